@@ -1,0 +1,88 @@
+"""Every error a user can meet, with the exit code it ends in.
+
+::
+
+    ForgeError                1  a bug unless a subclass says otherwise
+    ├── ConfigError           2  wrong flags or forge.yaml (Typer's own usage code)
+    ├── PrerequisiteError     3  no GPU, library, executable or token
+    ├── CheckpointError       4  download or verification failed
+    ├── BuildError            5  convert or compile failed
+    ├── RenderError           6  template or rendered model repository invalid
+    ├── ServerError           7  Triton did not start, died, or was not ready in time
+    └── ProbeError            8  server up, answer wrong
+
+130 is for an interrupt. Nothing here prints: ``cli.console`` turns an error into text or JSON.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INTERRUPTED_EXIT_CODE = 130
+
+
+class ForgeError(Exception):
+    """Something the user can read and act on.
+
+    Attributes:
+        what: The thing and both numbers, wanted and found, with units.
+        why: The config key, flag or file and line behind it; may be empty.
+        hint: A command or edit that works as typed; may be empty.
+        log_path: A child process's log, when one was written.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self, what: str, *, why: str = "", hint: str = "", log_path: Path | None = None
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.hint = hint
+        self.log_path = log_path
+
+
+class ConfigError(ForgeError):
+    """Wrong flags or ``forge.yaml``."""
+
+    exit_code = 2
+
+
+class PrerequisiteError(ForgeError):
+    """The machine lacks something: GPU, library, executable or token."""
+
+    exit_code = 3
+
+
+class CheckpointError(ForgeError):
+    """A checkpoint could not be downloaded, read or verified."""
+
+    exit_code = 4
+
+
+class BuildError(ForgeError):
+    """``convert`` or ``compile`` failed."""
+
+    exit_code = 5
+
+
+class RenderError(ForgeError):
+    """A template or the model repository it gives is invalid."""
+
+    exit_code = 6
+
+
+class ServerError(ForgeError):
+    """Triton did not start, died, or was not ready in time."""
+
+    exit_code = 7
+
+
+class ProbeError(ForgeError):
+    """The server is up and its answer is wrong."""
+
+    exit_code = 8
