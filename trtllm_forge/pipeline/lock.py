@@ -1,0 +1,97 @@
+"""Reads and writes ``forge.lock``, the record of what a repository was built from.
+
+JSON with sorted keys::
+
+    {"schema": 1,
+     "forge_version": "0.1.0",
+     "stages": {"compile": {"key": "...", "parameters": {...}, "tools": {...},
+                            "outputs": [{"path": "...", "sha256": "...", "size_bytes": 1}]}}}
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from trtllm_forge import __version__
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.pipeline.store import OutputFile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from trtllm_forge.digest import JsonValue
+
+LOCK_NAME = "forge.lock"
+LOCK_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedStage:
+    """What one stage was made from and what it made."""
+
+    key: str
+    parameters: Mapping[str, JsonValue]
+    tool_versions: Mapping[str, str]
+    outputs: tuple[OutputFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lock:
+    """The stages of a build, by name."""
+
+    stages: Mapping[str, LockedStage]
+
+    def to_text(self) -> str:
+        """Return the lock as it is written to disk."""
+        document = {
+            "schema": LOCK_SCHEMA,
+            "forge_version": __version__,
+            "stages": {
+                name: {
+                    "key": stage.key,
+                    "parameters": dict(stage.parameters),
+                    "tools": dict(stage.tool_versions),
+                    "outputs": [asdict(output) for output in stage.outputs],
+                }
+                for name, stage in self.stages.items()
+            },
+        }
+        return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read_lock(repository_dir: Path) -> Lock | None:
+    """Return the lock of a built repository, or None when it has none.
+
+    Raises:
+        ConfigError: The lock cannot be read, or a newer forge wrote it.
+    """
+    path = repository_dir / LOCK_NAME
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        what = f"{path} cannot be read"
+        raise ConfigError(what, why=str(error), hint=f"rm {path}") from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != LOCK_SCHEMA:
+        what = f"{path} has schema {schema}, this forge reads schema {LOCK_SCHEMA}"
+        why = f"forge {__version__} is older than the forge that wrote it"
+        raise ConfigError(what, why=why, hint="pip install --upgrade trtllm-forge")
+    try:
+        stages = {
+            name: LockedStage(
+                key=stage["key"],
+                parameters=stage["parameters"],
+                tool_versions=stage["tools"],
+                outputs=tuple(OutputFile(**output) for output in stage["outputs"]),
+            )
+            for name, stage in document["stages"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        what = f"{path} is damaged"
+        raise ConfigError(what, why=f"{error!r}", hint=f"rm {path}") from error
+    return Lock(stages=stages)

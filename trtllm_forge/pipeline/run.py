@@ -1,0 +1,116 @@
+"""Runs a plan: makes what is missing, publishes it, and gives the lock of the whole."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import BuildError
+from trtllm_forge.pipeline.lock import Lock, LockedStage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from trtllm_forge.pipeline.plan import PlannedStage
+    from trtllm_forge.pipeline.stage import Stage
+    from trtllm_forge.pipeline.store import Entry, Store
+    from trtllm_forge.reporter import Reporter
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What became of one planned stage; ``seconds`` is this run's share, 0 when skipped."""
+
+    planned: PlannedStage
+    entry: Entry
+    ran: bool
+    seconds: float
+
+
+def run_plan(
+    plan: Sequence[PlannedStage], store: Store, reporter: Reporter
+) -> tuple[StageResult, ...]:
+    """Make every planned artifact that is missing, in order.
+
+    Raises:
+        BuildError: No space is left, or a stage did not write what it promised.
+    """
+    results: list[StageResult] = []
+    inputs: dict[str, Path] = {}
+    for planned in plan:
+        name = planned.stage.name
+        entry = None if planned.run else store.find(name, planned.key)
+        if entry is not None:
+            reporter.stage_skipped(name, planned.reasons)
+            result = StageResult(planned=planned, entry=entry, ran=False, seconds=0.0)
+        else:
+            result = _run_stage(planned, store, inputs, reporter)
+        inputs[name] = result.entry.files_dir
+        results.append(result)
+    return tuple(results)
+
+
+def lock_of(results: Sequence[StageResult]) -> Lock:
+    """Return the lock that records ``results``."""
+    return Lock(
+        stages={
+            result.planned.stage.name: LockedStage(
+                key=result.planned.key,
+                parameters=result.planned.stage.parameters,
+                tool_versions=result.planned.stage.tool_versions,
+                outputs=result.entry.outputs,
+            )
+            for result in results
+        }
+    )
+
+
+def _run_stage(
+    planned: PlannedStage, store: Store, inputs: Mapping[str, Path], reporter: Reporter
+) -> StageResult:
+    stage, key = planned.stage, planned.key
+    started = time.monotonic()
+    try:
+        with store.writer(stage.name, key, reporter) as work_dir:
+            # Another process may have made it while this one waited for the lock.
+            found = store.find(stage.name, key)
+            if found is not None and planned.reasons != ("forced",):
+                reporter.stage_skipped(stage.name, ("another process just built it",))
+                return StageResult(planned=planned, entry=found, ran=False, seconds=0.0)
+            reporter.stage_started(stage.name, planned.reasons)
+            stage.run(work_dir, inputs, reporter)
+            _require_outputs(stage, work_dir)
+            seconds = time.monotonic() - started
+            entry = store.publish(
+                work_dir,
+                stage.name,
+                key,
+                inputs={"parameters": dict(stage.parameters), "tools": dict(stage.tool_versions)},
+                seconds=seconds,
+                peak_rss_bytes=_peak_child_rss_bytes() if planned.commands else 0,
+            )
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        what = f"{stage.name}: no space left on the disk that holds {store.root}"
+        why = "the half-written artifact was removed; nothing else was touched"
+        hint = "FORGE_CACHE_DIR=/larger/disk forge build ..."
+        raise BuildError(what, why=why, hint=hint) from error
+    reporter.stage_finished(stage.name, seconds)
+    return StageResult(planned=planned, entry=entry, ran=True, seconds=seconds)
+
+
+def _require_outputs(stage: Stage, work_dir: Path) -> None:
+    missing = [output for output in stage.outputs if not (work_dir / output).exists()]
+    if missing:
+        what = f"{stage.name} ended without an error but wrote no {', '.join(missing)}"
+        raise BuildError(what)
+
+
+def _peak_child_rss_bytes() -> int:
+    # Linux gives kilobytes.
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

@@ -1,0 +1,83 @@
+"""What a stage is: named inputs and parameters, and how to make its artifact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from trtllm_forge.digest import canonical_json, sha256_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.reporter import Reporter
+
+KEY_VERSION = 1
+"""Part of every key; raised whenever the way keys are computed changes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A child process that a stage starts.
+
+    Attributes:
+        argv: What is executed, after the executor's wrapping.
+        inner_argv: The command without the wrapping; equal to ``argv`` when there is none.
+        env: Variables set on top of forge's own environment; never a secret.
+        cwd: Working directory, or None for forge's own.
+    """
+
+    argv: tuple[str, ...]
+    inner_argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+
+class Stage(Protocol):
+    """One step of a build. Its artifact is a folder that is a function of its key."""
+
+    @property
+    def name(self) -> str:
+        """Return the verb the stage is known by everywhere."""
+
+    @property
+    def parameters(self) -> Mapping[str, JsonValue]:
+        """Return all that could change the artifact's bytes, but for tools and earlier stages."""
+
+    @property
+    def tool_versions(self) -> Mapping[str, str]:
+        """Return the versions of the tools that make the artifact."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Return the paths, relative to the artifact, that the stage promises to write."""
+
+    def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:
+        """Return the child processes ``run`` would start to fill ``work_dir``."""
+
+    def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
+        """Fill ``work_dir``, an empty folder, from the artifacts of the earlier stages.
+
+        ``inputs`` maps the name of each earlier stage to the folder of its artifact.
+        """
+
+
+def stage_key(stage: Stage, upstream_keys: Sequence[str]) -> str:
+    """Return the key of ``stage``, in hex: the SHA-256 of canonical JSON.
+
+    Built from the keys of the stages before it and never from their digests, because two
+    builds of one engine differ in bytes: TensorRT picks kernels by timing them.
+    """
+    return sha256_text(
+        canonical_json(
+            {
+                "key_version": KEY_VERSION,
+                "stage": stage.name,
+                "parameters": dict(stage.parameters),
+                "tools": dict(stage.tool_versions),
+                "upstream": list(upstream_keys),
+            }
+        )
+    )

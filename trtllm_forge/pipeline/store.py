@@ -1,0 +1,212 @@
+"""The content-keyed store of artifacts.
+
+Layout, below the cache folder::
+
+    CACHEDIR.TAG                              backup tools skip the folder
+    <stage>/<first two hex>/<key>/entry.json  what the entry holds, sizes and digests
+    <stage>/<first two hex>/<key>/files/      the artifact
+    <stage>/<first two hex>/.<key>.work/      a build in progress, or what a killed one left
+    locks/<stage>-<key>.lock                  held by the one process that writes the key
+
+An entry appears by one rename, so it is whole or it is not there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from trtllm_forge.digest import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.reporter import Reporter
+
+ENTRY_SCHEMA = 1
+
+_TAG_TEXT = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n"
+    "# Artifacts of TRT-LLM Forge; safe to delete. See https://bford.info/cachedir/\n"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputFile:
+    """One file of an artifact: its path relative to it, its size and its SHA-256 in hex."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A published artifact.
+
+    Attributes:
+        stage: The stage that made it.
+        key: Its key, in hex.
+        files_dir: The artifact itself.
+        outputs: Every file of it, by path.
+        seconds: How long it took to make.
+        peak_rss_bytes: The largest child process's resident memory, 0 when none ran.
+    """
+
+    stage: str
+    key: str
+    files_dir: Path
+    outputs: tuple[OutputFile, ...]
+    seconds: float
+    peak_rss_bytes: int
+
+
+class Store:
+    """Finds, writes and removes entries below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def entry_dir(self, stage: str, key: str) -> Path:
+        """Return where the entry of ``key`` is, or would be."""
+        return self.root / stage / key[:2] / key
+
+    def work_dir(self, stage: str, key: str) -> Path:
+        """Return the scratch folder of ``key``, beside its entry so that a rename publishes it."""
+        return self.root / stage / key[:2] / f".{key}.work"
+
+    def find(self, stage: str, key: str) -> Entry | None:
+        """Return the entry of ``key``, or None when there is none or it is damaged.
+
+        Sizes are compared, digests are not: an entry of 30 GB is found without reading it.
+        """
+        entry_dir = self.entry_dir(stage, key)
+        try:
+            document = json.loads((entry_dir / "entry.json").read_text())
+            if document["schema"] != ENTRY_SCHEMA:
+                return None
+            outputs = tuple(OutputFile(**output) for output in document["outputs"])
+            files_dir = entry_dir / "files"
+            if any((files_dir / o.path).stat().st_size != o.size_bytes for o in outputs):
+                return None
+            return Entry(
+                stage=stage,
+                key=key,
+                files_dir=files_dir,
+                outputs=outputs,
+                seconds=document["seconds"],
+                peak_rss_bytes=document["peak_rss_bytes"],
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def is_damaged(self, stage: str, key: str) -> bool:
+        """Return whether there is an entry of ``key`` that cannot be used."""
+        return self.entry_dir(stage, key).exists() and self.find(stage, key) is None
+
+    @contextmanager
+    def writer(self, stage: str, key: str, reporter: Reporter) -> Iterator[Path]:
+        """Give an empty scratch folder to the one process that may write ``key``.
+
+        Waits while another process holds the key, naming it. What a killed build left is
+        removed first; the folder is removed again unless ``publish`` took it.
+        """
+        self._prepare()
+        lock_path = self.root / "locks" / f"{stage}-{key}.lock"
+        with lock_path.open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "another process"
+                reporter.note(f"{stage}: waiting for {holder}, which builds the same artifact")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.seek(0)
+            lock.truncate()
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            work_dir = self.work_dir(stage, key)
+            try:
+                remove_tree(work_dir)
+                work_dir.mkdir(parents=True)
+                yield work_dir
+            finally:
+                remove_tree(work_dir)
+
+    def publish(
+        self,
+        work_dir: Path,
+        stage: str,
+        key: str,
+        *,
+        inputs: Mapping[str, JsonValue],
+        seconds: float,
+        peak_rss_bytes: int,
+    ) -> Entry:
+        """Turn a filled scratch folder into the entry of ``key``, by one rename."""
+        outputs = tuple(_describe(work_dir))
+        staged_dir = work_dir.with_name(f".{key}.staged")
+        remove_tree(staged_dir)
+        staged_dir.mkdir()
+        try:
+            work_dir.rename(staged_dir / "files")
+            document = {
+                "schema": ENTRY_SCHEMA,
+                "stage": stage,
+                "key": key,
+                "inputs": inputs,
+                "outputs": [asdict(output) for output in outputs],
+                "seconds": round(seconds, 3),
+                "peak_rss_bytes": peak_rss_bytes,
+            }
+            text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+            (staged_dir / "entry.json").write_text(text)
+            entry_dir = self.entry_dir(stage, key)
+            remove_tree(entry_dir)
+            staged_dir.rename(entry_dir)
+        finally:
+            remove_tree(staged_dir)
+        return Entry(
+            stage=stage,
+            key=key,
+            files_dir=self.entry_dir(stage, key) / "files",
+            outputs=outputs,
+            seconds=seconds,
+            peak_rss_bytes=peak_rss_bytes,
+        )
+
+    def remove(self, stage: str, key: str) -> None:
+        """Remove the entry of ``key``, if there is one."""
+        remove_tree(self.entry_dir(stage, key))
+
+    def _prepare(self) -> None:
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        tag_path = self.root / "CACHEDIR.TAG"
+        if not tag_path.exists():
+            tag_path.write_text(_TAG_TEXT)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all below it, read-only files too; nothing there is fine."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def _describe(root: Path) -> Iterator[OutputFile]:
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            yield OutputFile(
+                path=path.relative_to(root).as_posix(),
+                size_bytes=path.stat().st_size,
+                sha256=sha256_file(path),
+            )
