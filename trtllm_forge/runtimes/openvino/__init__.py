@@ -1,0 +1,115 @@
+"""The CPU twin's runtime: OpenVINO GenAI in the slot of the TensorRT engine."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ConfigError, PrerequisiteError
+from trtllm_forge.runtimes import ENGINE_DIR, EngineModel
+from trtllm_forge.runtimes.openvino.compile import CompileStage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtllm_forge.checkpoint import CheckpointConfig
+    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.pipeline.stage import Stage
+    from trtllm_forge.runtimes import RuntimeName
+
+_PRECISIONS = ("fp16", "int8", "int4")
+_PACKAGES = ("openvino-genai", "optimum-intel", "nncf", "torch", "transformers")
+_DEFAULT_MAX_NUM_TOKENS = 2048
+
+
+class OpenVinoRuntime:
+    """Exports the checkpoint to an OpenVINO model and serves it with continuous batching."""
+
+    @property
+    def name(self) -> RuntimeName:
+        """Return the word the runtime is known by."""
+        return "openvino"
+
+    def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
+        """Raise for a precision, mapping or length the twin does not take."""
+        build = config.build
+        if build.precision not in _PRECISIONS:
+            what = f"runtime openvino does not take precision {build.precision}"
+            why = f"it takes {', '.join(_PRECISIONS)}"
+            raise ConfigError(what, why=why, hint="--fp16")
+        if build.tp_size * build.pp_size != 1:
+            what = f"runtime openvino has world size 1, {build.tp_size * build.pp_size} was asked for"
+            why = f"build.tp_size = {build.tp_size}, build.pp_size = {build.pp_size}"
+            raise ConfigError(what, why=why, hint="--tp 1 --pp 1")
+        if build.max_seq_len and checkpoint.max_seq_len and build.max_seq_len > checkpoint.max_seq_len:
+            what = (
+                f"max_seq_len is {build.max_seq_len} tokens, "
+                f"the checkpoint was made for {checkpoint.max_seq_len}"
+            )
+            raise ConfigError(what, hint=f"--max-seq-len {checkpoint.max_seq_len}")
+
+    def require_machine(self) -> None:
+        """Raise unless the packages that export and serve are installed."""
+        if sys.version_info >= (3, 13):
+            what = f"runtime openvino needs Python 3.10 to 3.12, this is {platform.python_version()}"
+            why = "the Triton wheel needs numpy below 2, which has no build for Python 3.13"
+            raise PrerequisiteError(what, why=why, hint="python3.12 -m venv .venv")
+        missing = [name for name in _PACKAGES if _version(name) is None]
+        if missing:
+            what = f"runtime openvino needs {', '.join(missing)}"
+            why = "the extra `cpu` is not installed in this environment"
+            raise PrerequisiteError(what, why=why, hint="pip install 'trtllm-forge[cpu]'")
+
+    def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
+        """Return the one stage that exports the OpenVINO model."""
+        build = config.build
+        stage = CompileStage(
+            precision=build.precision,
+            group_size=build.group_size,
+            int4_ratio=build.int4_ratio,
+            max_seq_len=build.max_seq_len or checkpoint.max_seq_len,
+            tokenizer_type=config.repository.tokenizer_type,
+            trust_remote_code=config.checkpoint.trust_remote_code,
+            versions={name: _version(name) or "absent" for name in _PACKAGES},
+        )
+        return [stage]
+
+    def engine_model(self, config: ForgeConfig, kv_fraction: float) -> EngineModel:
+        """Return the Python model over OpenVINO GenAI, with the contract's parameter names."""
+        repository = config.repository
+        parameters = {
+            "gpt_model_type": repository.batching_strategy,
+            "gpt_model_path": ENGINE_DIR,
+            "max_beam_width": str(config.build.max_beam_width),
+            "max_num_tokens": str(config.build.max_num_tokens or _DEFAULT_MAX_NUM_TOKENS),
+            "kv_cache_free_gpu_mem_fraction": str(kv_fraction),
+            "enable_kv_cache_reuse": _word(repository.enable_kv_cache_reuse),
+            "enable_chunked_context": _word(repository.enable_chunked_context),
+            "exclude_input_in_output": _word(repository.exclude_input_in_output),
+            "fast_math": _word(repository.fast_math),
+        }
+        if repository.max_tokens_in_paged_kv_cache is not None:
+            parameters["max_tokens_in_paged_kv_cache"] = str(
+                repository.max_tokens_in_paged_kv_cache
+            )
+        return EngineModel(
+            backend="python",
+            parameters=parameters,
+            python_files=tuple(
+                f"tensorrt_llm/1/{name}.py"
+                for name in ("model", "engine", "engine_loop", "generation", "request_reader")
+            ),
+        )
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

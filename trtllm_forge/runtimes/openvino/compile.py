@@ -1,0 +1,158 @@
+"""The ``compile`` stage of the twin: a checkpoint to an OpenVINO model with compressed weights.
+
+optimum-intel does the work in a child process, so that torch never enters forge's own. The
+artifact holds the OpenVINO model, the tokenizer's files and ``engine.json``::
+
+    {"schema": 1, "runtime": "openvino", "architecture": "GPTBigCodeForCausalLM",
+     "precision": "int4", "max_seq_len": 1024, "max_input_len": 1023, "vocab_size": 4096,
+     "num_layers": 6, "num_kv_heads": 1, "head_dim": 64, "eos_token_ids": [0],
+     "source": {"repo_id": "sample", "revision": "..."}}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtllm_forge.checkpoint import read_checkpoint_config
+from trtllm_forge.errors import BuildError
+from trtllm_forge.pipeline.stage import Command
+from trtllm_forge.pipeline.command import run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.reporter import Reporter
+
+ENGINE_SCHEMA = 1
+
+_ENVIRONMENT = {
+    # The checkpoint is a folder by now: nothing may be fetched behind its back.
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileStage:
+    """Exports the OpenVINO model.
+
+    Attributes:
+        precision: ``fp16``, ``int8`` or ``int4`` weights; arithmetic is set when serving.
+        group_size: Weights per scale in int4.
+        int4_ratio: Share of the layers that become int4; the rest are int8.
+        max_seq_len: Prompt plus output tokens of one request.
+        tokenizer_type: Which class turns a SentencePiece model into ``tokenizer.json``.
+        trust_remote_code: Whether code of the checkpoint may run during the export.
+        versions: Of the packages that make the artifact.
+    """
+
+    precision: str
+    group_size: int
+    int4_ratio: float
+    max_seq_len: int
+    tokenizer_type: str
+    trust_remote_code: bool
+    versions: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """Return the verb the stage is known by."""
+        return "compile"
+
+    @property
+    def parameters(self) -> Mapping[str, JsonValue]:
+        """Return what the export depends on."""
+        int4: dict[str, JsonValue] = {}
+        if self.precision == "int4":
+            int4 = {"group_size": self.group_size, "int4_ratio": self.int4_ratio}
+        return {
+            "runtime": "openvino",
+            "precision": self.precision,
+            "max_seq_len": self.max_seq_len,
+            "tokenizer_type": self.tokenizer_type,
+            "trust_remote_code": self.trust_remote_code,
+            **int4,
+        }
+
+    @property
+    def tool_versions(self) -> Mapping[str, str]:
+        """Return the versions of the exporting packages."""
+        return self.versions
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Return the files every export has."""
+        return ("engine.json", "openvino_model.xml", "openvino_model.bin", "tokenizer.json")
+
+    def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:
+        """Return the export, and the tokenizer's conversion where the checkpoint needs it."""
+        checkpoint_dir = inputs["download"]
+        commands = [self._export(work_dir, checkpoint_dir)]
+        if checkpoint_dir.is_dir() and not (checkpoint_dir / "tokenizer.json").exists():
+            commands.append(self._convert_tokenizer(work_dir, checkpoint_dir))
+        return commands
+
+    def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
+        """Run the export and describe what it gave."""
+        for command in self.commands(work_dir, inputs):
+            run_command(
+                command,
+                source=self.name,
+                error=BuildError,
+                log_path=work_dir.with_suffix(".log"),
+                reporter=reporter,
+            )
+        checkpoint_dir = inputs["download"]
+        source = json.loads((checkpoint_dir / "checkpoint.json").read_text(encoding="utf-8"))
+        checkpoint = read_checkpoint_config(checkpoint_dir)
+        document = {
+            "schema": ENGINE_SCHEMA,
+            "runtime": "openvino",
+            "architecture": checkpoint.architecture,
+            "precision": self.precision,
+            "max_seq_len": self.max_seq_len,
+            # At least one token has to fit behind the prompt.
+            "max_input_len": self.max_seq_len - 1,
+            "vocab_size": checkpoint.vocab_size,
+            "num_layers": checkpoint.num_layers,
+            "num_kv_heads": checkpoint.num_kv_heads,
+            "head_dim": checkpoint.head_dim,
+            "eos_token_ids": list(checkpoint.eos_token_ids),
+            "source": {"repo_id": source["repo_id"], "revision": source["revision"]},
+        }
+        text = json.dumps(document, indent=2, sort_keys=True) + "\n"
+        (work_dir / "engine.json").write_text(text, encoding="utf-8")
+
+    def _export(self, work_dir: Path, checkpoint_dir: Path) -> Command:
+        # The tool stands beside this interpreter, in a virtual environment too.
+        tool = Path(sys.executable).parent / "optimum-cli"
+        argv = [
+            os.fspath(tool),
+            *("export", "openvino"),
+            *("--model", os.fspath(checkpoint_dir)),
+            *("--task", "text-generation-with-past"),
+            *("--weight-format", self.precision),
+        ]
+        if self.precision == "int4":
+            argv += ["--group-size", str(self.group_size), "--ratio", str(self.int4_ratio)]
+        if self.trust_remote_code:
+            argv += ["--trust-remote-code"]
+        # The models have a tokenizer of their own; this one would never be asked.
+        argv += ["--disable-convert-tokenizer", os.fspath(work_dir)]
+        return Command(argv=tuple(argv), inner_argv=tuple(argv), env=_ENVIRONMENT)
+
+    def _convert_tokenizer(self, work_dir: Path, checkpoint_dir: Path) -> Command:
+        argv = (
+            sys.executable,
+            *("-m", "trtllm_forge.runtimes.openvino.convert_tokenizer"),
+            *("--tokenizer-type", self.tokenizer_type),
+            *(os.fspath(checkpoint_dir), os.fspath(work_dir)),
+        )
+        return Command(argv=argv, inner_argv=argv, env=_ENVIRONMENT)

@@ -1,0 +1,256 @@
+"""The ``render`` stage: templates and artifacts to a Triton model repository.
+
+Templates mirror the output folder for folder; ``.jinja`` marks what is rendered. Python models
+also get the modules of ``templates/shared`` that they import.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtllm_forge import __version__
+from trtllm_forge.digest import sha256_tree
+from trtllm_forge.errors import CheckpointError, RenderError
+from trtllm_forge.resources import templates_dir
+from trtllm_forge.runtimes import ENGINE_DIR
+from trtllm_forge.triton.contract import read_contract
+from trtllm_forge.triton.repository import verify_repository
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtllm_forge.config.models import RepositorySection
+    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.pipeline.stage import Command
+    from trtllm_forge.reporter import Reporter
+    from trtllm_forge.runtimes import EngineModel
+
+TOKENIZER_DIR = "preprocessing/1/tokenizer"
+"""Where a repository holds its tokenizer, relative to the repository."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
+
+_SHARED = {
+    "preprocessing": ("model_folder.py",),
+    "postprocessing": ("model_folder.py", "detokenizer.py"),
+    "tensorrt_llm": ("model_folder.py",),
+    "tensorrt_llm_bls": ("model_folder.py", "detokenizer.py"),
+}
+_PYTHON_MODELS = {
+    "preprocessing": ("preprocessing/1/model.py", "preprocessing/1/word_lists.py"),
+    "postprocessing": ("postprocessing/1/model.py",),
+    "tensorrt_llm_bls": ("tensorrt_llm_bls/1/model.py",),
+}
+MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderStage:
+    """Writes a model repository.
+
+    Attributes:
+        trtllm_version: The TensorRT-LLM release whose tensors the models have.
+        max_batch_size: Requests per step, the same in every model of the chain.
+        repository: What ``forge.yaml`` says below ``repository``.
+        engine_model: How the runtime fills the ``tensorrt_llm`` model.
+    """
+
+    trtllm_version: str
+    max_batch_size: int
+    repository: RepositorySection
+    engine_model: EngineModel
+
+    @property
+    def name(self) -> str:
+        """Return the verb the stage is known by."""
+        return "render"
+
+    @property
+    def parameters(self) -> Mapping[str, JsonValue]:
+        """Return the settings, and the digest of the templates."""
+        return {
+            "trtllm_version": self.trtllm_version,
+            "max_batch_size": self.max_batch_size,
+            "repository": self.repository.model_dump(),
+            "backend": self.engine_model.backend,
+            "engine_parameters": dict(self.engine_model.parameters),
+            "templates_sha256": sha256_tree(templates_dir()),
+        }
+
+    @property
+    def tool_versions(self) -> Mapping[str, str]:
+        """Return forge's own version: nothing else touches the text."""
+        return {"trtllm-forge": __version__}
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Return the models' configurations."""
+        return tuple(f"{name}/config.pbtxt" for name in MODELS)
+
+    def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:  # noqa: ARG002
+        """Return nothing: rendering starts no process."""
+        return ()
+
+    def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:  # noqa: ARG002
+        """Render, copy and link the repository, then read it back."""
+        self._render_configs(work_dir)
+        self._copy_python(work_dir)
+        if self.repository.tokenizer_dir is None:
+            self._copy_tokenizer(work_dir, inputs)
+        if "compile" in inputs:
+            link_tree(inputs["compile"], work_dir / ENGINE_DIR)
+        verify_repository(work_dir)
+
+    def _render_configs(self, work_dir: Path) -> None:
+        environment = _jinja_environment()
+        contract = read_contract(self.trtllm_version)
+        batching = {
+            "max_batch_size": self.max_batch_size,
+            "max_queue_size": self.repository.max_queue_size,
+            "max_queue_delay_microseconds": self.repository.max_queue_delay_microseconds,
+        }
+        for name in MODELS:
+            model = contract.models[name]
+            template = environment.get_template(f"{name}/config.pbtxt.jinja")
+            text = template.render(
+                forge_version=__version__,
+                release=contract.release,
+                batching=batching,
+                model={
+                    "inputs": model.inputs,
+                    "outputs": model.outputs,
+                    "steps": model.steps,
+                    "backend": self.engine_model.backend,
+                    "decoupled": self.repository.decoupled,
+                    "instances": self._instances(name),
+                    "parameters": self._model_parameters(name),
+                },
+            )
+            (work_dir / name / "1").mkdir(parents=True)
+            (work_dir / name / "config.pbtxt").write_text(text, encoding="utf-8")
+        # Git and archives drop empty folders; Triton needs the ensemble's.
+        (work_dir / "ensemble" / "1" / ".keep").touch()
+
+    def _instances(self, model: str) -> int:
+        counts = {
+            "preprocessing": self.repository.preprocessing_instances,
+            "postprocessing": self.repository.postprocessing_instances,
+            "tensorrt_llm_bls": self.repository.bls_instances,
+        }
+        return counts.get(model, 1)
+
+    def _model_parameters(self, model: str) -> Mapping[str, str]:
+        repository = self.repository
+        tokenizer = {
+            "tokenizer_dir": repository.tokenizer_dir or TOKENIZER_DIR,
+            "tokenizer_type": repository.tokenizer_type,
+        }
+        skip_special_tokens = {"skip_special_tokens": _word(repository.skip_special_tokens)}
+        match model:
+            case "preprocessing":
+                add_special_tokens = _word(repository.add_special_tokens)
+                return {
+                    **tokenizer,
+                    "add_special_tokens": add_special_tokens,
+                    "gpt_model_path": ENGINE_DIR,
+                }
+            case "postprocessing":
+                return {**tokenizer, **skip_special_tokens}
+            case "tensorrt_llm":
+                return self.engine_model.parameters
+            case "tensorrt_llm_bls":
+                return {
+                    "accumulate_tokens": _word(repository.accumulate_tokens),
+                    "tensorrt_llm_model_name": "tensorrt_llm",
+                    **tokenizer,
+                    **skip_special_tokens,
+                }
+            case _:
+                return {}
+
+    def _copy_python(self, work_dir: Path) -> None:
+        source_dir = templates_dir()
+        models = {**_PYTHON_MODELS, "tensorrt_llm": self.engine_model.python_files}
+        for model, files in models.items():
+            for file in files:
+                shutil.copyfile(source_dir / file, work_dir / file)
+            for shared in _SHARED[model] if files else ():
+                target = work_dir / model / "1" / shared
+                shutil.copyfile(source_dir / "shared" / shared, target)
+
+    def _copy_tokenizer(self, work_dir: Path, inputs: Mapping[str, Path]) -> None:
+        # The export writes tokenizer.json for checkpoints that have none.
+        sources = [inputs[name] for name in ("compile", "download") if name in inputs]
+        source_dir = next((d for d in sources if (d / "tokenizer.json").exists()), None)
+        if source_dir is None:
+            what = "the checkpoint has no tokenizer.json, which the repository's models read"
+            raise CheckpointError(what, hint="forge build MODEL --runtime openvino converts it")
+        target_dir = work_dir / TOKENIZER_DIR
+        target_dir.mkdir(parents=True)
+        for name in TOKENIZER_FILES:
+            if (source_dir / name).exists():
+                shutil.copyfile(source_dir / name, target_dir / name)
+
+
+def link_tree(source_dir: Path, target_dir: Path) -> None:
+    """Make ``target_dir`` hold what ``source_dir`` holds, without a second copy of the bytes.
+
+    Files are hard links, read-only so that no edit reaches the other name unseen; where the
+    file system cannot link, they are copies.
+    """
+    for source in sorted(source_dir.rglob("*")):
+        if not source.is_file():
+            continue
+        target = target_dir / source.relative_to(source_dir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        resolved = source.resolve()
+        try:
+            resolved.chmod(0o444)
+            os.link(resolved, target)
+        except OSError:
+            shutil.copyfile(resolved, target)
+
+
+def _jinja_environment() -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates_dir()),
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701 - the output is protobuf text, quoted by pbtxt_string
+        keep_trailing_newline=True,
+    )
+    environment.filters["pbtxt_string"] = pbtxt_string
+    environment.filters["pbtxt_bool"] = _word
+    return environment
+
+
+def pbtxt_string(value: str) -> str:
+    """Return a string quoted for protobuf's text format, so that no value can leave its field.
+
+    Raises:
+        RenderError: It holds a NUL byte, which no field of a configuration can mean.
+    """
+    if "\0" in value:
+        what = f"{value!r} holds a NUL byte"
+        raise RenderError(what)
+    from google.protobuf import text_encoding
+
+    return f'"{text_encoding.CEscape(value.encode(), as_utf8=True)}"'
+
+
+def _word(value: object) -> str:
+    return "true" if value else "false"
