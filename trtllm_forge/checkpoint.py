@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import struct
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
+from trtllm_forge.checkpoint_files import (
+    PICKLE_INDEX_NAME,
+    SAFETENSORS_INDEX_NAME,
+    choose_weights,
+    require_tokenizer,
+)
 from trtllm_forge.errors import CheckpointError
+from trtllm_forge.resources import data_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CheckpointOrigin = Literal["hub", "local", "sample"]
 
@@ -52,6 +64,129 @@ class CheckpointConfig:
     num_kv_heads: int
     head_dim: int
     eos_token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What forge knows of one architecture.
+
+    Attributes:
+        name: As ``config.json`` spells it.
+        family: The folder of TensorRT-LLM's converters, or Hugging Face's ``model_type``.
+        engine_flow: Some release from 0.16 to 1.2 builds a TensorRT engine of it.
+        pytorch_backend: TensorRT-LLM's PyTorch backend runs it.
+    """
+
+    name: str
+    family: str
+    engine_flow: bool
+    pytorch_backend: bool
+
+
+@lru_cache(maxsize=1)
+def known_architectures() -> dict[str, Architecture]:
+    """Return the architectures of ``data/architectures.yaml``, by name."""
+    import yaml
+
+    document = yaml.safe_load(data_path("architectures.yaml").read_text(encoding="utf-8"))
+    return {
+        name: Architecture(
+            name=name,
+            family=fields["family"],
+            engine_flow=fields["engine_flow"],
+            pytorch_backend=fields["pytorch_backend"],
+        )
+        for name, fields in document["architectures"].items()
+    }
+
+
+def find_architecture(name: str, *, model: str) -> Architecture:
+    """Return the architecture called ``name``.
+
+    Raises:
+        CheckpointError: Forge does not know it; the message names the closest it knows.
+    """
+    known = known_architectures()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    what = f"{model} has the unknown architecture {name}"
+    raise CheckpointError(
+        what,
+        why=f"forge knows {len(known)} text-generating architectures, the closest is {close[0]}",
+    )
+
+
+def verify_checkpoint(
+    checkpoint_dir: Path, *, allow_pickle: bool, model: str = ""
+) -> CheckpointConfig:
+    """Check that a checkpoint is whole, reading no more than headers, and return its config.
+
+    Args:
+        checkpoint_dir: The folder.
+        allow_pickle: Accept pickle weights, of which only the presence is checked.
+        model: What the user calls it, for the messages; the folder when empty.
+
+    Raises:
+        CheckpointError: The config, a shard or the tokenizer is missing, a safetensors file is
+            truncated, or the architecture is unknown.
+    """
+    model = model or str(checkpoint_dir)
+    config = read_checkpoint_config(checkpoint_dir)
+    find_architecture(config.architecture, model=model)
+    names = [path.name for path in checkpoint_dir.iterdir() if path.is_file()]
+    weights = choose_weights(names, model=model, allow_pickle=allow_pickle)
+    for index in (SAFETENSORS_INDEX_NAME, PICKLE_INDEX_NAME):
+        if index in weights:
+            _require_shards(checkpoint_dir / index, names, model)
+    for name in weights:
+        if name.endswith(".safetensors"):
+            verify_safetensors(checkpoint_dir / name)
+    require_tokenizer(names, model=model)
+    return config
+
+
+def verify_safetensors(path: Path) -> None:
+    """Check a safetensors file against its own header: eight bytes of length, JSON, then data.
+
+    Raises:
+        CheckpointError: The header cannot be read, or the file is longer or shorter than it says.
+
+    Source: the safetensors README, section "Format".
+    """
+    actual = path.stat().st_size
+    with path.open("rb") as stream:
+        start = stream.read(8)
+        header_bytes = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= header_bytes <= actual - 8:
+            what = f"{path} is no whole safetensors file: {actual} bytes do not hold its header"
+            raise CheckpointError(what, why=f"the header says it is {header_bytes} bytes long")
+        header = stream.read(header_bytes)
+    try:
+        tensors = json.loads(header)
+        ends = [t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"]
+        expected = 8 + header_bytes + max(ends, default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        what = f"{path} is no safetensors file: its header cannot be read"
+        raise CheckpointError(what, why=f"{error!r}") from error
+    if actual != expected:
+        word = "truncated" if actual < expected else "too long"
+        what = f"{path} is {word}: its header asks for {expected} bytes, it has {actual}"
+        raise CheckpointError(what, why="a copy or a download was cut, or the file was overwritten")
+
+
+def _require_shards(index_path: Path, names: list[str], model: str) -> None:
+    weight_map = _read_json(index_path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        what = f"{index_path} names no shards"
+        raise CheckpointError(what, why='the key "weight_map" is absent or empty')
+    shards = sorted({str(shard) for shard in weight_map.values()})
+    missing = [shard for shard in shards if shard not in names]
+    if missing:
+        what = f"{model} has {len(shards) - len(missing)} of {len(shards)} weight shards"
+        verb = "is" if len(missing) == 1 else "are"
+        why = f"{index_path.name} names {', '.join(missing[:3])}, which {verb} not there"
+        raise CheckpointError(what, why=why)
 
 
 def read_checkpoint_config(checkpoint_dir: Path) -> CheckpointConfig:

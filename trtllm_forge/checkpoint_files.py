@@ -1,0 +1,156 @@
+"""Which files of a checkpoint forge needs: pure functions over names.
+
+Many repositories hold the same weights several times (pickle, ONNX, TensorFlow, the author's own
+``consolidated`` layout). One form is taken, safetensors before pickle, from the top folder only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+CONFIG_NAME = "config.json"
+SAFETENSORS_NAME = "model.safetensors"
+SAFETENSORS_INDEX_NAME = "model.safetensors.index.json"
+PICKLE_INDEX_NAME = "pytorch_model.bin.index.json"
+
+_SIDE_FILES = (
+    CONFIG_NAME,
+    "generation_config.json",
+    "tokenizer*.json",
+    "*.model",
+    "*.tiktoken",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template*",
+    # How the weights were quantized, when they were.
+    "hf_quant_config.json",
+    "quantize_config.json",
+    "quant_config.json",
+)
+_TOKENIZER_FORMS = (
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt"),
+    ("vocab.txt",),
+    ("*.model",),
+    ("*.tiktoken",),
+)
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_PICKLE_SHARD = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
+# Left behind by training; no weights of the model.
+_NO_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*", "scaler*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFile:
+    """One file of a checkpoint.
+
+    Attributes:
+        path: Relative to the checkpoint, with ``/``.
+        size_bytes: Its size.
+        sha256: Of its bytes, in hex; None for a small file of which the Hub publishes no SHA-256.
+        blob_id: The git object id the Hub publishes instead; None where ``sha256`` is known.
+    """
+
+    path: str
+    size_bytes: int
+    sha256: str | None = None
+    blob_id: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Return what identifies the bytes: the SHA-256, else the git object id."""
+        return self.sha256 or f"git:{self.blob_id}"
+
+
+def choose_files(
+    names: Iterable[str], *, model: str, allow_pickle: bool, trust_remote_code: bool = False
+) -> tuple[str, ...]:
+    """Return the names, sorted, that a build of the checkpoint needs.
+
+    Args:
+        names: All paths in it, relative, with ``/``.
+        model: What the user calls it, for the messages.
+        allow_pickle: Take pickle weights when there are no safetensors.
+        trust_remote_code: Take the checkpoint's own Python files too.
+
+    Raises:
+        CheckpointError: It has no ``config.json``, no weights, or only pickle weights.
+    """
+    top = sorted(name for name in names if "/" not in name)
+    if CONFIG_NAME not in top:
+        what = f"{model} is no checkpoint: it has no {CONFIG_NAME}"
+        raise CheckpointError(what, why=_shown("its files are", top))
+    chosen = {name for name in top if _matches(name, _SIDE_FILES)}
+    chosen.update(choose_weights(top, model=model, allow_pickle=allow_pickle))
+    if trust_remote_code:
+        chosen.update(name for name in top if name.endswith(".py"))
+    return tuple(sorted(chosen))
+
+
+def choose_weights(names: Collection[str], *, model: str, allow_pickle: bool) -> tuple[str, ...]:
+    """Return the weight files among ``names``, with their index when they have one.
+
+    Raises:
+        CheckpointError: There are none, or only pickle weights that are not allowed.
+    """
+    top = sorted(name for name in names if "/" not in name)
+    if SAFETENSORS_NAME in top:
+        return (SAFETENSORS_NAME,)
+    shards = [name for name in top if _SHARD.fullmatch(name)]
+    if SAFETENSORS_INDEX_NAME in top:
+        return (*shards, SAFETENSORS_INDEX_NAME)
+    pickles = [name for name in top if _PICKLE_SHARD.fullmatch(name)]
+    pickles = pickles or [
+        name
+        for name in top
+        if _matches(name, ("*.bin", "*.pt")) and not _matches(name, _NO_WEIGHTS)
+    ]
+    if not pickles:
+        what = f"{model} has no weights"
+        why = f"neither {SAFETENSORS_NAME} nor {SAFETENSORS_INDEX_NAME} is there"
+        raise CheckpointError(what, why=f"{why}; {_shown('its files are', top)}")
+    if not allow_pickle:
+        raise CheckpointError(
+            f"{model} has its weights as pickle only: {', '.join(pickles[:3])}"
+            + (f" and {len(pickles) - 3} more" if len(pickles) > 3 else ""),
+            why="loading a pickle runs whatever code it holds, so it is refused unless allowed",
+            hint=f"forge build {model} --allow-pickle",
+        )
+    return (*pickles, *(name for name in top if name == PICKLE_INDEX_NAME))
+
+
+def require_tokenizer(names: Collection[str], *, model: str) -> None:
+    """Check that the files of a tokenizer are among ``names``.
+
+    Raises:
+        CheckpointError: None of the known forms is complete.
+    """
+    for form in _TOKENIZER_FORMS:
+        if all(any(fnmatchcase(name, pattern) for name in names) for pattern in form):
+            return
+    forms = ", ".join(" with ".join(form) for form in _TOKENIZER_FORMS)
+    what = f"tokenizer missing in {model}"
+    raise CheckpointError(what, why=f"none of these is there: {forms}")
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _shown(prefix: str, names: Collection[str]) -> str:
+    if not names:
+        return "it is empty"
+    listed = ", ".join(list(names)[:5])
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{prefix} {listed}{more}"
