@@ -86,9 +86,7 @@ def _reasons_to_run(
     return ("an earlier stage changed",)
 
 
-def _changes(
-    prefix: str, old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]
-) -> list[str]:
+def _changes(prefix: str, old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]) -> list[str]:
     return [
         f"{prefix}{name}: {_shown(old.get(name))} -> {_shown(new.get(name))}"
         for name in sorted({*old, *new})

@@ -1,4 +1,4 @@
-"""What executes an artifact. Each runtime is a module behind one protocol; adding one touches no other."""
+"""What executes an artifact: each runtime is a module behind one protocol."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge import __version__
@@ -22,6 +21,7 @@ from trtllm_forge.triton.repository import verify_repository
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from trtllm_forge.config.models import RepositorySection
     from trtllm_forge.digest import JsonValue
@@ -100,11 +100,11 @@ class RenderStage:
         """Return the models' configurations."""
         return tuple(f"{name}/config.pbtxt" for name in MODELS)
 
-    def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:  # noqa: ARG002
+    def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:
         """Return nothing: rendering starts no process."""
         return ()
 
-    def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:  # noqa: ARG002
+    def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
         """Render, copy and link the repository, then read it back."""
         self._render_configs(work_dir)
         self._copy_python(work_dir)
@@ -230,7 +230,7 @@ def _jinja_environment() -> Any:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates_dir()),
         undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701 - the output is protobuf text, quoted by pbtxt_string
+        autoescape=False,
         keep_trailing_newline=True,
     )
     environment.filters["pbtxt_string"] = pbtxt_string

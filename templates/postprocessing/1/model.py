@@ -53,7 +53,9 @@ class TritonPythonModel:
         sequences = ids.reshape(-1, ids.shape[-1])
         texts = [
             self._text(request_id, index, sequence[:length].tolist())
-            for index, (sequence, length) in enumerate(zip(sequences, lengths.reshape(-1)))
+            for index, (sequence, length) in enumerate(
+                zip(sequences, lengths.reshape(-1), strict=False)
+            )
         ]
         output = np.array([text.encode("utf-8") for text in texts], dtype=np.object_)
         return pb_utils.InferenceResponse([pb_utils.Tensor("OUTPUT", output)])

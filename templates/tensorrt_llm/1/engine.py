@@ -57,7 +57,9 @@ class Engine:
         if prompt_len == 0:
             return "input_ids is empty"
         if prompt_len > self.max_input_len:
-            return f"the prompt has {prompt_len} tokens, the engine takes at most {self.max_input_len}"
+            return (
+                f"the prompt has {prompt_len} tokens, the engine takes at most {self.max_input_len}"
+            )
         tokens = prompt_len + generation.max_tokens
         sequences = generation.sampling.beam_width * generation.sampling.num_return_sequences
         blocks = -(-tokens // BLOCK_TOKENS) * sequences

@@ -112,7 +112,7 @@ class EngineLoop:
             generation.last_token_ns = now_ns
             is_over = not _is_running(status)
             count = len(outputs)
-            for index, (sequence, output) in enumerate(_in_order(outputs)):
+            for index, (_sequence, output) in enumerate(_in_order(outputs)):
                 chunk, has_ended = self._chunk(running, index, output)
                 is_over = is_over or (has_ended and count == 1)
                 if has_ended and count == 1 and _is_running(status):

@@ -229,7 +229,7 @@ def _padded(sequences, dtype):
     """Return ``[1, sequences, L]``, short ones filled with -1."""
     width = max(map(len, sequences))
     padded = np.full((1, len(sequences), width), -1, dtype)
-    for row, sequence in zip(padded[0], sequences):
+    for row, sequence in zip(padded[0], sequences, strict=False):
         row[: len(sequence)] = sequence
     return padded
 

@@ -195,7 +195,9 @@ def _refuse_unsupported(request):
         raise ValueError("bad_words_list carries words, which the OpenVINO engine cannot honour")
     decay = array(request, "runtime_top_p_decay")
     if decay is not None and float(decay.flat[0]) not in (0.0, 1.0):
-        raise ValueError("runtime_top_p_decay carries a value, which the OpenVINO engine cannot honour")
+        raise ValueError(
+            "runtime_top_p_decay carries a value, which the OpenVINO engine cannot honour"
+        )
 
 
 def _carries_value(value):

@@ -150,7 +150,9 @@ class TritonPythonModel:
         stops = [word.decode("utf-8") for word in inputs.get("stop_words", np.array([])).flat]
         stops = [stop for stop in stops if stop]
         # Stop strings are matched on text while it comes, so that nothing runs on in vain.
-        streams_engine = self._is_decoupled and (is_streaming or bool(stops)) and not _several(inputs)
+        streams_engine = (
+            self._is_decoupled and (is_streaming or bool(stops)) and not _several(inputs)
+        )
         engine_request, request_id = await self._engine_request(request, inputs, streams_engine)
         responses = _Responses(self, engine_request)
         watch = asyncio.ensure_future(self._stop_when_cancelled(sender or request, request_id))
@@ -362,7 +364,7 @@ def _ids(response):
     ids = pb_utils.get_output_tensor_by_name(response, "output_ids").as_numpy()
     lengths = pb_utils.get_output_tensor_by_name(response, "sequence_length").as_numpy()
     rows = ids.reshape(-1, ids.shape[-1])
-    return [row[:length].tolist() for row, length in zip(rows, lengths.reshape(-1))]
+    return [row[:length].tolist() for row, length in zip(rows, lengths.reshape(-1), strict=False)]
 
 
 def _text_tensor(texts):

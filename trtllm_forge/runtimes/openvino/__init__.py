@@ -40,10 +40,16 @@ class OpenVinoRuntime:
             why = f"it takes {', '.join(_PRECISIONS)}"
             raise ConfigError(what, why=why, hint="--fp16")
         if build.tp_size * build.pp_size != 1:
-            what = f"runtime openvino has world size 1, {build.tp_size * build.pp_size} was asked for"
+            what = (
+                f"runtime openvino has world size 1, {build.tp_size * build.pp_size} was asked for"
+            )
             why = f"build.tp_size = {build.tp_size}, build.pp_size = {build.pp_size}"
             raise ConfigError(what, why=why, hint="--tp 1 --pp 1")
-        if build.max_seq_len and checkpoint.max_seq_len and build.max_seq_len > checkpoint.max_seq_len:
+        if (
+            build.max_seq_len
+            and checkpoint.max_seq_len
+            and build.max_seq_len > checkpoint.max_seq_len
+        ):
             what = (
                 f"max_seq_len is {build.max_seq_len} tokens, "
                 f"the checkpoint was made for {checkpoint.max_seq_len}"
@@ -53,7 +59,9 @@ class OpenVinoRuntime:
     def require_machine(self) -> None:
         """Raise unless the packages that export and serve are installed."""
         if sys.version_info >= (3, 13):
-            what = f"runtime openvino needs Python 3.10 to 3.12, this is {platform.python_version()}"
+            what = (
+                f"runtime openvino needs Python 3.10 to 3.12, this is {platform.python_version()}"
+            )
             why = "the Triton wheel needs numpy below 2, which has no build for Python 3.13"
             raise PrerequisiteError(what, why=why, hint="python3.12 -m venv .venv")
         missing = [name for name in _PACKAGES if _version(name) is None]

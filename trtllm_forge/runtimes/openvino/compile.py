@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.checkpoint import read_checkpoint_config
 from trtllm_forge.errors import BuildError
-from trtllm_forge.pipeline.stage import Command
 from trtllm_forge.pipeline.command import run_command
+from trtllm_forge.pipeline.stage import Command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
