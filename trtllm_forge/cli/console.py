@@ -1,0 +1,244 @@
+"""The only place that writes to stdout or stderr, and where errors become exit codes.
+
+stdout is the result: text, or exactly one JSON document with ``--json``. stderr is everything
+else. A failure is printed as::
+
+    error: what happened
+      why:  the key, flag or line behind it
+      try:  what works as typed
+      log:  the child process's log
+
+and with ``--json`` as ``{"schema": 1, "error": {"what", "why", "hint", "log_path", "exit_code"}}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json as json_text
+import os
+import shlex
+import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from trtllm_forge.errors import INTERRUPTED_EXIT_CODE, ForgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import TextIO
+
+ERROR_SCHEMA = 1
+BROKEN_PIPE_EXIT_CODE = 141
+"""What a shell shows for a program that SIGPIPE ended: 128 + 13."""
+
+_REPORT_HINT = "report the traceback above together with the output of: forge --version"
+_NAME_WIDTH = 10
+_TIME_WIDTH = 10
+
+
+class _StdoutClosedError(Exception):
+    """Whoever read stdout went away."""
+
+
+class Console:
+    """Human text, JSON and progress; a ``trtllm_forge.reporter.Reporter``.
+
+    Args:
+        json: One JSON document on stdout instead of text.
+        verbose: 1 adds decisions and argv, 2 the lines of child processes and error causes.
+        quiet: Only errors, warnings and the result.
+    """
+
+    def __init__(self, *, json: bool = False, verbose: int = 0, quiet: bool = False) -> None:
+        self._json = json
+        self._verbose = verbose
+        self._quiet = quiet
+        self._reasons: dict[str, str] = {}
+        self._bars: Any = None
+        self._bar_ids: dict[str, Any] = {}
+        # Downloads report from several threads.
+        self._lock = threading.RLock()
+
+    def result(self, text: str, document: Mapping[str, object]) -> None:
+        """Write the result to stdout: the text, or the document in JSON mode."""
+        self._close_bars()
+        self._write_out(_as_json(document) if self._json else f"{text}\n")
+
+    def stream(self, text: str) -> None:
+        """Write a piece of text to stdout as it is, at once; nothing in JSON mode."""
+        if not self._json:
+            self._close_bars()
+            self._write_out(text)
+
+    def next_step(self, command: str) -> None:
+        """Name the command to type next."""
+        if not self._json:
+            self._say(f"next: {command}")
+
+    def stage_started(self, name: str, reasons: Sequence[str]) -> None:
+        """Keep the reasons for the stage's line; with ``-v`` tell that it runs."""
+        self._reasons[name] = "; ".join(reasons)
+        if self._verbose:
+            self._say_stage(name, "run", self._reasons[name])
+
+    def stage_skipped(self, name: str, reasons: Sequence[str]) -> None:
+        """Tell that a stage is fresh, and by what."""
+        self._say_stage(name, "fresh", "; ".join(reasons))
+
+    def stage_finished(self, name: str, seconds: float) -> None:
+        """Tell how long a stage took, and why it ran."""
+        self._say_stage(name, f"{seconds:.1f} s", self._reasons.pop(name, ""))
+
+    def command_started(self, argv: Sequence[str]) -> None:
+        """Tell the argv of a child process, with ``-v``."""
+        if self._verbose:
+            self._say(f"  $ {shlex.join(argv)}")
+
+    def child_line(self, source: str, line: str) -> None:
+        """Pass on a child's line, with ``-vv``."""
+        if self._verbose > 1:
+            self._say(f"  {source} | {line.rstrip()}")
+
+    def note(self, text: str) -> None:
+        """Tell a decision."""
+        self._say(text)
+
+    def warning(self, text: str) -> None:
+        """Tell of something that is not right, ``-q`` or not."""
+        self._write_err(f"warning: {text}\n")
+
+    def progress(self, name: str, done: int, total: int, unit: str) -> None:
+        """Move a progress bar; nothing unless stderr is a terminal."""
+        if self._quiet or self._json or not _is_terminal(sys.stderr):
+            return
+        with self._lock:
+            if self._bars is None:
+                self._bars = _start_bars()
+            if name not in self._bar_ids:
+                self._bar_ids[name] = self._bars.add_task(name, total=total, unit=unit)
+            self._bars.update(self._bar_ids[name], completed=done, total=total)
+
+    def close(self) -> None:
+        """Take the progress bars off the screen."""
+        self._close_bars()
+
+    def _error(self, error: ForgeError, exit_code: int) -> None:
+        self._close_bars()
+        if self._json:
+            self._write_out(_as_json(_error_document(error, exit_code)))
+        else:
+            self._write_err(f"{error_text(error)}\n")
+        if self._verbose and error.__cause__ is not None:
+            cause = error.__cause__
+            self._write_err("".join(traceback.format_exception(cause)))
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            self._write_err(f"{line}\n")
+
+    def _say_stage(self, name: str, state: str, reasons: str) -> None:
+        self._say(f"{name:<{_NAME_WIDTH}}{state:<{_TIME_WIDTH}}{reasons}".rstrip())
+
+    def _write_out(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise _StdoutClosedError from error
+
+    def _write_err(self, text: str) -> None:
+        with self._lock:
+            self._close_bars()
+            # Nobody is left to tell when stderr is gone; the exit code still speaks.
+            with contextlib.suppress(BrokenPipeError):
+                sys.stderr.write(text)
+                sys.stderr.flush()
+
+    def _close_bars(self) -> None:
+        with self._lock:
+            if self._bars is not None:
+                self._bars.stop()
+                self._bars = None
+                self._bar_ids.clear()
+
+
+@contextlib.contextmanager
+def open_console(*, json: bool = False, verbose: int = 0, quiet: bool = False) -> Iterator[Console]:
+    """Give a console, and turn what is raised below it into printed errors and exit codes."""
+    console = Console(json=json, verbose=verbose, quiet=quiet)
+    try:
+        try:
+            yield console
+        except (typer.Exit, typer.Abort):
+            raise
+        except _StdoutClosedError:
+            raise
+        except ForgeError as error:
+            console._error(error, error.exit_code)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            console._error(ForgeError("interrupted"), INTERRUPTED_EXIT_CODE)
+            raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
+        except Exception as error:
+            console._write_err(traceback.format_exc())
+            what = f"forge has a bug: {type(error).__name__}: {error}"
+            console._error(ForgeError(what, hint=_REPORT_HINT), ForgeError.exit_code)
+            raise typer.Exit(ForgeError.exit_code) from None
+    except _StdoutClosedError:
+        # Else the interpreter flushes into the closed pipe once more at exit, and complains.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(BROKEN_PIPE_EXIT_CODE) from None
+    finally:
+        console.close()
+
+
+def error_text(error: ForgeError) -> str:
+    """Return an error as it is printed, without the final line end."""
+    log = str(error.log_path) if error.log_path else ""
+    lines = [f"error: {error.what}"]
+    for label, text in (("why", error.why), ("try", error.hint), ("log", log)):
+        if text:
+            lines.append(f"  {label}:  " + text.replace("\n", "\n        "))
+    return "\n".join(lines)
+
+
+def _error_document(error: ForgeError, exit_code: int) -> dict[str, object]:
+    return {
+        "schema": ERROR_SCHEMA,
+        "error": {
+            "what": error.what,
+            "why": error.why,
+            "hint": error.hint,
+            "log_path": str(error.log_path) if error.log_path else None,
+            "exit_code": exit_code,
+        },
+    }
+
+
+def _as_json(document: Mapping[str, object]) -> str:
+    return json_text.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _start_bars() -> Any:
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[unit]}"),
+        # rich reads NO_COLOR itself.
+        console=RichConsole(stderr=True),
+        transient=True,
+    )
+    bars.start()
+    return bars
