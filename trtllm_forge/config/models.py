@@ -1,0 +1,213 @@
+"""The schema of ``forge.yaml``: every key with its type, bounds, default and meaning.
+
+::
+
+    model: starcoder
+    build:
+      precision: int4
+    repository:
+      max_queue_size: 64
+
+A field's name is its key, its flag (``--max-queue-size``) and its variable
+(``FORGE_MAX_QUEUE_SIZE``), so names are unique over all sections; ``config.keys`` derives the
+three. A field's docstring is its help text everywhere. Validators reject and never repair.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Precision = Literal["fp16", "bf16", "int8", "int4"]
+
+
+def _absolute(value: str) -> str:
+    if not PurePosixPath(value).is_absolute():
+        message = "an absolute path is needed"
+        raise ValueError(message)
+    return value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Instances = Annotated[int, Field(ge=1, le=256)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Release = Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)?((rc|\.post|\.dev)\d+)?$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class CheckpointSection(_Section):
+    """Which checkpoint is taken, and what of it is trusted."""
+
+    revision: Text | None = None
+    """Branch, tag or commit on the Hub; unset takes the newest commit."""
+
+    allow_pickle: bool = False
+    """Accept weights in pickle files, which can run code when they are read."""
+
+    trust_remote_code: bool = False
+    """Run Python code that the checkpoint carries."""
+
+
+class BuildSection(_Section):
+    """The limits and the precision that are compiled in."""
+
+    precision: Precision = "fp16"
+    """Element type of the weights; int8 and int4 are weight-only."""
+
+    group_size: Count = 128
+    """Weights that share one scale in int4."""
+
+    int4_ratio: Share = 1.0
+    """Share of the layers that become int4, the rest int8 (OpenVINO)."""
+
+    tp_size: Count = 1
+    """Tensor parallel ranks."""
+
+    pp_size: Count = 1
+    """Pipeline parallel ranks; the world size is tp_size times pp_size."""
+
+    max_batch_size: Annotated[int, Field(ge=1, le=2048)] = 64
+    """Requests per step."""
+
+    max_seq_len: Count | None = None
+    """Prompt plus output tokens of one request; unset takes what the checkpoint was trained for."""
+
+    max_num_tokens: Count | None = None
+    """Tokens per step over all requests; unset takes the runtime's default."""
+
+    max_beam_width: Annotated[int, Field(ge=1, le=256)] = 1
+    """Beams of one request."""
+
+
+class RepositorySection(_Section):
+    """What the model repository says to Triton."""
+
+    tokenizer_dir: Text | None = None
+    """Folder of the tokenizer on the serving machine; unset copies it into the repository."""
+
+    tokenizer_type: Literal["auto", "llama", "t5"] = "auto"
+    """How the tokenizer is loaded; upstream's words."""
+
+    add_special_tokens: bool = True
+    """Let the tokenizer add its special tokens to a prompt."""
+
+    skip_special_tokens: bool = True
+    """Leave special tokens out of the text that is sent back."""
+
+    decoupled: bool = True
+    """Many responses per request, which streaming needs."""
+
+    kv_cache_free_gpu_mem_fraction: Fraction | None = None
+    """Share of the free memory for the KV cache; unset takes the preset's, else upstream's 0.9."""
+
+    max_tokens_in_paged_kv_cache: Count | None = None
+    """Size of the KV cache in tokens; with the fraction set too, the smaller one holds."""
+
+    batching_strategy: Literal["inflight_fused_batching"] = "inflight_fused_batching"
+    """How requests share a step; in-flight batching lets them join and leave at each one."""
+
+    batch_scheduler_policy: Literal["guaranteed_no_evict", "max_utilization"] = (
+        "guaranteed_no_evict"
+    )
+    """Keep what was started, or fill every step and pause requests when the KV cache is full."""
+
+    enable_kv_cache_reuse: bool = True
+    """Share KV cache blocks between requests with a common prefix."""
+
+    enable_chunked_context: bool = True
+    """Split a long prompt over several steps, so that decoding goes on beside it."""
+
+    exclude_input_in_output: bool = True
+    """Leave the prompt out of the answer."""
+
+    max_queue_size: Annotated[int, Field(ge=0)] = 0
+    """Requests that may wait before new ones are refused; 0 is no limit."""
+
+    max_queue_delay_microseconds: Annotated[int, Field(ge=0)] = 0
+    """Time Triton holds a request back to batch its tokenization, in microseconds."""
+
+    preprocessing_instances: Instances = 1
+    """Processes that tokenize."""
+
+    postprocessing_instances: Instances = 1
+    """Processes that turn tokens into text."""
+
+    bls_instances: Instances = 1
+    """Processes of the BLS model."""
+
+    accumulate_tokens: bool = False
+    """Send the whole text so far with each streamed response of the BLS model."""
+
+    mount_root: AbsolutePath = "/models"
+    """Where the model repository is mounted on the serving machine (TensorRT engines)."""
+
+    fast_math: bool = False
+    """Compute in bf16 with an 8-bit KV cache: faster, no longer exact (OpenVINO)."""
+
+
+class ServeSection(_Section):
+    """Where the server listens, and how long it may take."""
+
+    host: Text = "127.0.0.1"
+    """Address the server listens on."""
+
+    http_port: Port | None = None
+    """Port of the HTTP service; unset takes a free one."""
+
+    grpc_port: Port | None = None
+    """Port of the gRPC service; unset takes a free one."""
+
+    metrics_port: Port | None = None
+    """Port of the metrics; unset takes a free one."""
+
+    ready_timeout_s: Seconds = 120.0
+    """Time until the server must be ready, in seconds."""
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> ServeSection:
+        ports = [port for port in (self.http_port, self.grpc_port, self.metrics_port) if port]
+        if len(set(ports)) < len(ports):
+            message = "http_port, grpc_port and metrics_port must differ"
+            raise ValueError(message)
+        return self
+
+
+class ForgeConfig(_Section):
+    """Everything that ``forge.yaml`` can say."""
+
+    model: Text | None = None
+    """Preset, Hub id, checkpoint folder, or sample."""
+
+    name: FolderName | None = None
+    """Name of the model repository; unset takes the model's."""
+
+    runtime: Literal["auto", "trtllm", "llmapi", "openvino"] = "auto"
+    """What executes the artifact; auto takes trtllm where it can be built, else openvino."""
+
+    trtllm_version: Release = "1.2.1"
+    """TensorRT-LLM release the model repository is made for."""
+
+    checkpoint: CheckpointSection = CheckpointSection()
+    """Which checkpoint is taken, and what of it is trusted."""
+
+    build: BuildSection = BuildSection()
+    """The limits and the precision that are compiled in."""
+
+    repository: RepositorySection = RepositorySection()
+    """What the model repository says to Triton."""
+
+    serve: ServeSection = ServeSection()
+    """Where the server listens, and how long it may take."""
