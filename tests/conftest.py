@@ -7,6 +7,7 @@ Layers are chosen with ``-m``. One whose packages are absent skips with a senten
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import shutil
 import tempfile
@@ -36,6 +37,7 @@ _DISTRIBUTIONS = {
 _EXECUTABLES: dict[str, tuple[str, ...]] = {"gpu": ("nvidia-smi", "trtllm-build")}
 LAYERS = tuple(_DISTRIBUTIONS)
 
+_numbers = itertools.count()
 _home = tempfile.TemporaryDirectory(prefix="forge-tests-")
 
 
@@ -82,17 +84,15 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def isolated_home(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def isolated_home(monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give each test a home and a working folder of its own."""
-    home_dir = tmp_path_factory.mktemp("home")
+    home_dir = Path(_home.name) / str(next(_numbers))
     for name in _scrubbed_names():
         monkeypatch.delenv(name)
     for name, value in isolated_environment(home_dir).items():
         monkeypatch.setenv(name, value)
     work_dir = home_dir / "work"
-    work_dir.mkdir()
+    work_dir.mkdir(parents=True)
     monkeypatch.chdir(work_dir)
     return home_dir
 

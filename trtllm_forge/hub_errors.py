@@ -44,6 +44,9 @@ def explain_hub_error(
             why=f"the cache is {access.cache_dir}; the files that are complete were kept",
             hint=f"HF_HOME=/larger/disk {again}",
         )
+    if isinstance(cause, OSError) and cause.filename is not None:
+        what = f"cannot write to the Hugging Face cache {access.cache_dir}"
+        return CheckpointError(what, why=str(cause), hint=f"HF_HOME=/another/folder {again}")
     if isinstance(cause, GatedRepoError):
         return _gated(access, reference, status)
     if status == 401 and access.token:

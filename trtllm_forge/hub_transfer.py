@@ -30,7 +30,6 @@ MAX_ATTEMPTS = 5
 _PROGRESS_BYTES = 1 << 20
 _LONGEST_WAIT_S = 60.0
 _READ_BYTES = 1 << 20
-_TIMEOUT_S = 30.0
 
 
 class ByteProgress:
@@ -140,6 +139,7 @@ class _Transfer:
 
     def _append(self) -> None:
         import httpx
+        from huggingface_hub import constants
         from huggingface_hub.utils import hf_raise_for_status
 
         location, headers = self._locate()
@@ -147,7 +147,7 @@ class _Transfer:
         headers["Accept-Encoding"] = "identity"
         if start:
             headers["Range"] = f"bytes={start}-"
-        timeout = httpx.Timeout(_TIMEOUT_S)
+        timeout = httpx.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT)
         with (
             httpx.Client(follow_redirects=True, timeout=timeout) as client,
             client.stream("GET", location, headers=headers) as response,

@@ -218,11 +218,11 @@ class DownloadStage:
         """Return ``checkpoint.json`` and every file of the checkpoint."""
         return (CHECKPOINT_NAME, *(file.path for file in self.checkpoint.files))
 
-    def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:  # noqa: ARG002 - the protocol's
+    def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:
         """Return nothing: the download runs in forge's own process."""
         return ()
 
-    def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:  # noqa: ARG002 - the protocol's
+    def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
         """Fetch what is missing, verify all of it and link it into ``work_dir``."""
         checkpoint = self.checkpoint
         source_dir = self._require_files(reporter)
