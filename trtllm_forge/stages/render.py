@@ -175,6 +175,7 @@ class RenderStage:
                 return {
                     "accumulate_tokens": _word(repository.accumulate_tokens),
                     "tensorrt_llm_model_name": "tensorrt_llm",
+                    "exclude_input_in_output": _word(repository.exclude_input_in_output),
                     **tokenizer,
                     **skip_special_tokens,
                 }

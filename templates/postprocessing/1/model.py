@@ -54,7 +54,7 @@ class TritonPythonModel:
         texts = [
             self._text(request_id, index, sequence[:length].tolist())
             for index, (sequence, length) in enumerate(
-                zip(sequences, lengths.reshape(-1), strict=False)
+                zip(sequences, lengths.flat, strict=True)
             )
         ]
         output = np.array([text.encode("utf-8") for text in texts], dtype=np.object_)

@@ -124,7 +124,7 @@ class TritonPythonModel:
                     f"embedding_bias_words has {len(words)} words, "
                     f"embedding_bias_weights {weights.shape[1]} weights"
                 )
-            for word, weight in zip(words, weights[row], strict=False):
+            for word, weight in zip(words, weights[row], strict=True):
                 np.add.at(bias[row], word_ids[word], weight)
         return bias
 
@@ -161,6 +161,6 @@ def _padded(sequences, pad_id):
     """Return ids ``[B, L]``, padded on the right, and lengths ``[B, 1]``, both int32."""
     lengths = np.array([[len(ids)] for ids in sequences], np.int32)
     padded = np.full((len(sequences), int(lengths.max())), pad_id, np.int32)
-    for row, ids in zip(padded, sequences, strict=False):
+    for row, ids in zip(padded, sequences, strict=True):
         row[: len(ids)] = ids
     return padded, lengths

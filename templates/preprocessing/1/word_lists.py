@@ -27,7 +27,7 @@ def encode_word_list(rows, ids_of, batch_size):
     width = max(1, *(len(ids) for ids, _ in flat_rows))
     tensor = np.zeros((batch_size, 2, width), np.int32)
     tensor[:, 1, :] = -1
-    for row, (ids, ends) in zip(tensor, flat_rows, strict=False):
+    for row, (ids, ends) in zip(tensor, flat_rows, strict=True):
         row[0, : len(ids)] = ids
         row[1, : len(ends)] = ends
     return tensor

@@ -23,8 +23,9 @@ class _Running:
 class EngineLoop:
     """Runs generations until closed. ``submit`` and ``stop`` may be called by any thread."""
 
-    def __init__(self, engine, *, cancellation_check_period_s):
+    def __init__(self, engine, *, cancellation_check_period_s, after_step):
         self._engine = engine
+        self._after_step = after_step
         self._period_s = cancellation_check_period_s
         self._inbox = queue.SimpleQueue()  # Generation, or str: the id to stop; None: close
         self._running = []
@@ -54,7 +55,9 @@ class EngineLoop:
                     self._step()
                 except Exception as error:  # the pipeline is lost for what is in it
                     self._fail_all(str(error))
+            self._after_step()
         self._fail_all("the model is being unloaded")
+        self._after_step()
 
     def _take_inbox(self):
         """Act on what has come; wait for something when nothing runs. False means close."""

@@ -75,3 +75,10 @@ class Chunk:
     cum_log_prob: float
     is_final: bool
     error: str | None = None
+
+    def join(self, later):
+        """Append what the same sequence gained after this."""
+        self.ids += later.ids
+        self.log_probs += later.log_probs
+        self.cum_log_prob = later.cum_log_prob or self.cum_log_prob
+        self.is_final = later.is_final

@@ -1,11 +1,13 @@
 """Triton model ``tensorrt_llm`` of the CPU twin: TensorRT-LLM's tensors, OpenVINO's engine.
 
 This file reads requests and writes responses. ``engine_loop`` runs the generations in a
-thread of its own; what a step brings is sent from another, because sending stalls the loop.
+thread of its own. That thread sends, too: the library holds the interpreter's lock while it
+computes, so another thread could send only when the loop lets it. A send stalls the loop, so
+a stream's tokens are joined for a few milliseconds; its first and its last go at once.
 """
 
-import queue
 import threading
+import time
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -40,11 +42,13 @@ class TritonPythonModel:
             chunked_context=folder.flag("enable_chunked_context", default=True),
             fast_math=folder.flag("fast_math", default=False),
         )
+        self._outbox = _Outbox(folder.integer("stream_interval_ms", 20) / 1000)
         period_ms = folder.integer("cancellation_check_period_ms", 100)
-        self._loop = EngineLoop(engine, cancellation_check_period_s=period_ms / 1000)
-        self._outbox = queue.SimpleQueue()
-        self._sender = threading.Thread(target=self._send_all, name="sender", daemon=True)
-        self._sender.start()
+        self._loop = EngineLoop(
+            engine,
+            cancellation_check_period_s=period_ms / 1000,
+            after_step=self._outbox.flush,
+        )
 
     def execute(self, requests):
         """Start the generations of each request; a decoupled model answers them later."""
@@ -54,10 +58,8 @@ class TritonPythonModel:
         return [answer.wait() for answer in answers]
 
     def finalize(self):
-        """Stop the threads."""
+        """Stop the thread."""
         self._loop.close()
-        self._outbox.put(None)
-        self._sender.join()
 
     def _start(self, request):
         sender = request.get_response_sender() if self._is_decoupled else _SingleAnswer()
@@ -88,31 +90,53 @@ class TritonPythonModel:
         else:
             sender.send(pb_utils.InferenceResponse([]))
 
-    def _send_all(self):
-        """Send what the loop hands over, joining what has piled up for the same sequence."""
-        while True:
-            items = [self._outbox.get()]
-            while not self._outbox.empty():
-                items.append(self._outbox.get())
-            waiting = {}
-            for item in items:
-                if item is None:
-                    return
-                answer, row, chunk = item
-                joined = waiting.get((answer, row, chunk.sequence))
-                if joined is None or joined.error or chunk.error:
-                    waiting[answer, row, chunk.sequence] = chunk
-                else:
-                    joined.ids += chunk.ids
-                    joined.log_probs += chunk.log_probs
-                    joined.cum_log_prob = chunk.cum_log_prob or joined.cum_log_prob
-                    joined.is_final = chunk.is_final
-            for (answer, row, _), chunk in waiting.items():
-                answer.take(row, chunk)
+
+class _Outbox:
+    """Chunks on their way out, joined per sequence. Used by the loop thread alone."""
+
+    def __init__(self, interval_s):
+        self._interval_s = interval_s
+        self._waiting = {}  # (answer, row, sequence) -> chunk
+        self._next_send = 0.0
+        self._is_urgent = False
+
+    def put(self, answer, row, chunk):
+        """Take a chunk; a first, last or failed one must not wait."""
+        key = (answer, row, chunk.sequence)
+        joined = self._waiting.get(key)
+        if joined is None or chunk.error:
+            self._waiting[key] = chunk
+        else:
+            joined.join(chunk)
+        self._is_urgent = self._is_urgent or chunk.is_final or not answer.has_started
+
+    def flush(self):
+        """Send what is due."""
+        if not self._waiting:
+            return
+        is_due = time.monotonic() >= self._next_send
+        if is_due:
+            due, self._waiting = self._waiting, {}
+        elif self._is_urgent:
+            due = {
+                key: chunk
+                for key, chunk in self._waiting.items()
+                if chunk.is_final or not key[0].has_started
+            }
+            for key in due:
+                del self._waiting[key]
+        else:
+            return
+        self._is_urgent = False
+        for (answer, row, _), chunk in due.items():
+            answer.take(row, chunk)
+        if is_due:
+            # Counted from the end of sending, so that the engine always gets its share.
+            self._next_send = time.monotonic() + self._interval_s
 
 
 class _Sink:
-    """Puts chunks of one generation into the sender's queue."""
+    """Puts the chunks of one generation into the outbox."""
 
     def __init__(self, outbox, answer, row):
         self._outbox = outbox
@@ -120,7 +144,7 @@ class _Sink:
         self._row = row
 
     def __call__(self, chunk):
-        self._outbox.put((self._answer, self._row, chunk))
+        self._outbox.put(self._answer, self._row, chunk)
 
 
 class _SingleAnswer:
@@ -144,7 +168,7 @@ class _SingleAnswer:
 
 
 class _Answer:
-    """Turns the chunks of one request into its responses. Used by the sender thread alone."""
+    """Turns the chunks of one request into its responses. Used by the loop thread alone."""
 
     def __init__(self, request, sender, generations, exclude_input):
         self._sender = sender
@@ -156,11 +180,13 @@ class _Answer:
         self._want_perf = wants(request, "return_perf_metrics")
         self._whole = {}  # (row, sequence) -> chunk, for what is not streamed
         self._is_over = False
+        self.has_started = False
 
     def take(self, row, chunk):
         """Send or keep a chunk."""
         if self._is_over:
             return
+        self.has_started = True
         generation = self._generations[row]
         if chunk.error:
             # One response ends the request: the other rows' answers would have no final flag.
@@ -174,9 +200,7 @@ class _Answer:
             return
         whole = self._whole.setdefault((row, chunk.sequence), chunk)
         if whole is not chunk:
-            whole.ids += chunk.ids
-            whole.log_probs += chunk.log_probs
-            whole.cum_log_prob = chunk.cum_log_prob or whole.cum_log_prob
+            whole.join(chunk)
         if chunk.is_final:
             self._send_whole(row)
 
@@ -229,7 +253,7 @@ def _padded(sequences, dtype):
     """Return ``[1, sequences, L]``, short ones filled with -1."""
     width = max(map(len, sequences))
     padded = np.full((1, len(sequences), width), -1, dtype)
-    for row, sequence in zip(padded[0], sequences, strict=False):
+    for row, sequence in zip(padded[0], sequences, strict=True):
         row[: len(sequence)] = sequence
     return padded
 

@@ -136,12 +136,12 @@ class RequestReader:
             beam_width=beam_width,
             num_return_sequences=sequences,
         )
-        if sequences > 1 and beam_width == 1 and not (sampling.top_k or 0) > 1:
-            if not sampling.top_p:
-                raise ValueError(
-                    f"num_return_sequences is {sequences}, which greedy decoding cannot give: "
-                    "set top_k above 1 or top_p"
-                )
+        is_drawn = (sampling.top_k or 0) > 1 or (sampling.top_p or 0.0) > 0
+        if sequences > 1 and beam_width == 1 and not is_drawn:
+            raise ValueError(
+                f"num_return_sequences is {sequences}, which greedy decoding cannot give: "
+                "set top_k above 1 or top_p"
+            )
         return sampling
 
 

@@ -52,7 +52,6 @@ _TO_ENGINE = {
 } | {
     name: name
     for name in (
-        "exclude_input_in_output",
         "temperature",
         "repetition_penalty",
         "min_tokens",
@@ -99,6 +98,7 @@ class TritonPythonModel:
         policy = folder.config.get("model_transaction_policy", {})
         self._is_decoupled = bool(policy.get("decoupled", False))
         self._engine_model = folder.text("tensorrt_llm_model_name", "tensorrt_llm")
+        self._exclude_input = folder.flag("exclude_input_in_output", default=False)
         self._accumulate = folder.flag("accumulate_tokens", default=False)
         self._tokenizer = load_tokenizer(folder.path("tokenizer_dir")).tokenizer
         self._skip_special_tokens = folder.flag("skip_special_tokens", default=True)
@@ -153,15 +153,22 @@ class TritonPythonModel:
         streams_engine = (
             self._is_decoupled and (is_streaming or bool(stops)) and not _several(inputs)
         )
-        engine_request, request_id = await self._engine_request(request, inputs, streams_engine)
+        engine_request, request_id, prompt_ids = await self._engine_request(
+            request, inputs, streams_engine
+        )
+        excludes = self._exclude_input
+        if "exclude_input_in_output" in inputs:
+            excludes = bool(inputs["exclude_input_in_output"].flat[0])
+        # A stream never holds the prompt.
+        echoed_ids = [] if is_streaming or excludes else prompt_ids
         responses = _Responses(self, engine_request)
         watch = asyncio.ensure_future(self._stop_when_cancelled(sender or request, request_id))
         try:
             if _several(inputs) or not streams_engine:
                 async for response in responses:
-                    yield self._whole(response, stops)
+                    yield self._whole(response, stops, echoed_ids)
                 return
-            text = _Text(self, stops)
+            text = _Text(self, stops, echoed_ids)
             parts = []
             async for response in responses:
                 piece = text.push(_ids(response)[0])
@@ -183,7 +190,7 @@ class TritonPythonModel:
             responses.drain()
 
     async def _engine_request(self, request, inputs, streams):
-        """Run preprocessing and return the request for the engine, and its id."""
+        """Run preprocessing; return the request for the engine, its id and the prompt's ids."""
         named = {_TO_PREPROCESSING[n]: v for n, v in inputs.items() if n in _TO_PREPROCESSING}
         outputs = list(_FROM_PREPROCESSING)
         if "prompt_table_extra_id" not in inputs:
@@ -201,9 +208,8 @@ class TritonPythonModel:
             for tensor in response.output_tensors()
         }
         tensors |= {_TO_ENGINE[n]: v.reshape(1, -1) for n, v in inputs.items() if n in _TO_ENGINE}
-        tensors["exclude_input_in_output"] = tensors.get(
-            "exclude_input_in_output", np.array([[True]])
-        )
+        # Stop strings must not be looked for in the prompt, so its text is put in front here.
+        tensors["exclude_input_in_output"] = np.array([[True]])
         tensors["streaming"] = np.array([[streams]])
         request_id = str(uuid.uuid4())
         engine_request = pb_utils.InferenceRequest(
@@ -213,13 +219,13 @@ class TritonPythonModel:
             requested_output_names=["output_ids", "sequence_length", *self._engine_outputs],
             inputs=[pb_utils.Tensor(name, value) for name, value in tensors.items()],
         )
-        return engine_request, request_id
+        return engine_request, request_id, tensors["input_ids"][0].tolist()
 
-    def _whole(self, response, stops):
+    def _whole(self, response, stops, echoed_ids):
         """Return the outputs of a response that holds whole sequences."""
         texts = []
         for ids in _ids(response):
-            text = _Text(self, stops)
+            text = _Text(self, stops, echoed_ids)
             text.push(ids)
             text.finish()
             texts.append(text.all)
@@ -308,14 +314,14 @@ class _Joined:
 
 
 class _Text:
-    """The text of one sequence so far, up to a stop string."""
+    """The text of one sequence so far, up to a stop string, behind that of ``echoed_ids``."""
 
-    def __init__(self, model, stops):
+    def __init__(self, model, stops, echoed_ids):
         self._detokenizer = IncrementalDetokenizer(
             model._tokenizer, skip_special_tokens=model._skip_special_tokens
         )
         self._cutter = StopCutter(stops)
-        self._pieces = []
+        self._pieces = [self._detokenizer.push(echoed_ids)]
 
     @property
     def all(self):
@@ -364,7 +370,7 @@ def _ids(response):
     ids = pb_utils.get_output_tensor_by_name(response, "output_ids").as_numpy()
     lengths = pb_utils.get_output_tensor_by_name(response, "sequence_length").as_numpy()
     rows = ids.reshape(-1, ids.shape[-1])
-    return [row[:length].tolist() for row, length in zip(rows, lengths.reshape(-1), strict=False)]
+    return [row[:length].tolist() for row, length in zip(rows, lengths.reshape(-1), strict=True)]
 
 
 def _text_tensor(texts):
