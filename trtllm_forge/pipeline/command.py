@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
-from collections import deque
 from typing import TYPE_CHECKING
+
+from trtllm_forge.process import ManagedProcess
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trtllm_forge.pipeline.stage import Command
     from trtllm_forge.reporter import Reporter
 
-_LAST_LINES = 12
+_SHOWN_LINES = 8
 
 
 def run_command(
@@ -30,51 +30,27 @@ def run_command(
     """Run ``command``, pass its lines on, and keep them in ``log_path``.
 
     Raises:
-        ForgeError: Of the class ``error``: the command could not start, failed, or was killed.
+        ForgeError: Of the class ``error``: the command failed or was killed.
+        PrerequisiteError: It could not be started.
     """
-    from trtllm_forge.process import die_with_parent
-
-    reporter.command_started(command.argv)
-    last_lines: deque[str] = deque(maxlen=_LAST_LINES)
-    try:
-        child = subprocess.Popen(
-            command.argv,
-            cwd=command.cwd,
-            env={**os.environ, **command.env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            preexec_fn=die_with_parent(),
-        )
-    except OSError as cause:
-        what = f"{source}: {command.argv[0]} cannot be started"
-        raise error(what, why=str(cause)) from cause
-    try:
-        with log_path.open("w", encoding="utf-8") as log, child:
-            assert child.stdout is not None
-            for line in child.stdout:
-                log.write(line)
-                last_lines.append(line.rstrip())
-                reporter.child_line(source, line.rstrip())
-    except BaseException:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-        raise
-    if child.returncode:
-        what = f"{source}: {_ending(child.returncode)}: {shlex.join(command.inner_argv)}"
-        raise error(what, why=_cause(child.returncode, last_lines), log_path=log_path)
+    log_path.unlink(missing_ok=True)
+    with ManagedProcess(
+        command.argv,
+        source=source,
+        log_path=log_path,
+        reporter=reporter,
+        env={**os.environ, **command.env},
+        cwd=command.cwd,
+    ) as child:
+        code = child.wait()
+        if code == 0:
+            return
+        what = f"{source}: {child.ending()}: {shlex.join(command.inner_argv)}"
+        raise error(what, why=_cause(code, child.last_lines), log_path=log_path)
 
 
-def _ending(returncode: int) -> str:
-    if returncode < 0:
-        return f"killed by {signal.Signals(-returncode).name}"
-    return f"exit code {returncode}"
-
-
-def _cause(returncode: int, last_lines: deque[str]) -> str:
-    if returncode == -signal.SIGKILL:
+def _cause(code: int, last_lines: tuple[str, ...]) -> str:
+    if code == -signal.SIGKILL:
         return "something killed it; most often that is the kernel when memory runs out"
-    return "\n".join(line for line in last_lines if line.strip()) or "it printed nothing"
+    written = [line for line in last_lines if line.strip()]
+    return "\n".join(written[-_SHOWN_LINES:]) or "it printed nothing"
