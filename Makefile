@@ -1,0 +1,44 @@
+# Two commands: `make quickstart` shows the whole thing, `make test` proves it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# An ordinary machine sets TORCH_INDEX=CPU_INDEX (README, "Install").
+EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX)
+
+.PHONY: quickstart test lint format docs wheel clean
+
+quickstart: $(VENV)/.installed-cpu
+	$(BIN)/python scripts/quickstart.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python scripts/run_tests.py
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/python scripts/check.py
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python scripts/generate_docs.py
+
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf $(VENV) dist build
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch goes first and alone: a range elsewhere would let pip choose a build of several GB.
+$(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
+	$(PIP) torch==2.13.0
+	$(PIP) --editable '.[cpu]'
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed-cpu
+	$(PIP) --editable '.[cpu,dev]'
+	touch $@

@@ -1,0 +1,29 @@
+"""Runs the lint: formatting, ruff, mypy and the generated files. CI runs the same: ``make lint``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+CHECKS = (
+    (str(BIN / "ruff"), "format", "--check", "."),
+    (str(BIN / "ruff"), "check", "."),
+    (str(BIN / "mypy"),),
+    (sys.executable, "scripts/generate_docs.py", "--check"),
+)
+
+
+def main() -> int:
+    """Run every check, also after one has failed; return how many failed."""
+    failed = 0
+    for command in CHECKS:
+        print(f"$ {' '.join(Path(part).name for part in command[:1])} {' '.join(command[1:])}")
+        failed += subprocess.run(command, cwd=ROOT, check=False).returncode != 0
+    return failed
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
