@@ -127,7 +127,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     hub: LocalHub
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - theirs
         # A client that goes away is part of the tests.
         return
 
@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Error-Code": code, "X-Error-Message": message}
         self.reply(status, json.dumps({"error": message}).encode(), headers)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: ARG002 - theirs
         return
 
 
