@@ -11,6 +11,14 @@ REPORTING = "What is printed"
 BUILDING = "How it runs"
 SERVING = "Where it listens"
 
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="Preset, Hub id, checkpoint folder, or sample; else the model of forge.yaml.",
+        show_default=False,
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=REPORTING)
 ]
@@ -50,6 +58,16 @@ OverwriteOption = Annotated[
 ]
 OutputOption = Annotated[
     Path | None,
+    typer.Option(
+        "--output",
+        metavar="DIR",
+        help="Folder of the model repository.",
+        show_default=False,
+        rich_help_panel=BUILDING,
+    ),
+]
+RequiredOutputOption = Annotated[
+    Path,
     typer.Option(
         "--output",
         metavar="DIR",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic import BaseModel
 
-from trtllm_forge.config.models import ForgeConfig
+from trtllm_forge.config.models import ForgeConfig, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +37,10 @@ class ConfigKey:
         default: Its default.
         is_optional: Whether it may be left without a value.
         choices: The words it can be, when it is one of a few.
-        least: Lower bound, and ``above`` when the bound itself is excluded.
+        least: Lower bound.
         most: Upper bound.
         above: Whether ``least`` is excluded.
+        wanted: What a text has to be, when not just any.
         help: What it means, with its unit.
     """
 
@@ -53,6 +54,7 @@ class ConfigKey:
     least: float | None
     most: float | None
     above: bool
+    wanted: Wanted | None
     help: str
 
     @property
@@ -74,6 +76,8 @@ class ConfigKey:
             return ", ".join(self.choices)
         if self.kind == "bool":
             return "true, false"
+        if self.wanted:
+            return self.wanted.words
         word = {"int": "whole number", "float": "number", "str": "text"}[self.kind]
         least = None if self.least is None else f"{self.least:g}"
         if self.most is not None:
@@ -125,6 +129,7 @@ def _key(section: str, name: str, info: FieldInfo) -> ConfigKey:
         least=_number(least if above is None else above),
         most=_number(most),
         above=above is not None,
+        wanted=next((m for m in metadata if isinstance(m, Wanted)), None),
         help=info.description or "",
     )
 

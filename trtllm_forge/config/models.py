@@ -15,12 +15,21 @@ three. A field's docstring is its help text everywhere. Validators reject and ne
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Precision = Literal["fp16", "bf16", "int8", "int4"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a text has to be, in words, and one that is right."""
+
+    words: str
+    example: str
 
 
 def _absolute(value: str) -> str:
@@ -37,9 +46,17 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Release = Annotated[str, Field(pattern=r"^\d+\.\d+(\.\d+)?((rc|\.post|\.dev)\d+)?$")]
+AbsolutePath = Annotated[str, AfterValidator(_absolute), Wanted("an absolute path", "/models")]
+FolderName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$"),
+    Wanted("letters, digits, dots and dashes", "my-model"),
+]
+Release = Annotated[
+    str,
+    Field(pattern=r"^\d+\.\d+(\.\d+)?((rc|\.post|\.dev)\d+)?$"),
+    Wanted("a release such as 1.2.1", "1.2.1"),
+]
 
 
 class _Section(BaseModel):
@@ -130,8 +147,11 @@ class RepositorySection(_Section):
     enable_chunked_context: bool = True
     """Split a long prompt over several steps, so that decoding goes on beside it."""
 
-    exclude_input_in_output: bool = True
-    """Leave the prompt out of the answer."""
+    exclude_input_in_output: bool = False
+    """Leave the prompt out of an answer that is not streamed, unless a request says otherwise."""
+
+    stream_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 20
+    """Join a stream's tokens for this long; the first and the last go at once. openvino only."""
 
     max_queue_size: Annotated[int, Field(ge=0)] = 0
     """Requests that may wait before new ones are refused; 0 is no limit."""

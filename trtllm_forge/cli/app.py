@@ -1,0 +1,99 @@
+"""The ``forge`` command: what it offers, in the order one meets it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trtllm_forge import __version__
+from trtllm_forge.cli.lazy import new_app, register
+
+app = new_app(
+    name="forge",
+    help="From a Hugging Face checkpoint to a checked, deployable Triton model repository.",
+)
+config_app = new_app()
+
+register(
+    app,
+    "init",
+    "init:init",
+    "Write a commented forge.yaml for a model.",
+    examples=("forge init starcoder", "forge init sample --int4 --dry-run"),
+)
+register(
+    app,
+    "build",
+    "build:build",
+    "Make a model repository from a checkpoint, engine included.",
+    examples=(
+        "forge build sample --int4 --dry-run",
+        "forge build starcoder --runtime trtllm --dry-run",
+    ),
+)
+register(
+    app,
+    "render",
+    "render:render",
+    "Write the model repository alone, without engine or GPU.",
+    examples=(
+        "forge render sample --runtime openvino --output rendered",
+        "forge render sample --runtime trtllm --trtllm-version 1.2.1 --output rendered-trtllm",
+    ),
+)
+register(
+    app,
+    "serve",
+    "serve:serve",
+    "Start Triton on a model repository and wait until it is ready.",
+    examples=("forge serve sample", "forge serve --http-port 8000 --grpc-port 8001"),
+)
+register(
+    app,
+    "probe",
+    "probe:probe",
+    "Check that the running server answers right.",
+    examples=("forge probe", "forge probe --json"),
+)
+register(
+    app,
+    "complete",
+    "complete:complete",
+    "Complete code with the served model, or fill in its middle.",
+    examples=(
+        'forge complete "def add(a, b):" --stream',
+        'forge complete "def add(a, b):\\n    " --suffix "\\n    return c"',
+    ),
+)
+app.add_typer(config_app, name="config", help="Look at the configuration.")
+register(
+    config_app,
+    "show",
+    "config:show",
+    "Print every value of the configuration with where it came from.",
+    examples=("forge config show", "forge config show starcoder --int4 --json"),
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"forge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def forge(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="forge")

@@ -1,0 +1,56 @@
+"""``forge build``: from MODEL to a model repository."""
+
+from __future__ import annotations
+
+from trtllm_forge.cli.config_options import ConfigFlags, takes_config_options
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import (
+    ConfigPathOption,
+    DryRunOption,
+    ForceOption,
+    JsonOption,
+    ModelArgument,
+    OutputOption,
+    QuietOption,
+    VerboseOption,
+)
+
+
+@takes_config_options(without=("serve",))
+def build(
+    *,
+    model: ModelArgument = None,
+    flags: ConfigFlags,
+    output: OutputOption = None,
+    config: ConfigPathOption = None,
+    force: ForceOption = None,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Plan the stages, run those that are not fresh, and put the repository in place."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.building import prepare_build, run_build
+        from trtllm_forge.config.load import load_config
+        from trtllm_forge.settings import build_option_environment, read_settings
+
+        loaded = load_config(
+            flags={**flags, "model": model},
+            config_path=config,
+            environment=build_option_environment(),
+        )
+        prepared = prepare_build(
+            loaded.config,
+            read_settings(),
+            console,
+            output_dir=output,
+            force=frozenset(force or ()),
+        )
+        if dry_run:
+            console.result(prepared.text(), prepared.document())
+            return
+        result = run_build(prepared, console)
+        done = "nothing to do" if result.skipped else "built"
+        console.result(f"{done}: {result.repository_dir}", result.document())
+        console.next_step(f"forge serve {result.repository_dir.name}")

@@ -1,0 +1,144 @@
+"""Commands that are imported when they run, with plain help and usage mistakes in house style.
+
+``forge --help`` needs the names and sentences of the commands and nothing of what they import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_OTHER = "options"
+
+# Typer exports one kind of usage mistake; its base is what they all are.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help lists its options by group, as plain text."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the command line of this command."""
+        with _usage_in_house_style(ctx, args):
+            return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then each group of options under its own heading."""
+        groups: dict[str, list[tuple[str, str]]] = {"arguments": []}
+        for param in self.get_params(ctx):
+            if param.param_type_name == "argument":
+                # The record of Typer's argument leaves the help out.
+                groups["arguments"].append((param.make_metavar(ctx), param.help or ""))
+            elif (record := param.get_help_record(ctx)) is not None:
+                panel = getattr(param, "rich_help_panel", None) or _OTHER
+                groups.setdefault(panel, []).append(record)
+        groups[_OTHER] = groups.pop(_OTHER, [])
+        for heading, records in groups.items():
+            if records:
+                with formatter.section(heading[0].upper() + heading[1:]):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
+        """Write the examples, one per line, as they are typed."""
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in self.epilog.splitlines():
+                    formatter.write_text(line)
+
+
+class LazyGroup(TyperGroup):
+    """A group that imports a command's module when that command is called."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read what stands before the command; nothing at all asks for the help."""
+        if not args:
+            return super().parse_args(ctx, args)
+        with _usage_in_house_style(ctx, args):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the called command, imported."""
+        if args and args[0] not in self.commands and not ctx.resilient_parsing:
+            with open_console(json="--json" in args):
+                raise _unknown_command(ctx.command_path, args[0], list(self.commands))
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _loaded(command), rest
+
+
+def new_app(**settings: Any) -> typer.Typer:
+    """Return an app of lazy commands with plain help."""
+    return typer.Typer(
+        cls=LazyGroup,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        suggest_commands=False,
+        context_settings={"max_content_width": 100},
+        **settings,
+    )
+
+
+def register(
+    app: typer.Typer, name: str, target: str, sentence: str, *, examples: tuple[str, str]
+) -> None:
+    """Add a command that lives at ``target``, ``module:function`` below ``trtllm_forge.cli``."""
+
+    def stub() -> None:
+        """Stand in for the command until it is called."""
+
+    stub.target = target  # type: ignore[attr-defined]
+    app.command(name, cls=PlainCommand, help=sentence, epilog="\n".join(examples))(stub)
+
+
+def _loaded(stub: Any) -> Any:
+    """Return the command a stub stands for; groups and what is loaded already as they are."""
+    target = getattr(getattr(stub, "callback", None), "target", None)
+    if target is None:
+        return stub
+    module, _, name = target.partition(":")
+    function: Callable[..., None] = getattr(
+        importlib.import_module(f"trtllm_forge.cli.{module}"), name
+    )
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    app.command(stub.name, cls=PlainCommand, help=stub.help, epilog=stub.epilog)(function)
+    return typer.main.get_command(app)
+
+
+@contextlib.contextmanager
+def _usage_in_house_style(ctx: Any, args: Sequence[str]) -> Iterator[None]:
+    as_json = "--json" in args
+    try:
+        yield
+    except _UsageError as error:
+        with open_console(json=as_json):
+            raise _usage_mistake(ctx.command_path, error) from None
+
+
+def _usage_mistake(command: str, error: Any) -> ConfigError:
+    near = list(getattr(error, "possibilities", None) or ())
+    if hasattr(error, "possibilities"):
+        what = f"{command} has no option {error.option_name}"
+        why = f"the nearest is {near[0]}" if near else ""
+    else:
+        text = error.format_message().rstrip(".")
+        what, why = text[:1].lower() + text[1:], ""
+    return ConfigError(what, why=why, hint=f"{command} --help")
+
+
+def _unknown_command(group: str, name: str, known: list[str]) -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=1)
+    what = f"{group} has no command {name}"
+    if not near:
+        return ConfigError(what, hint=f"{group} --help")
+    return ConfigError(what, why=f"the nearest is {near[0]}", hint=f"{group} {near[0]}")

@@ -1,0 +1,42 @@
+"""``forge render``: the model repository alone."""
+
+from __future__ import annotations
+
+from trtllm_forge.cli.config_options import ConfigFlags, takes_config_options
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import (
+    ConfigPathOption,
+    JsonOption,
+    ModelArgument,
+    QuietOption,
+    RequiredOutputOption,
+    VerboseOption,
+)
+
+
+@takes_config_options(without=("serve",))
+def render(
+    *,
+    output: RequiredOutputOption,
+    model: ModelArgument = None,
+    flags: ConfigFlags,
+    config: ConfigPathOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Render, check and publish the repository; no engine is made or needed."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.building import render_only
+        from trtllm_forge.config.load import load_config
+        from trtllm_forge.settings import build_option_environment, read_settings
+
+        loaded = load_config(
+            flags={**flags, "model": model},
+            config_path=config,
+            environment=build_option_environment(),
+        )
+        result = render_only(loaded.config, read_settings(), console, output_dir=output)
+        done = "nothing to do" if result.skipped else "rendered"
+        console.result(f"{done}: {result.repository_dir}", result.document())
+        console.next_step(f"forge check {result.repository_dir}")

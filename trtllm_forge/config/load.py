@@ -1,0 +1,240 @@
+"""Finds every value of the configuration, and where it came from.
+
+Highest first: the command line, ``FORGE_*``, ``forge.yaml``, the default. Everything that is
+wrong is collected over all four and reported as one ``ConfigError``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from trtllm_forge.config.document import ConfigDocument, read_document
+from trtllm_forge.config.keys import (
+    LATER_PRECISION_FLAGS,
+    PRECISION_FLAGS,
+    ConfigKey,
+    config_keys,
+)
+from trtllm_forge.config.mistakes import Mistake, config_error, nearest
+from trtllm_forge.config.models import ForgeConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+DEFAULT_CONFIG_NAME = "forge.yaml"
+DEFAULT_ORIGIN = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedConfig:
+    """A configuration, and where each of its values came from.
+
+    Attributes:
+        config: The values.
+        origins: By path, ``build.tp_size``: a flag, a variable, ``forge.yaml:14`` or ``default``.
+    """
+
+    config: ForgeConfig
+    origins: Mapping[str, str]
+
+    def value(self, path: str) -> object:
+        """Return the value of a key such as ``build.tp_size``."""
+        value: object = self.config
+        for name in path.split("."):
+            value = getattr(value, name)
+        return value
+
+
+@dataclass(kw_only=True)
+class _Collected:
+    values: dict[str, object] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def set(self, key: ConfigKey, value: object, origin: str) -> None:
+        self.values[key.path] = value
+        self.origins[key.path] = origin
+
+
+def load_config(
+    *, flags: Mapping[str, object], config_path: Path | None, environment: Mapping[str, str]
+) -> LoadedConfig:
+    """Return the configuration of one command.
+
+    Args:
+        flags: Values from the command line by key name; None is absent. Precision is one true
+            value under its own word: ``{"int4": True}``.
+        config_path: The file to read, or None for ``./forge.yaml`` when it is there.
+        environment: ``FORGE_*`` variables, prefix removed, in lower case.
+
+    Raises:
+        ConfigError: Something is wrong; all of it is in the one error.
+    """
+    collected = _Collected()
+    document = _document(config_path)
+    if document is not None:
+        _take_document(collected, document)
+    _take_environment(collected, environment)
+    _take_flags(collected, flags)
+    return _loaded(collected)
+
+
+def load_flags(flags: Mapping[str, object]) -> LoadedConfig:
+    """Return what flags alone say over the defaults, no file and no variable.
+
+    Raises:
+        ConfigError: Something is wrong; all of it is in the one error.
+    """
+    collected = _Collected()
+    _take_flags(collected, flags)
+    return _loaded(collected)
+
+
+def _loaded(collected: _Collected) -> LoadedConfig:
+    config = _validate(collected)
+    if collected.mistakes or config is None:
+        raise config_error(collected.mistakes)
+    origins = {key.path: collected.origins.get(key.path, DEFAULT_ORIGIN) for key in config_keys()}
+    return LoadedConfig(config=config, origins=origins)
+
+
+def _document(config_path: Path | None) -> ConfigDocument | None:
+    if config_path is not None:
+        return read_document(config_path)
+    default = Path(DEFAULT_CONFIG_NAME)
+    return read_document(default) if default.exists() else None
+
+
+def _take_document(collected: _Collected, document: ConfigDocument) -> None:
+    collected.mistakes += document.mistakes
+    for key in config_keys():
+        if key.path in document.values:
+            where = document.where(document.lines[key.path])
+            collected.set(key, document.values[key.path], where)
+
+
+def _take_environment(collected: _Collected, environment: Mapping[str, str]) -> None:
+    known = {key.name: key for key in config_keys()}
+    for name, text in environment.items():
+        if not text:
+            continue
+        if name in known:
+            collected.set(known[name], text, known[name].variable)
+        elif (close := nearest(name, known, cutoff=0.85)) is not None:
+            # Other programs have FORGE_* variables too; only what looks like a typo is refused.
+            wrong, right = f"FORGE_{name.upper()}", known[close].variable
+            what = f"{wrong} is not an option, the nearest is {right}"
+            collected.mistakes.append(
+                Mistake(what=what, where="the environment", fix=f"unset {wrong}")
+            )
+
+
+def _take_flags(collected: _Collected, flags: Mapping[str, object]) -> None:
+    for key in config_keys():
+        if key.name != "precision" and flags.get(key.name) is not None:
+            value = flags[key.name]
+            origin = f"--no-{key.flag[2:]}" if value is False else key.flag
+            collected.set(key, value, "MODEL" if key.name == "model" else origin)
+    given = [name for name in (*PRECISION_FLAGS, *LATER_PRECISION_FLAGS) if flags.get(name)]
+    precision = next(key for key in config_keys() if key.name == "precision")
+    words = [f"--{name.replace('_', '-')}" for name in given]
+    if len(given) > 1:
+        what = f"a build has one precision, {' and '.join(words)} were given"
+        fix = f"keep {words[0]}"
+        collected.mistakes.append(Mistake(what=what, where="the command line", fix=fix))
+    elif given and given[0] in LATER_PRECISION_FLAGS:
+        what = f"precision {given[0]} is not in this release of forge"
+        where = f"{words[0]}; this release has {', '.join(PRECISION_FLAGS)}"
+        fix = "--int4" if "int4" in given[0] else "--int8"
+        collected.mistakes.append(Mistake(what=what, where=where, fix=fix))
+    elif given:
+        collected.set(precision, given[0], words[0])
+
+
+def _validate(collected: _Collected) -> ForgeConfig | None:
+    keys = {key.path: key for key in config_keys()}
+    top: dict[str, object] = {}
+    sections: dict[str, dict[str, object]] = {}
+    for path, value in collected.values.items():
+        key = keys[path]
+        if isinstance(value, bool) and key.kind in ("int", "float"):
+            # pydantic would read true as 1.
+            collected.mistakes.append(_mistake(key, value, collected.origins[path]))
+            continue
+        section = sections.setdefault(key.section, {}) if key.section else top
+        section[key.name] = value
+    try:
+        return ForgeConfig.model_validate({**top, **sections})
+    except ValidationError as error:
+        for detail in error.errors():
+            collected.mistakes.append(_explained(detail, keys, collected.origins))
+        return None
+
+
+def _explained(
+    detail: ErrorDetails, keys: Mapping[str, ConfigKey], origins: Mapping[str, str]
+) -> Mistake:
+    path = ".".join(str(part) for part in detail["loc"])
+    if path in keys:
+        return _mistake(keys[path], detail["input"], origins[path])
+    # A rule about several keys of a section.
+    message = detail["msg"].removeprefix("Value error, ")
+    involved = [origins[p] for p, key in keys.items() if key.name in message and p in origins]
+    return Mistake(what=f"{path}: {message}", where=", ".join(involved))
+
+
+def _mistake(key: ConfigKey, value: object, origin: str) -> Mistake:
+    if value is None:
+        what = f"{key.path} has no value, wanted: {key.values}"
+        return Mistake(what=what, where=origin, fix=f"remove {key.name} or give it a value")
+    wanted = f"one of {key.values}" if len(key.choices) > 1 else key.values
+    what = f"{key.path} is {_shown(value)}, wanted: {wanted}"
+    return Mistake(what=what, where=origin, fix=_fix(key, value, origin))
+
+
+def _fix(key: ConfigKey, value: object, origin: str) -> str:
+    """Return the nearest thing that would be right, the way its source is written."""
+    better = _better(key, value)
+    if better is None:
+        return ""
+    if origin == "MODEL":
+        return better
+    if origin.startswith("FORGE_"):
+        return f"{origin}={better}"
+    if key.name == "precision" and origin.startswith("--"):
+        return f"--{better}"
+    if origin.startswith("--"):
+        return f"{key.flag} {better}"
+    return f"write {key.name}: {better} in {origin}"
+
+
+def _better(key: ConfigKey, value: object) -> str | None:
+    if key.choices:
+        return nearest(str(value).lower(), key.choices) or str(key.default)
+    if key.kind == "str":
+        return key.wanted.example if key.wanted else None
+    if key.kind == "bool":
+        return str(key.default).lower()
+    try:
+        number = float(str(value))
+    except ValueError:
+        number = float("nan")
+    if key.least is not None and number < key.least and not key.above:
+        return f"{key.least:g}"
+    if key.most is not None and number > key.most:
+        return f"{key.most:g}"
+    return None if key.default is None else str(key.default)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = value if isinstance(value, str) else repr(value)
+    text = text if text else "empty"
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,42 @@
+"""What is wrong with a configuration: collected, then reported as one error."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """One thing that is wrong.
+
+    Attributes:
+        what: The key and both values, wanted and found.
+        where: The flag, variable or ``file:line`` it came from.
+        fix: What to write instead; empty when nothing better can be said.
+    """
+
+    what: str
+    where: str
+    fix: str = ""
+
+
+def config_error(mistakes: Sequence[Mistake]) -> ConfigError:
+    """Return one error for all of them."""
+    fixes = "\n".join(mistake.fix for mistake in mistakes if mistake.fix)
+    if len(mistakes) == 1:
+        return ConfigError(mistakes[0].what, why=mistakes[0].where, hint=fixes)
+    why = "\n".join(f"{mistake.where}: {mistake.what}" for mistake in mistakes)
+    return ConfigError(f"the configuration has {len(mistakes)} mistakes", why=why, hint=fixes)
+
+
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the known word closest to a mistyped one, or None when none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return close[0] if close else None
