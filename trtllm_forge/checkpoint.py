@@ -16,7 +16,7 @@ from trtllm_forge.checkpoint_files import (
     require_tokenizer,
 )
 from trtllm_forge.errors import CheckpointError
-from trtllm_forge.resources import data_path
+from trtllm_forge.resources import read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,9 +86,7 @@ class Architecture:
 @lru_cache(maxsize=1)
 def known_architectures() -> dict[str, Architecture]:
     """Return the architectures of ``data/architectures.yaml``, by name."""
-    import yaml
-
-    document = yaml.safe_load(data_path("architectures.yaml").read_text(encoding="utf-8"))
+    document = read_yaml("architectures.yaml")
     return {
         name: Architecture(
             name=name,

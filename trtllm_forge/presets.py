@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from trtllm_forge.errors import CheckpointError, ConfigError
 from trtllm_forge.fim import FimTemplate
-from trtllm_forge.resources import data_path, sample_checkpoint_dir
+from trtllm_forge.resources import read_yaml, sample_checkpoint_dir
 
 SAMPLE_NAME = "sample"
 
@@ -165,9 +165,7 @@ class _Catalogue:
 
 @lru_cache(maxsize=1)
 def _load() -> _Catalogue:
-    import yaml
-
-    document = yaml.safe_load(data_path("presets.yaml").read_text(encoding="utf-8"))
+    document = read_yaml("presets.yaml")
     templates = {
         name: _KnownTemplate(
             template=FimTemplate(

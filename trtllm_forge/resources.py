@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from trtllm_forge.errors import PrerequisiteError
 
@@ -24,6 +25,15 @@ def templates_dir() -> Path:
 def data_path(name: str) -> Path:
     """Return the path of a data file or folder of the package."""
     return _PACKAGE_DIR / "data" / name
+
+
+def read_yaml(name: str) -> Any:
+    """Return the content of a YAML data file of the package."""
+    import yaml
+
+    # libyaml's loader is ten times as fast; PyYAML built without it has the other alone.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(data_path(name).read_text(encoding="utf-8"), Loader=loader)
 
 
 def sample_checkpoint_dir() -> Path:
