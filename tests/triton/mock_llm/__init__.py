@@ -1,0 +1,1 @@
+"""The models of ``tests.triton.mock_repository``, run by a real Triton."""

@@ -1,0 +1,113 @@
+"""``forge serve``: Triton up, watched, and down again with forge."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import (
+    SERVING,
+    ConfigPathOption,
+    GrpcPortOption,
+    HostOption,
+    HttpPortOption,
+    JsonOption,
+    MetricsPortOption,
+    QuietOption,
+    VerboseOption,
+)
+
+if TYPE_CHECKING:
+    from trtllm_forge.config.models import ServeSection
+
+RepositoryArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[REPOSITORY]",
+        help="Name below model_repos, or a folder; else the one built last.",
+        show_default=False,
+    ),
+]
+ReadyTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--ready-timeout-s",
+        min=0,
+        help="Seconds until the server must be ready.  [default 120]",
+        show_default=False,
+        rich_help_panel=SERVING,
+    ),
+]
+WorldSizeOption = Annotated[
+    int,
+    typer.Option("--world-size", min=1, help="Ranks of the engine.", rich_help_panel=SERVING),
+]
+
+
+def serve(
+    *,
+    repository: RepositoryArgument = None,
+    world_size: WorldSizeOption = 1,
+    host: HostOption = None,
+    http_port: HttpPortOption = None,
+    grpc_port: GrpcPortOption = None,
+    metrics_port: MetricsPortOption = None,
+    ready_timeout_s: ReadyTimeoutOption = None,
+    config: ConfigPathOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console, _exit_on_sigterm():
+        from trtllm_forge.serving.repositories import find_repository
+        from trtllm_forge.serving.serve import ServeOptions, start_server
+        from trtllm_forge.settings import read_settings
+
+        settings = read_settings()
+        flags = {
+            "host": host,
+            "http_port": http_port,
+            "grpc_port": grpc_port,
+            "metrics_port": metrics_port,
+            "ready_timeout_s": ready_timeout_s,
+        }
+        section = _serve_section(flags, config)
+        options = ServeOptions(
+            repository_dir=find_repository(repository, settings.model_repos_dir, console),
+            world_size=world_size,
+            **section.model_dump(),
+        )
+        server = start_server(options, settings, console)
+        # What happens from here on is told on stderr: stdout has its one document.
+        with open_console(verbose=verbose, quiet=quiet), server:
+            console.result(server.text(), server.document())
+            console.next_step("forge probe")
+            server.wait()
+
+
+def _serve_section(flags: Mapping[str, object], config: ConfigPathOption) -> ServeSection:
+    from trtllm_forge.config.load import load_config
+    from trtllm_forge.settings import build_option_environment
+
+    loaded = load_config(flags=flags, config_path=config, environment=build_option_environment())
+    return loaded.config.serve
+
+
+@contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """End with 0 on SIGTERM, through every context manager, so that the server is stopped."""
+
+    def leave(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - what signal calls
+        raise typer.Exit(0)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

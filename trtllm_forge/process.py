@@ -1,0 +1,232 @@
+"""Child processes that are owned: started, watched, logged and stopped as a whole group.
+
+A ``ManagedProcess`` leads its own process group. What it writes goes into a log file and, line
+by line, to the reporter. It is stopped with TERM, a wait and KILL on the whole group; a small
+``lifeline`` process does the same when forge itself is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Literal
+
+from trtllm_forge import lifeline
+from trtllm_forge.errors import PrerequisiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from typing import BinaryIO
+
+    from typing_extensions import Self
+
+    from trtllm_forge.reporter import Reporter
+
+WaitOutcome = Literal["ready", "ended", "timeout"]
+
+_KEPT_LINES = 200
+_LINE_LIMIT_BYTES = 1 << 16
+_POLL_S = 0.02
+_KILL_WAIT_S = 5.0
+_DRAIN_WAIT_S = 1.0
+
+
+class ManagedProcess:
+    """A child process and all it starts, as a context manager.
+
+    Args:
+        argv: The command.
+        source: What its lines are tagged with when they go to the reporter.
+        log_path: Where its stdout and stderr go; appended to.
+        reporter: Gets the command before it runs and each line, from a thread of its own.
+        env: The child's whole environment, or None for forge's own.
+        cwd: Its working directory, or None for forge's own.
+        grace_s: How long it may take to end after TERM.
+        leftovers: Patterns of absolute paths that are removed once the group has ended.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        source: str,
+        log_path: Path,
+        reporter: Reporter,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        grace_s: float = 10.0,
+        leftovers: Sequence[str] = (),
+    ) -> None:
+        self.argv = tuple(argv)
+        self.log_path = log_path
+        self._source = source
+        self._reporter = reporter
+        self._env = env
+        self._cwd = cwd
+        self._grace_s = grace_s
+        self._leftovers = tuple(leftovers)
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._lifeline: subprocess.Popen[bytes] | None = None
+        self._drain: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Start the child.
+
+        Raises:
+            PrerequisiteError: The executable is missing or cannot be run.
+        """
+        self._reporter.command_started(self.argv)
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._lifeline = subprocess.Popen(
+            [sys.executable, "-I", "-S", lifeline.__file__, str(self._grace_s), *self._leftovers],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            self._child = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=None if self._env is None else dict(self._env),
+                cwd=self._cwd,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._release_lifeline()
+            what = f"{self.argv[0]} cannot be started"
+            raise PrerequisiteError(what, why=error.strerror or str(error)) from error
+        self._tell_lifeline(f"{self._child.pid}\n".encode())
+        assert self._child.stdout is not None
+        self._drain = threading.Thread(
+            target=self._drain_output, args=(self._child.stdout,), name=f"log of {self._source}"
+        )
+        self._drain.daemon = True
+        self._drain.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Return the child's process id, which is also its group's."""
+        return self._started().pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Return the exit code, minus the signal's number for a signal, None while it runs."""
+        return self._started().poll()
+
+    @property
+    def last_lines(self) -> tuple[str, ...]:
+        """Return the last lines it wrote, at most 200."""
+        return tuple(self._lines)
+
+    def ending(self) -> str:
+        """Return how it ended, in words: ``exit code 1`` or ``signal SIGKILL``."""
+        code = self.returncode
+        if code is None:
+            return "still running"
+        if code >= 0:
+            return f"exit code {code}"
+        try:
+            return f"signal {signal.Signals(-code).name}"
+        except ValueError:
+            return f"signal {-code}"
+
+    def wait_until(self, ready: Callable[[], bool], deadline_s: float) -> WaitOutcome:
+        """Wait until ``ready`` holds, the child ends or ``deadline_s`` seconds have passed.
+
+        Asks whether the child is alive before it asks ``ready``, at every turn: another
+        process could be the one that answers.
+        """
+        deadline = time.monotonic() + deadline_s
+        while True:
+            if self.returncode is not None:
+                self._join_drain()
+                return "ended"
+            if ready():
+                return "ready"
+            if time.monotonic() > deadline:
+                return "timeout"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._started().wait(timeout=_POLL_S)
+
+    def wait(self) -> int:
+        """Wait until the child ends; return its exit code."""
+        code = self._started().wait()
+        self._join_drain()
+        return code
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """End the whole group: TERM, a wait, KILL. Nothing running is fine.
+
+        An exception during the wait, such as a second Ctrl-C, goes straight to KILL.
+        """
+        child = self._child
+        if child is None or self._lifeline is None:
+            return
+        try:
+            if child.poll() is None:
+                lifeline.signal_group(child.pid, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(timeout=self._grace_s if grace_s is None else grace_s)
+        finally:
+            # Whoever is left of the group: a child deaf to TERM, or the processes it started.
+            lifeline.signal_group(child.pid, signal.SIGKILL)
+            child.wait()
+            lifeline.wait_for_end(child.pid, _KILL_WAIT_S)
+            self._join_drain()
+            lifeline.remove_leftovers(self._leftovers)
+            self._release_lifeline()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._child is None:
+            message = "the process has not been started"
+            raise RuntimeError(message)
+        return self._child
+
+    def _drain_output(self, stream: BinaryIO) -> None:
+        with stream, self.log_path.open("ab", buffering=0) as log:
+            while raw := stream.readline(_LINE_LIMIT_BYTES):
+                log.write(raw)
+                line = raw.decode(errors="replace").rstrip("\r\n")
+                self._lines.append(line)
+                self._reporter.child_line(self._source, line)
+
+    def _join_drain(self) -> None:
+        # A process that left the group may hold the pipe open for ever.
+        if self._drain is not None:
+            self._drain.join(timeout=_DRAIN_WAIT_S)
+
+    def _tell_lifeline(self, message: bytes) -> None:
+        if self._lifeline is not None and self._lifeline.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._lifeline.stdin.write(message)
+                self._lifeline.stdin.flush()
+
+    def _release_lifeline(self) -> None:
+        if self._lifeline is None:
+            return
+        self._tell_lifeline(b"\n." if self._child is None else b".")
+        process, self._lifeline = self._lifeline, None
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        process.wait()

@@ -1,0 +1,245 @@
+"""Asks a running server for one completion, or for the text between a prefix and a suffix."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.fim import assemble_fim_prompt
+from trtllm_forge.triton.client import TextChunk, TritonHttp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.fim import FimTemplate
+    from trtllm_forge.serving.state import ServerUrls
+
+FinishReason = Literal["length", "stop"]
+
+FRONT_MODEL = "ensemble"
+TOKENIZER_DIR = "preprocessing/1/tokenizer"
+DEFAULT_MAX_TOKENS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen; what is None is left to the server, whose default is greedy."""
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Tokens of a completion; None where the server does not count them."""
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """From the request sent; ``ttft_ms`` is None where the server cannot stream."""
+
+    ttft_ms: float | None
+    total_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What the server wrote.
+
+    Attributes:
+        text: The text, without the prompt and without a stop string.
+        finish_reason: ``length`` when as many tokens came as were asked for, else ``stop``.
+            The models' contract carries no reason.
+        usage: Token counts.
+        timing: Times.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    timing: Timing
+
+
+def complete(
+    urls: ServerUrls,
+    prompt: str,
+    *,
+    repository_dir: Path | None = None,
+    suffix: str | None = None,
+    max_tokens: int = DEFAULT_MAX_TOKENS,
+    sampling: Sampling | None = None,
+    stop: tuple[str, ...] = (),
+    on_text: Callable[[str], None] | None = None,
+) -> Completion:
+    """Return the completion of ``prompt``, or of the gap before ``suffix``.
+
+    Args:
+        urls: Where the server answers.
+        prompt: The text to go on from; with ``suffix``, what stands before the gap.
+        repository_dir: What is served, whose tokenizer tells how FIM prompts look.
+        suffix: What stands behind the gap.
+        max_tokens: How many tokens to write at most.
+        sampling: How to choose them.
+        stop: Strings that end the text; not part of it.
+        on_text: Called with each piece as it comes.
+
+    Raises:
+        ConfigError: ``suffix`` is given and the served model has no FIM tokens.
+        ServerError: No server answers.
+        TritonAnswerError: The server refused the request.
+    """
+    if suffix is not None:
+        template = _fim_template(repository_dir, prompt)
+        prompt = assemble_fim_prompt(template, prefix=prompt, suffix=suffix)
+        stop = (*stop, *template.stop)
+    http = TritonHttp(urls.http)
+    can_stream = http.is_decoupled(FRONT_MODEL)
+    inputs = _inputs(prompt, max_tokens, sampling or Sampling(), stop, stream=can_stream)
+    started = time.monotonic()
+    cutter = _StopCutter(stop)
+    counter = _TokenCounter()
+    first_s = None
+    pieces = []
+    with closing(_answers(http, inputs, can_stream=can_stream)) as chunks:
+        for text in _pieces(chunks, cutter, counter):
+            first_s = first_s if first_s is not None else time.monotonic() - started
+            pieces.append(text)
+            if on_text is not None:
+                on_text(text)
+    total_s = time.monotonic() - started
+    written = counter.completion_tokens
+    is_full = written is not None and written >= max_tokens and not cutter.has_stopped
+    return Completion(
+        text="".join(pieces),
+        finish_reason="length" if is_full else "stop",
+        usage=Usage(prompt_tokens=counter.prompt_tokens, completion_tokens=written),
+        timing=Timing(
+            ttft_ms=first_s * 1000 if can_stream and first_s is not None else None,
+            total_ms=total_s * 1000,
+        ),
+    )
+
+
+def _answers(
+    http: TritonHttp, inputs: Mapping[str, JsonValue], *, can_stream: bool
+) -> Generator[TextChunk, None, None]:
+    if can_stream:
+        yield from http.generate_stream(FRONT_MODEL, inputs)
+    else:
+        yield http.generate(FRONT_MODEL, inputs)
+
+
+def _pieces(
+    chunks: Iterable[TextChunk], cutter: _StopCutter, counter: _TokenCounter
+) -> Iterator[str]:
+    """Give the pieces of text to show; stop reading at a stop string, which cancels the rest."""
+    for chunk in chunks:
+        counter.add(chunk)
+        if text := cutter.push(chunk.text):
+            yield text
+        if cutter.has_stopped:
+            return
+    if text := cutter.flush():
+        yield text
+
+
+def _inputs(
+    prompt: str, max_tokens: int, sampling: Sampling, stop: tuple[str, ...], *, stream: bool
+) -> dict[str, JsonValue]:
+    optional: dict[str, JsonValue] = {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "stop_words": list(stop) or None,
+    }
+    return {
+        "text_input": prompt,
+        "max_tokens": max_tokens,
+        "stream": stream,
+        "exclude_input_in_output": True,
+        "return_num_input_tokens": True,
+        "return_num_output_tokens": True,
+        **{key: value for key, value in optional.items() if value is not None},
+    }
+
+
+def _fim_template(repository_dir: Path | None, prompt: str) -> FimTemplate:
+    from trtllm_forge.presets import fim_template_from_tokenizer
+
+    if repository_dir is None:
+        what = "--suffix needs the served repository, whose tokenizer tells how FIM prompts look"
+        why = "the server at this address was not started by this user's forge"
+        raise ConfigError(what, why=why, hint=f"forge complete {shlex.quote(prompt)}")
+    tokenizer_dir = repository_dir / TOKENIZER_DIR
+    is_there = (tokenizer_dir / "tokenizer.json").is_file()
+    template = fim_template_from_tokenizer(tokenizer_dir) if is_there else None
+    if template is None:
+        what = f"the model of {repository_dir.name} was not trained to fill in the middle"
+        why = (
+            f"{tokenizer_dir / 'tokenizer.json'} has no FIM tokens"
+            if is_there
+            else f"there is no {tokenizer_dir / 'tokenizer.json'}"
+        )
+        raise ConfigError(what, why=why, hint=f"forge complete {shlex.quote(prompt)}")
+    return template
+
+
+class _TokenCounter:
+    """Adds up the token counts of the chunks; a stream's output counts are per chunk."""
+
+    def __init__(self) -> None:
+        self.prompt_tokens: int | None = None
+        self.completion_tokens: int | None = None
+
+    def add(self, chunk: TextChunk) -> None:
+        if chunk.num_input_tokens is not None:
+            self.prompt_tokens = chunk.num_input_tokens
+        if chunk.num_output_tokens is not None:
+            self.completion_tokens = (self.completion_tokens or 0) + chunk.num_output_tokens
+
+
+class _StopCutter:
+    """Cuts a text that comes in pieces at the first stop string.
+
+    What could be the start of one is held back until the next piece tells.
+    """
+
+    def __init__(self, stop: tuple[str, ...]) -> None:
+        self.has_stopped = False
+        self._stop = tuple(filter(None, stop))
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """Return what may be shown of the text so far."""
+        text = self._held + text
+        places = [place for word in self._stop if (place := text.find(word)) >= 0]
+        if places:
+            self.has_stopped = True
+            self._held = ""
+            return text[: min(places)]
+        keep = max((self._overlap(text, word) for word in self._stop), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def flush(self) -> str:
+        """Return what was held back, at the end of the text."""
+        text, self._held = self._held, ""
+        return text
+
+    @staticmethod
+    def _overlap(text: str, word: str) -> int:
+        """Return how many characters at the end of a text could begin a stop string."""
+        longest = min(len(text), len(word) - 1)
+        return next((n for n in range(longest, 0, -1) if text.endswith(word[:n])), 0)

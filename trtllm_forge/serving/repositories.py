@@ -1,0 +1,66 @@
+"""Finds the model repository that a command means."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.pipeline.lock import LOCK_NAME
+
+if TYPE_CHECKING:
+    from trtllm_forge.reporter import Reporter
+
+
+def find_repository(name: str | None, model_repos_dir: Path, reporter: Reporter) -> Path:
+    """Return the repository named, or the one built last where no name is given.
+
+    Args:
+        name: A folder, or the name of one below ``model_repos_dir``.
+        model_repos_dir: Where ``forge build`` puts repositories.
+        reporter: Told which repository was taken when none was named.
+
+    Raises:
+        ConfigError: There is none of that name, or none at all.
+    """
+    built = [path for path in _subfolders(model_repos_dir) if is_repository(path)]
+    if name is not None:
+        return _named(name, model_repos_dir, built)
+    if not built:
+        what = f"no model repository has been built in {model_repos_dir}"
+        raise ConfigError(what, hint="forge build sample --int4")
+    newest = max(built, key=_built_at)
+    which = "the only" if len(built) == 1 else f"the last built of {len(built)}"
+    reporter.note(f"serving {newest.name}, {which} in {model_repos_dir}")
+    return newest.resolve()
+
+
+def is_repository(folder: Path) -> bool:
+    """Return whether a folder was built by forge, or has an ensemble to be served."""
+    return (folder / LOCK_NAME).is_file() or (folder / "ensemble" / "config.pbtxt").is_file()
+
+
+def _named(name: str, model_repos_dir: Path, built: list[Path]) -> Path:
+    for folder in (Path(name), model_repos_dir / name):
+        if folder.is_dir():
+            if any(folder.glob("*/config.pbtxt")):
+                return folder.resolve()
+            what = f"{folder} is no model repository"
+            raise ConfigError(what, why="it holds no model: there is no */config.pbtxt in it")
+    names = [path.name for path in built]
+    what = f"no model repository {name}"
+    why = f"there is no such folder, and {model_repos_dir} holds {', '.join(names) or 'none'}"
+    near = get_close_matches(name, names, n=1)
+    hint = f"forge serve {near[0]}" if near else f"forge build {name}"
+    raise ConfigError(what, why=why, hint=hint)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+
+def _built_at(repository_dir: Path) -> float:
+    lock_path = repository_dir / LOCK_NAME
+    path = lock_path if lock_path.exists() else repository_dir / "ensemble" / "config.pbtxt"
+    return path.stat().st_mtime

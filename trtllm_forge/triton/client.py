@@ -1,0 +1,312 @@
+"""Speaks to a Triton: health, metadata, statistics, and the generate extension.
+
+Thin, over the standard library's HTTP: a JSON key that a model declares becomes that tensor.
+Every generation carries a request id, because the ensemble's postprocessing keeps its state per
+id. ``GrpcGeneration`` is one generation over a gRPC stream.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import queue
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from trtllm_forge.errors import ConfigError, ProbeError, ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from trtllm_forge.digest import JsonValue
+
+_HEALTH_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A tensor as the server describes it; the shape has the batch axis where there is one."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMetadata:
+    """A served model's tensors."""
+
+    name: str
+    versions: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextChunk:
+    """One answer of a text model: the text, and token counts where the model gives them."""
+
+    text: str
+    num_input_tokens: int | None
+    num_output_tokens: int | None
+
+
+class TritonAnswerError(ProbeError):
+    """The server answered a request with an error; ``what`` is the server's own text."""
+
+
+class TritonHttp:
+    """One server's HTTP endpoint.
+
+    Args:
+        url: Scheme, host and port: ``http://127.0.0.1:8000``.
+        timeout_s: How long to wait for each piece of an answer.
+
+    Raises:
+        ConfigError: ``url`` is not of that form.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 120.0) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        try:
+            self._port = parts.port
+        except ValueError:
+            self._port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or self._port == -1:
+            what = f"{url} is not the address of a server"
+            raise ConfigError(what, hint="--http http://127.0.0.1:8000")
+        self.url = f"{parts.scheme}://{parts.netloc}"
+        self._is_tls = parts.scheme == "https"
+        self._host = parts.hostname
+        self._timeout_s = timeout_s
+
+    def is_live(self) -> bool:
+        """Return whether the server's process is up and answering."""
+        return self._is_healthy("/v2/health/live")
+
+    def is_ready(self) -> bool:
+        """Return whether the server can serve all its models."""
+        return self._is_healthy("/v2/health/ready")
+
+    def is_model_ready(self, model: str) -> bool:
+        """Return whether one model can serve."""
+        return self._is_healthy(f"/v2/models/{quote(model)}/ready")
+
+    def server_version(self) -> str:
+        """Return the server's own version."""
+        return str(self._json("GET", "/v2")["version"])
+
+    def models(self) -> tuple[tuple[str, str, str], ...]:
+        """Return name, version and state of every model, by name."""
+        index = self._json("POST", "/v2/repository/index")
+        rows = ((m["name"], m.get("version", ""), m.get("state", "UNAVAILABLE")) for m in index)
+        return tuple(sorted(rows))
+
+    def model_metadata(self, model: str) -> ModelMetadata:
+        """Return a served model's tensors."""
+        document = self._json("GET", f"/v2/models/{quote(model)}")
+        return ModelMetadata(
+            name=document["name"],
+            versions=tuple(document.get("versions", ())),
+            inputs=tuple(map(_tensor_spec, document.get("inputs", ()))),
+            outputs=tuple(map(_tensor_spec, document.get("outputs", ()))),
+        )
+
+    def is_decoupled(self, model: str) -> bool:
+        """Return whether a model may send several responses per request."""
+        config = self._json("GET", f"/v2/models/{quote(model)}/config")
+        return bool(config.get("model_transaction_policy", {}).get("decoupled", False))
+
+    def inference_count(self, model: str) -> int:
+        """Return how many inferences a model has done since it was loaded."""
+        document = self._json("GET", f"/v2/models/{quote(model)}/stats")
+        return sum(int(entry["inference_count"]) for entry in document["model_stats"])
+
+    def generate(self, model: str, inputs: Mapping[str, JsonValue]) -> TextChunk:
+        """Return a text model's single answer.
+
+        Raises:
+            TritonAnswerError: The server refused the request or failed at it.
+            ServerError: No server answers.
+        """
+        return _text_chunk(self._json("POST", f"/v2/models/{quote(model)}/generate", inputs))
+
+    def generate_stream(self, model: str, inputs: Mapping[str, JsonValue]) -> Iterator[TextChunk]:
+        """Give a text model's answers as they come; closing the iterator cancels the request.
+
+        Raises:
+            TritonAnswerError: The server refused the request or failed at it.
+            ServerError: No server answers, or it went away in between.
+        """
+        path = f"/v2/models/{quote(model)}/generate_stream"
+        with self._answer("POST", path, inputs) as response:
+            while line := self._read_line(response):
+                if line.startswith(b"data:"):
+                    event = json.loads(line[len(b"data:") :])
+                    if "error" in event:
+                        raise TritonAnswerError(str(event["error"]))
+                    yield _text_chunk(event)
+
+    def _read_line(self, response: http.client.HTTPResponse) -> bytes:
+        try:
+            return response.readline()
+        except (OSError, http.client.HTTPException) as error:
+            what = f"the server at {self.url} went away in the middle of an answer"
+            raise ServerError(what, why=str(error)) from error
+
+    def _is_healthy(self, path: str) -> bool:
+        connection = self._connection(_HEALTH_TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _json(self, method: str, path: str, body: Mapping[str, JsonValue] | None = None) -> Any:
+        with self._answer(method, path, body) as response:
+            return json.loads(response.read())
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, body: Mapping[str, JsonValue] | None
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = self._connection(self._timeout_s)
+        try:
+            try:
+                text = None
+                if body is not None:
+                    text = json.dumps({"id": body.get("id") or new_request_id(), **body})
+                connection.request(method, path, body=text)
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                what = f"no server answers at {self.url}"
+                raise ServerError(what, why=str(error), hint="forge serve") from error
+            if response.status != 200:
+                raise TritonAnswerError(_error_text(response))
+            yield response
+        finally:
+            connection.close()
+
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._is_tls else http.client.HTTPConnection
+        return kind(self._host, self._port, timeout=timeout_s)
+
+
+class GrpcGeneration:
+    """One generation over a gRPC stream, which starts at once and can be cancelled.
+
+    Args:
+        address: Host and port.
+        model: A text model.
+        inputs: Values of its input tensors, one element each; int, float, bool or str.
+    """
+
+    def __init__(
+        self, address: str, model: str, inputs: Mapping[str, str | int | float | bool]
+    ) -> None:
+        import tritonclient.grpc
+
+        self.request_id = new_request_id()
+        self._answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+        self._client = tritonclient.grpc.InferenceServerClient(address)
+        self._client.start_stream(lambda result, error: self._answers.put((result, error)))
+        self._client.async_stream_infer(
+            model,
+            [_grpc_input(name, value) for name, value in inputs.items()],
+            request_id=self.request_id,
+            enable_empty_final_response=True,
+        )
+
+    def chunks(self, timeout_s: float) -> Iterator[TextChunk]:
+        """Give the answers as they come, until the last or the cancel.
+
+        Raises:
+            TritonAnswerError: The request ended with an error, or nothing came in time.
+        """
+        while True:
+            try:
+                result, error = self._answers.get(timeout=timeout_s)
+            except queue.Empty:
+                message = f"no response within {timeout_s:g} s over gRPC"
+                raise TritonAnswerError(message) from None
+            if error is not None:
+                raise TritonAnswerError(str(error))
+            if result is None:
+                return
+            text = result.as_numpy("text_output")
+            if text is not None and text.size:
+                count = result.as_numpy("num_output_tokens")
+                yield TextChunk(
+                    text="".join(item.decode(errors="replace") for item in text.reshape(-1)),
+                    num_input_tokens=None,
+                    num_output_tokens=None if count is None else int(count.sum()),
+                )
+            if result.get_response().parameters["triton_final_response"].bool_param:
+                return
+
+    def cancel(self) -> None:
+        """Cancel the request if it still runs, and end the stream."""
+        self._client.stop_stream(cancel_requests=True)
+        self._client.close()
+        self._answers.put((None, None))
+
+
+def new_request_id() -> str:
+    """Return an id that no other request has."""
+    return f"forge-{uuid.uuid4().hex}"
+
+
+def _grpc_input(name: str, value: str | int | float | bool) -> Any:
+    import numpy as np
+    import tritonclient.grpc
+
+    if isinstance(value, str):
+        datatype, array = "BYTES", np.array([[value.encode()]], dtype=np.object_)
+    elif isinstance(value, bool):
+        datatype, array = "BOOL", np.array([[value]], dtype=np.bool_)
+    elif isinstance(value, int):
+        datatype, array = "INT32", np.array([[value]], dtype=np.int32)
+    else:
+        datatype, array = "FP32", np.array([[value]], dtype=np.float32)
+    tensor = tritonclient.grpc.InferInput(name, [1, 1], datatype)
+    tensor.set_data_from_numpy(array)
+    return tensor
+
+
+def _tensor_spec(document: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(
+        name=document["name"],
+        datatype=document["datatype"],
+        shape=tuple(int(size) for size in document["shape"]),
+    )
+
+
+def _text_chunk(document: Mapping[str, Any]) -> TextChunk:
+    text = document.get("text_output", "")
+    return TextChunk(
+        text=text if isinstance(text, str) else "".join(map(str, text)),
+        num_input_tokens=_count(document.get("num_input_tokens")),
+        num_output_tokens=_count(document.get("num_output_tokens")),
+    )
+
+
+def _count(value: int | Sequence[int] | None) -> int | None:
+    if value is None:
+        return None
+    return value if isinstance(value, int) else sum(value)
+
+
+def _error_text(response: http.client.HTTPResponse) -> str:
+    raw = response.read().decode(errors="replace").strip()
+    try:
+        document = json.loads(raw)
+    except ValueError:
+        document = None
+    if isinstance(document, dict) and "error" in document:
+        return str(document["error"])
+    return raw or f"HTTP status {response.status}"

@@ -1,0 +1,96 @@
+"""Makes the engine paths of the C++ backend hold where a repository is served from.
+
+Python models find their files from the repository's path, which Triton tells them. The backend
+``tensorrtllm`` resolves ``gpt_model_path`` against the server's working directory, so a rendered
+repository holds an absolute path below a mount root, the place it is deployed to. Served from
+anywhere else, it is mirrored by links in a private folder, with those paths rewritten.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from trtllm_forge.errors import ServerError
+from trtllm_forge.triton.repository import parse_model_config
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CPP_BACKEND = "tensorrtllm"
+_PATH_PARAMETERS = ("gpt_model_path", "encoder_model_path")
+
+
+def backends_of(repository_dir: Path) -> Mapping[str, str]:
+    """Return the backend of each model, or its platform where it names none."""
+    configs = {
+        path.parent.name: parse_model_config(path)
+        for path in sorted(repository_dir.glob("*/config.pbtxt"))
+    }
+    return {name: config.backend or config.platform for name, config in configs.items()}
+
+
+def mirror_for_serving(repository_dir: Path, mirror_dir: Path) -> Path:
+    """Return the folder to start Triton with: the repository, or a mirror of it.
+
+    The mirror is made in ``mirror_dir``, which must not exist, only when a model of the C++
+    backend names a path that is not there; the caller removes it.
+
+    Raises:
+        ServerError: An engine is neither where the configuration says nor in the repository.
+    """
+    rewritten = {}
+    for path in sorted(repository_dir.glob("*/config.pbtxt")):
+        if CPP_BACKEND in path.read_text(encoding="utf-8"):
+            config = parse_model_config(path)
+            if _point_at_repository(config, repository_dir, path.parent.name):
+                rewritten[path.parent.name] = config
+    if not rewritten:
+        return repository_dir
+    from google.protobuf import text_format
+
+    mirror_dir.mkdir(parents=True)
+    for model_dir in sorted(repository_dir.iterdir()):
+        if model_dir.name not in rewritten:
+            (mirror_dir / model_dir.name).symlink_to(model_dir.resolve())
+            continue
+        target_dir = mirror_dir / model_dir.name
+        target_dir.mkdir()
+        for entry in model_dir.iterdir():
+            if entry.name != "config.pbtxt":
+                (target_dir / entry.name).symlink_to(entry.resolve())
+        text = text_format.MessageToString(rewritten[model_dir.name])
+        (target_dir / "config.pbtxt").write_text(text, encoding="utf-8")
+    return mirror_dir
+
+
+def _point_at_repository(config: Any, repository_dir: Path, model: str) -> bool:
+    """Rewrite the engine paths of a parsed configuration; return whether any had to be."""
+    if config.backend != CPP_BACKEND:
+        return False
+    has_changed = False
+    for key in _PATH_PARAMETERS:
+        # Reading a key of a protobuf map would create it.
+        text = config.parameters[key].string_value if key in config.parameters else ""
+        if not text or text.startswith("${") or (Path(text).is_absolute() and Path(text).is_dir()):
+            continue
+        found = _below(repository_dir, model, text)
+        if found is None:
+            what = f"model {model} names an engine that is not there: {text}"
+            why = f"{key} in {repository_dir / model / 'config.pbtxt'}"
+            raise ServerError(what, why=why)
+        config.parameters[key].string_value = str(found)
+        has_changed = True
+    return has_changed
+
+
+def _below(repository_dir: Path, model: str, text: str) -> Path | None:
+    """Return what a path means inside the repository: its part from a model's folder on."""
+    parts = PurePosixPath(text).parts
+    for index, part in enumerate(parts):
+        if (repository_dir / part).is_dir() and part not in ("/", ".", ".."):
+            candidate = repository_dir.joinpath(*parts[index:]).resolve()
+            if candidate.is_dir():
+                return candidate
+    candidate = (repository_dir / model / text).resolve()
+    return candidate if not Path(text).is_absolute() and candidate.is_dir() else None

@@ -1,0 +1,92 @@
+r"""Finds in Triton's log why it did not start.
+
+The lines read here, of Triton 2.51; older ones break the quoted text at its ``\n``::
+
+    ... "failed to load 'M' version 1: Internal: ValueError: text\n\nAt:\n  FILE(25): f\n"
+    ... "Poll failed for model directory 'M': text"
+    | M | 1 | UNAVAILABLE: Internal: ValueError: text |
+    ... "failed to start HTTP service: Unavailable - Socket '127.0.0.1:8000' already in use "
+    ... "loading: M:1"
+    ... "successfully loaded 'M'"
+    error: creating server: Internal - failed to load all models
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FAILED_LOAD = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<text>.*)")
+_FAILED_POLL = re.compile(r"Poll failed for model directory '(?P<model>[^']+)': (?P<text>[^\"]*)")
+_TABLE_ROW = re.compile(r"^\|\s*(?P<model>[^|]+?)\s*\|[^|]*\|\s*UNAVAILABLE:\s*(?P<text>.+?)\s*\|$")
+_SERVICE = re.compile(r"\"(?P<text>failed to start \S+ service: [^\"]*)\"")
+_CREATING = re.compile(r"^error: creating server: (?P<text>.*)")
+_PATTERNS = (_FAILED_POLL, _TABLE_ROW, _SERVICE, _CREATING)
+_LOADING = re.compile(r"\"loading: (?P<model>[^:\"]+):")
+_LOADED = re.compile(r"\"successfully loaded '(?P<model>[^']+)'")
+_PLACE = re.compile(r"^\s*(?P<file>.+)\((?P<line>\d+)\): (?P<function>\S+)$", re.MULTILINE)
+_STATUS = re.compile(r"^(?:Internal|Invalid argument|Unavailable|Unsupported|Not found): ")
+# A new entry starts with a date or, in the other format, a severity and a day.
+_ENTRY = re.compile(r"^(?:\d{4}-\d\d-\d\dT|[IWEF]\d{4} |\+--|error: )")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartupFailure:
+    """Why a server did not start.
+
+    Attributes:
+        model: The model that did not load, or empty when it was the server itself.
+        message: The model's or the server's own error.
+        place: ``file:line in function`` of the Python model, or empty.
+    """
+
+    model: str
+    message: str
+    place: str
+
+
+def find_startup_failure(lines: Sequence[str]) -> StartupFailure | None:
+    """Return the first failure in a log, the model's own before what follows from it."""
+    for index, line in enumerate(lines):
+        if match := _FAILED_LOAD.search(line):
+            # Where the text is not escaped, it goes on in the lines after.
+            following = [] if "\\n" in line else _until_next_entry(lines[index + 1 :])
+            text = "\n".join([match["text"].replace("\\n", "\n"), *following])
+            return _failure(match["model"], text)
+    for pattern in _PATTERNS:
+        for line in lines:
+            if match := pattern.search(line):
+                return _failure(match.groupdict().get("model", ""), match["text"])
+    return None
+
+
+def models_still_loading(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return the models whose load began and has not ended."""
+    text = "\n".join(lines)
+    loading = dict.fromkeys(match["model"] for match in _LOADING.finditer(text))
+    loaded = {match["model"] for match in _LOADED.finditer(text)}
+    return tuple(name for name in loading if name not in loaded)
+
+
+def _until_next_entry(lines: Sequence[str]) -> list[str]:
+    following = []
+    for line in lines:
+        if _ENTRY.match(line):
+            break
+        following.append(line)
+    return following
+
+
+def _failure(model: str, text: str) -> StartupFailure:
+    message, _, trace = text.partition("\n\nAt:\n")
+    places = list(_PLACE.finditer(trace.rstrip('"')))
+    # The innermost call comes first; the model's own file says more than a library's.
+    own = [place for place in places if f"/{model}/" in place["file"]]
+    best = next(iter(own or places), None)
+    place = f"{best['file']}:{best['line']} in {best['function']}" if best else ""
+    message = _STATUS.sub("", message.strip().rstrip('"')).strip().rstrip(".;")
+    return StartupFailure(model=model, message=message, place=place)
