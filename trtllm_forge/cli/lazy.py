@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -33,12 +34,14 @@ class PlainCommand(TyperCommand):
         with _usage_in_house_style(ctx, args):
             return super().parse_args(ctx, args)
 
+    def format_arguments(self, ctx: Any, formatter: Any) -> None:
+        """Write nothing: Click since 8.5 asks for this, and all of them for the options."""
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then each group of options under its own heading."""
         groups: dict[str, list[tuple[str, str]]] = {"arguments": []}
         for param in self.get_params(ctx):
             if param.param_type_name == "argument":
-                # The record of Typer's argument leaves the help out.
                 groups["arguments"].append((param.make_metavar(ctx), param.help or ""))
             elif (record := param.get_help_record(ctx)) is not None:
                 panel = getattr(param, "rich_help_panel", None) or _OTHER
@@ -73,7 +76,7 @@ class LazyGroup(TyperGroup):
             with open_console(json="--json" in args):
                 raise _unknown_command(ctx.command_path, args[0], list(self.commands))
         name, command, rest = super().resolve_command(ctx, args)
-        return name, _loaded(command), rest
+        return name, load_command(command), rest
 
 
 def new_app(**settings: Any) -> typer.Typer:
@@ -101,7 +104,7 @@ def register(
     app.command(name, cls=PlainCommand, help=sentence, epilog="\n".join(examples))(stub)
 
 
-def _loaded(stub: Any) -> Any:
+def load_command(stub: Any) -> Any:
     """Return the command a stub stands for; groups and what is loaded already as they are."""
     target = getattr(getattr(stub, "callback", None), "target", None)
     if target is None:
@@ -112,7 +115,19 @@ def _loaded(stub: Any) -> Any:
     )
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
     app.command(stub.name, cls=PlainCommand, help=stub.help, epilog=stub.epilog)(function)
-    return typer.main.get_command(app)
+    command = typer.main.get_command(app)
+    _restore_argument_help(command, function)
+    return command
+
+
+def _restore_argument_help(command: Any, function: Callable[..., None]) -> None:
+    # Click 8.5 gave its own arguments a help text, and so clears the one Typer 0.25 has just set.
+    signature = inspect.signature(function, eval_str=True)
+    for param in command.params:
+        annotation = signature.parameters[param.name].annotation if param.name != "help" else None
+        for info in getattr(annotation, "__metadata__", ()):
+            if getattr(param, "help", None) is None:
+                param.help = info.help
 
 
 @contextlib.contextmanager
