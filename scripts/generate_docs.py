@@ -67,7 +67,7 @@ def forge_yaml_page() -> str:
         "",
         NOTICE,
         "",
-        "`forge init MODEL` writes one with every key; `forge config show` tells where a value is from.",
+        "`forge init MODEL` writes one with every key; `forge config show` tells what holds.",
         "A value comes from the flag, else the variable, else the file, else it is the default.",
         "`--config FILE` reads another file than `./forge.yaml`.",
     ]

@@ -45,8 +45,10 @@ def read_document(path: Path) -> ConfigDocument:
         ConfigError: It cannot be read, or is not YAML.
     """
     document = ConfigDocument(path=path)
-    loader = yaml.SafeLoader(_read_text(path))
+    text = _read_text(path)
+    loader = None
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is not None:
             _read_root(document, loader, root)
@@ -59,7 +61,8 @@ def read_document(path: Path) -> ConfigDocument:
         what = f"{path} is nested too deeply"
         raise ConfigError(what) from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return document
 
 

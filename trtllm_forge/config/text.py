@@ -18,9 +18,9 @@ SHOW_SCHEMA = 1
 def forge_yaml_text(loaded: LoadedConfig) -> str:
     """Return a ``forge.yaml`` with every key: what was set, and the defaults as comments."""
     lines = [
-        "# What `forge build` reads here. A line below can also be a flag or a variable, e.g.",
-        "# max_batch_size: 64 is --max-batch-size 64 is FORGE_MAX_BATCH_SIZE=64.",
-        "# Highest first: flag, variable, this file, default. `forge config show` tells which.",
+        "# What `forge build` reads. Each key is also a flag and a variable: max_batch_size is",
+        "# --max-batch-size and FORGE_MAX_BATCH_SIZE. Highest first: flag, variable, this file,",
+        "# default; `forge config show` tells which one holds.",
     ]
     section = ""
     for key in config_keys():
