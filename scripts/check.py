@@ -1,4 +1,4 @@
-"""Runs the lint: formatting, ruff, mypy and the generated files. CI runs the same: ``make lint``."""
+"""Runs the lint: formatting, ruff, mypy and the generated files; ``make lint`` and CI call it."""
 
 from __future__ import annotations
 

@@ -96,6 +96,7 @@ class OpenVinoRuntime:
             "enable_kv_cache_reuse": _word(repository.enable_kv_cache_reuse),
             "enable_chunked_context": _word(repository.enable_chunked_context),
             "exclude_input_in_output": _word(repository.exclude_input_in_output),
+            "stream_interval_ms": str(repository.stream_interval_ms),
             "fast_math": _word(repository.fast_math),
         }
         if repository.max_tokens_in_paged_kv_cache is not None:
