@@ -49,15 +49,25 @@ class EngineLoop:
         self._thread.join()
 
     def _run(self):
-        while self._take_inbox():
-            if self._running:
-                try:
-                    self._step()
-                except Exception as error:  # the pipeline is lost for what is in it
-                    self._fail_all(str(error))
-            self._after_step()
+        while self._turn():
+            pass
         self._fail_all("the model is being unloaded")
         self._after_step()
+
+    def _turn(self):
+        """Act on what has come and do a step; return whether the loop goes on."""
+        goes_on = True
+        try:
+            goes_on = self._take_inbox()
+            if goes_on and self._running:
+                self._step()
+        except Exception as error:  # the pipeline is lost for what is in it
+            self._fail_all(_message(error))
+        try:
+            self._after_step()
+        except Exception as error:  # one answer that cannot be sent must not end the loop
+            self._fail_all(_message(error))
+        return goes_on
 
     def _take_inbox(self):
         """Act on what has come; wait for something when nothing runs. False means close."""
@@ -85,8 +95,8 @@ class EngineLoop:
             return
         try:
             handle = self._engine.start(self._next_key, generation)
-        except (RuntimeError, ValueError, TypeError) as error:
-            generation.sink(_ended(str(error).strip().splitlines()[-1]))
+        except Exception as error:  # whatever is wrong with it belongs to this request alone
+            generation.sink(_ended(_message(error)))
             return
         self._next_key += 1
         generation.first_scheduled_ns = time.monotonic_ns()
@@ -108,12 +118,20 @@ class EngineLoop:
         """Pass on what a step brought; return whether the generation goes on."""
         generation, handle = running.generation, running.handle
         status = handle.get_status()
-        if handle.can_read():
+        if not handle.can_read():
+            if _is_running(status):
+                return True
+            # Ended without a last token: the library could not go on.
+            generation.sink(_ended("the KV cache could not hold the request any longer"))
+            return False
+        # One output per step is waiting; there are more when a step was done in between.
+        is_over = False
+        while handle.can_read() and not is_over:
             outputs = handle.read()
             now_ns = time.monotonic_ns()
             generation.first_token_ns = generation.first_token_ns or now_ns
             generation.last_token_ns = now_ns
-            is_over = not _is_running(status)
+            is_over = not _is_running(status) and not handle.can_read()
             count = len(outputs)
             for index, (_sequence, output) in enumerate(_in_order(outputs)):
                 chunk, has_ended = self._chunk(running, index, output)
@@ -122,12 +140,7 @@ class EngineLoop:
                     handle.stop()
                 chunk.is_final = is_over and index == count - 1
                 generation.sink(chunk)
-            return not is_over
-        if _is_running(status):
-            return True
-        # Ended without a last token: the library could not go on.
-        generation.sink(_ended("the KV cache could not hold the request any longer"))
-        return False
+        return not is_over
 
     def _chunk(self, running, index, output):
         """Return what a sequence gained, and whether an end id or a stop word ends it."""
@@ -161,8 +174,9 @@ class EngineLoop:
                 running.generation.sink(Chunk(0, [], [], 0.0, is_final=True))
             else:
                 kept.append(running)
-        if len(kept) < len(self._running):
-            self._running = kept
+        has_ended_all = self._running and not kept
+        self._running = kept
+        if has_ended_all:
             self._engine.pipeline.step()  # lets the pipeline drop what was stopped
 
     def _end_late(self, now):
@@ -182,6 +196,12 @@ class EngineLoop:
 
 def _ended(message):
     return Chunk(0, [], [], 0.0, is_final=True, error=message)
+
+
+def _message(error):
+    """Return the last line of what the library says; the lines before it name source files."""
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
 
 
 def _is_running(status):
