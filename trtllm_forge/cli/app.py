@@ -29,7 +29,7 @@ register(
     "Make a model repository from a checkpoint, engine included.",
     examples=(
         "forge build sample --int4 --dry-run",
-        "forge build starcoder --runtime trtllm --dry-run",
+        "forge build sample --max-batch-size 16 --dry-run --json",
     ),
 )
 register(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from trtllm_forge.cli.config_options import ConfigFlags, takes_config_options
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import (
@@ -40,9 +42,10 @@ def build(
             config_path=config,
             environment=build_option_environment(),
         )
+        settings = read_settings()
         prepared = prepare_build(
             loaded.config,
-            read_settings(),
+            settings,
             console,
             output_dir=output,
             force=frozenset(force or ()),
@@ -53,4 +56,6 @@ def build(
         result = run_build(prepared, console)
         done = "nothing to do" if result.skipped else "built"
         console.result(f"{done}: {result.repository_dir}", result.document())
-        console.next_step(f"forge serve {result.repository_dir.name}")
+        is_known = result.repository_dir.parent == settings.model_repos_dir
+        name = result.repository_dir.name if is_known else shlex.quote(str(result.repository_dir))
+        console.next_step(f"forge serve {name}")

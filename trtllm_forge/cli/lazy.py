@@ -57,7 +57,8 @@ class PlainCommand(TyperCommand):
         if self.epilog:
             with formatter.section("Examples"):
                 for line in self.epilog.splitlines():
-                    formatter.write_text(line)
+                    # Never wrapped: they are there to be copied.
+                    formatter.write(f"{' ' * formatter.current_indent}{line}\n")
 
 
 class LazyGroup(TyperGroup):

@@ -15,7 +15,7 @@ ModelArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="Preset, Hub id, checkpoint folder, or sample; else the model of forge.yaml.",
+        help="Preset, Hub id, checkpoint folder, or sample; may also stand in forge.yaml.",
         show_default=False,
     ),
 ]

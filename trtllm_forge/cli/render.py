@@ -39,4 +39,4 @@ def render(
         result = render_only(loaded.config, read_settings(), console, output_dir=output)
         done = "nothing to do" if result.skipped else "rendered"
         console.result(f"{done}: {result.repository_dir}", result.document())
-        console.next_step(f"forge check {result.repository_dir}")
+        console.next_step(f"forge build {loaded.config.model}")

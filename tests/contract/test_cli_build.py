@@ -1,0 +1,121 @@
+"""``forge build`` and ``forge render`` up to where a child process would start."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from trtllm_forge.cli.app import app
+from trtllm_forge.runtimes.openvino import OpenVinoRuntime
+
+
+def run(line: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, shlex.split(line), prog_name="forge")
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let plans be made where the cpu extra is not installed."""
+    monkeypatch.setattr(OpenVinoRuntime, "require_machine", lambda _: None)
+
+
+@pytest.mark.usefixtures("any_machine")
+def test_dry_run_prints_the_plan_and_makes_nothing(isolated_home: Path) -> None:
+    code, stdout, _ = run("build sample --int4 --dry-run")
+
+    assert code == 0
+    assert [line.split()[:2] for line in stdout.splitlines() if line.startswith("c")] == [
+        ["compile", "run"]
+    ]
+    assert "optimum-cli export openvino" in stdout
+    assert list(Path().iterdir()) == []
+    stages = ("download", "compile", "render")
+    assert [path for path in isolated_home.rglob("*") if path.name in stages] == []
+
+
+@pytest.mark.usefixtures("any_machine")
+def test_dry_run_json_has_the_keys_of_the_contract() -> None:
+    code, stdout, _ = run("build sample --int4 --dry-run --json")
+
+    assert code == 0
+    document = json.loads(stdout)
+    assert document["schema"] == 1
+    assert document["model"]["repo_id"] == "sample"
+    assert set(document["model"]) == {"repo_id", "revision", "architecture", "family"}
+    assert document["runtime"] == "openvino"
+    assert document["parallel"] == {"tp_size": 1, "pp_size": 1, "world_size": 1}
+    assert [stage["name"] for stage in document["stages"]] == ["download", "compile", "render"]
+    for stage in document["stages"]:
+        assert stage["run"] is True
+        assert {"name", "run", "reasons", "key", "commands", "outputs"} <= set(stage)
+        for command in stage["commands"]:
+            assert {"argv", "inner_argv", "env", "cwd"} == set(command)
+
+
+@pytest.mark.usefixtures("any_machine")
+def test_model_may_stand_in_the_file() -> None:
+    Path("forge.yaml").write_text("model: sample\nname: mine\n", encoding="utf-8")
+
+    code, stdout, _ = run("build --dry-run --json")
+
+    assert code == 0
+    assert json.loads(stdout)["repository"] == "model_repos/mine"
+
+
+def test_build_without_a_model_says_where_to_name_one() -> None:
+    code, _, stderr = run("build -q --runtime openvino")
+
+    assert code == 2
+    assert stderr == (
+        "error: no model was named\n"
+        "  why:  neither as an argument nor as `model` in forge.yaml\n"
+        "  try:  forge build sample --int4\n"
+    )
+
+
+@pytest.mark.usefixtures("any_machine")
+def test_force_takes_only_stages_of_the_build() -> None:
+    code, _, stderr = run("build sample -q --force comple")
+
+    assert code == 2
+    assert stderr.startswith("error: there is no stage comple in this build\n")
+
+
+def test_render_writes_the_repository_and_names_it() -> None:
+    code, stdout, stderr = run("render sample --runtime openvino --output rendered")
+
+    assert code == 0
+    assert stdout == "rendered: rendered\n"
+    assert stderr.endswith("next: forge build sample\n")
+    assert Path("rendered/ensemble/config.pbtxt").is_file()
+
+
+def test_second_render_has_nothing_to_do() -> None:
+    run("render sample --runtime trtllm --output rendered")
+
+    code, stdout, stderr = run("render sample --runtime trtllm --output rendered")
+
+    assert (code, stdout) == (0, "nothing to do: rendered\n")
+    assert "render    fresh     key " in stderr
+
+
+def test_option_reaches_the_repository() -> None:
+    run("render sample --runtime trtllm --output out --max-queue-size 7 --no-decoupled")
+
+    text = Path("out/tensorrt_llm/config.pbtxt").read_text(encoding="utf-8")
+    assert "max_queue_size: 7" in text
+    assert "decoupled: false" in text
+
+
+def test_render_json_is_one_document() -> None:
+    code, stdout, _ = run("render sample --runtime trtllm --output out --json")
+
+    assert code == 0
+    document = json.loads(stdout)
+    assert document["repository"] == "out"
+    assert document["skipped"] is False
