@@ -107,7 +107,7 @@ def complete(
     can_stream = http.is_decoupled(FRONT_MODEL)
     inputs = _inputs(prompt, max_tokens, sampling or Sampling(), stop, stream=can_stream)
     started = time.monotonic()
-    cutter = _StopCutter(stop)
+    cutter = StopCutter(stop)
     counter = _TokenCounter()
     first_s = None
     pieces = []
@@ -141,7 +141,7 @@ def _answers(
 
 
 def _pieces(
-    chunks: Iterable[TextChunk], cutter: _StopCutter, counter: _TokenCounter
+    chunks: Iterable[TextChunk], cutter: StopCutter, counter: _TokenCounter
 ) -> Iterator[str]:
     """Give the pieces of text to show; stop reading at a stop string, which cancels the rest."""
     for chunk in chunks:
@@ -210,7 +210,7 @@ class _TokenCounter:
             self.completion_tokens = (self.completion_tokens or 0) + chunk.num_output_tokens
 
 
-class _StopCutter:
+class StopCutter:
     """Cuts a text that comes in pieces at the first stop string.
 
     What could be the start of one is held back until the next piece tells.

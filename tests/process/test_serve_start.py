@@ -1,0 +1,278 @@
+"""``start_server`` and ``forge serve`` against a fake Triton: starts, failures, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.process.fake_triton import MODEL_FAILS_LOG, build_repository, put_on_path
+from tests.process.recording import RecordingReporter, eventually, is_running
+from trtllm_forge.cli.app import app
+from trtllm_forge.errors import ServerError
+from trtllm_forge.serving.ports import free_port
+from trtllm_forge.serving.serve import ServedModel, ServeOptions, start_server
+from trtllm_forge.serving.state import running_servers
+from trtllm_forge.settings import read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHECKOUT_DIR = Path(__file__).parent.parent.parent
+
+
+def mock_repository() -> Path:
+    return build_repository(read_settings().model_repos_dir.absolute() / "mock")
+
+
+def serve_options(repository_dir: Path) -> ServeOptions:
+    """Return options on ports that are free."""
+    return ServeOptions(
+        repository_dir=repository_dir,
+        http_port=free_port("127.0.0.1"),
+        grpc_port=free_port("127.0.0.1"),
+        metrics_port=free_port("127.0.0.1"),
+    )
+
+
+def serve_text(*arguments: str) -> tuple[int, str]:
+    """Return exit code and stderr of ``forge serve``."""
+    result = CliRunner().invoke(app, ["serve", *arguments])
+    return result.exit_code, result.stderr
+
+
+def log_paths() -> list[Path]:
+    return sorted((read_settings().state_dir / "logs").iterdir())
+
+
+@contextmanager
+def listener() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
+
+
+@contextmanager
+def forge_serve(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
+    """Give a real ``forge serve --json`` and its one document."""
+    serve = subprocess.Popen(
+        [sys.executable, "-m", "trtllm_forge", "serve", "--json", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT_DIR)},
+        start_new_session=True,
+    )
+    assert serve.stdout is not None
+    try:
+        text = ""
+        while not text.endswith("\n}\n"):
+            line = serve.stdout.readline()
+            assert line, serve.communicate()[1]
+            text += line
+        yield serve, json.loads(text)
+    finally:
+        serve.kill()
+        serve.communicate()
+
+
+def test_a_ready_server_is_remembered_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    options = serve_options(mock_repository())
+    settings = read_settings()
+
+    with start_server(options, settings, RecordingReporter()) as server:
+        records = running_servers(settings.state_dir)
+        assert [(r.name, r.pid, r.urls) for r in records] == [("mock", server.pid, server.urls)]
+        assert records[0].repository_dir == options.repository_dir
+        assert server.models == (ServedModel(name="ensemble", version="1", state="READY"),)
+        assert server.urls.http == f"http://127.0.0.1:{options.http_port}"
+
+    assert not is_running(server.pid)
+    assert list((settings.state_dir / "servers").iterdir()) == []
+
+
+def test_two_servers_of_one_repository_have_names_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    repository_dir, settings = mock_repository(), read_settings()
+    reporter = RecordingReporter()
+
+    first_options = serve_options(repository_dir)
+    second_options = serve_options(repository_dir)
+    with (
+        start_server(first_options, settings, reporter) as first,
+        start_server(second_options, settings, reporter) as second,
+    ):
+        assert (first.name, second.name) == ("mock", "mock-2")
+        assert len(running_servers(settings.state_dir)) == 2
+
+
+def test_wait_raises_when_the_server_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    options = serve_options(mock_repository())
+
+    with start_server(options, read_settings(), RecordingReporter()) as server:
+        os.kill(server.pid, signal.SIGSEGV)
+        with pytest.raises(ServerError) as caught:
+            server.wait()
+
+    error = caught.value
+    assert (
+        error.what == f"Triton (process {server.pid}), which served mock, ended with signal SIGSEGV"
+    )
+    assert (error.why, error.hint, error.log_path) == ("", "forge serve mock", server.log_path)
+
+
+def test_triton_killed_from_outside_ends_forge_with_7(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    mock_repository()
+
+    with forge_serve() as (serve, document):
+        pid = int(str(document["pid"]))
+        os.kill(pid, signal.SIGKILL)
+        stdout, stderr = serve.communicate(timeout=15)
+
+    assert serve.returncode == 7
+    assert stdout == ""
+    assert stderr.splitlines()[-4:] == [
+        f"error: Triton (process {pid}), which served mock, ended with signal SIGKILL",
+        "  why:  somebody stopped it from outside",
+        "  try:  forge serve mock",
+        f"  log:  {document['log']}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)], ids=["ctrl-c", "term"]
+)
+def test_a_signal_stops_the_server_and_forgets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    mock_repository()
+
+    with forge_serve() as (serve, document):
+        pid = int(str(document["pid"]))
+        serve.send_signal(number)
+        stdout, _ = serve.communicate(timeout=15)
+
+    assert serve.returncode == code
+    assert stdout == ""
+    assert not is_running(pid)
+    assert list((read_settings().state_dir / "servers").iterdir()) == []
+
+
+def test_nothing_of_the_server_outlives_a_killed_forge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    mock_repository()
+
+    with forge_serve() as (serve, document):
+        serve.kill()
+        assert serve.wait(timeout=15) == -signal.SIGKILL
+        assert eventually(lambda: not is_running(int(str(document["pid"]))))
+        records_dir = read_settings().state_dir / "servers"
+        assert eventually(lambda: not list(records_dir.iterdir()))
+
+
+def test_a_model_that_does_not_load_is_named_with_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_path = tmp_path / "triton.log"
+    log_path.write_text(MODEL_FAILS_LOG)
+    put_on_path(tmp_path, monkeypatch, mode=str(log_path))
+    mock_repository()
+
+    code, stderr = serve_text("mock")
+
+    assert code == 7
+    assert stderr.splitlines()[-3:] == [
+        "error: model tensorrt_llm did not load: "
+        "ValueError: engine.json names 3 layers, the engine has 2",
+        "  why:  /srv/mock/tensorrt_llm/1/model.py:47 in initialize",
+        f"  log:  {log_paths()[0]}",
+    ]
+
+
+def test_a_server_that_ends_without_a_word_is_told_by_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch, mode="silent_exit")
+    mock_repository()
+
+    code, stderr = serve_text("mock")
+
+    assert code == 7
+    assert stderr.splitlines()[-3:] == [
+        "error: Triton ended with exit code 9 before it was ready",
+        "  why:  it wrote nothing",
+        f"  log:  {log_paths()[0]}",
+    ]
+
+
+def test_a_server_that_is_not_ready_in_time_tells_what_still_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch, mode="never_ready")
+    mock_repository()
+
+    code, stderr = serve_text("mock", "--ready-timeout-s", "1.5")
+
+    assert code == 7
+    assert stderr.splitlines()[-4:] == [
+        "error: Triton was not ready within 1.5 s",
+        "  why:  it is alive and still loading tensorrt_llm",
+        "  try:  forge serve mock --ready-timeout-s 3",
+        f"  log:  {log_paths()[0]}",
+    ]
+
+
+def test_a_wanted_port_that_is_taken_is_refused_with_its_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    mock_repository()
+
+    with listener() as port:
+        code, stderr = serve_text("mock", "--grpc-port", str(port))
+
+    error, why, hint = stderr.splitlines()
+    assert code == 7
+    assert error == f"error: port {port}, wanted for gRPC, is taken"
+    assert why == f"  why:  process {os.getpid()} ({own_name()}) listens on it"
+    assert hint.startswith("  try:  forge serve mock --grpc-port ")
+
+
+def own_name() -> str:
+    return Path("/proc/self/comm").read_text().strip()
+
+
+def test_more_than_one_rank_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    mock_repository()
+
+    code, stderr = serve_text("mock", "--world-size", "2")
+
+    assert code == 3
+    assert stderr == (
+        "error: --world-size 2 is wanted, this release serves 1 rank\n"
+        "  why:  serving an engine of several ranks is not in this release\n"
+        "  try:  forge serve mock --world-size 1\n"
+    )

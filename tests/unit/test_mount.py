@@ -1,0 +1,87 @@
+"""Engine paths below a mount root hold wherever a repository is served from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trtllm_forge.errors import ServerError
+from trtllm_forge.triton.mount import backends_of, mirror_for_serving
+from trtllm_forge.triton.repository import parse_model_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENGINE = "tensorrt_llm/1/engine"
+
+
+def build(folder: Path, *, backend: str, engine_path: str) -> Path:
+    text = (
+        f'name: "tensorrt_llm"\nbackend: "{backend}"\nmax_batch_size: 4\n'
+        f'parameters: {{ key: "gpt_model_path" value: {{ string_value: "{engine_path}" }} }}\n'
+        'parameters: { key: "kv_cache_free_gpu_mem_fraction" value: { string_value: "0.2" } }\n'
+    )
+    (folder / ENGINE).mkdir(parents=True)
+    (folder / ENGINE / "rank0.engine").write_text("weights")
+    (folder / "tensorrt_llm" / "config.pbtxt").write_text(text)
+    (folder / "ensemble" / "1").mkdir(parents=True)
+    (folder / "ensemble" / "config.pbtxt").write_text('name: "ensemble" platform: "ensemble"\n')
+    (folder / "forge.lock").write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "engine_path",
+    ["/models/tensorrt_llm/1/engine", "/opt/here/mock/tensorrt_llm/1/engine", ENGINE],
+    ids=["mount-root", "deeper-root", "relative"],
+)
+def test_a_path_that_is_not_there_is_rewritten_in_a_mirror(
+    tmp_path: Path, engine_path: str
+) -> None:
+    repository_dir = build(tmp_path / "mock", backend="tensorrtllm", engine_path=engine_path)
+    before = (repository_dir / "tensorrt_llm" / "config.pbtxt").read_text()
+
+    served_dir = mirror_for_serving(repository_dir, tmp_path / "run" / "mock-1")
+
+    config = parse_model_config(served_dir / "tensorrt_llm" / "config.pbtxt")
+    path = config.parameters["gpt_model_path"].string_value
+    assert path == str(repository_dir / ENGINE)
+    assert config.parameters["kv_cache_free_gpu_mem_fraction"].string_value == "0.2"
+    assert config.max_batch_size == 4
+    assert (served_dir / ENGINE / "rank0.engine").read_text() == "weights"
+    assert (served_dir / "ensemble" / "config.pbtxt").is_file()
+    assert (repository_dir / "tensorrt_llm" / "config.pbtxt").read_text() == before
+
+
+def test_a_repository_at_its_mount_root_is_served_from_where_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    repository_dir = build(folder, backend="tensorrtllm", engine_path=str(folder / ENGINE))
+
+    assert mirror_for_serving(repository_dir, tmp_path / "run") == repository_dir
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_twin_needs_no_mirror(tmp_path: Path) -> None:
+    repository_dir = build(tmp_path / "mock", backend="python", engine_path=ENGINE)
+
+    assert mirror_for_serving(repository_dir, tmp_path / "run") == repository_dir
+
+
+def test_an_engine_that_is_nowhere_is_refused(tmp_path: Path) -> None:
+    path = "/models/tensorrt_llm/2/engine"
+    repository_dir = build(tmp_path / "mock", backend="tensorrtllm", engine_path=path)
+
+    with pytest.raises(ServerError) as caught:
+        mirror_for_serving(repository_dir, tmp_path / "run")
+
+    assert caught.value.what == f"model tensorrt_llm names an engine that is not there: {path}"
+    config_path = repository_dir / "tensorrt_llm" / "config.pbtxt"
+    assert caught.value.why == f"gpt_model_path in {config_path}"
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_backend_of_an_ensemble_is_its_platform(tmp_path: Path) -> None:
+    repository_dir = build(tmp_path / "mock", backend="python", engine_path=ENGINE)
+
+    assert backends_of(repository_dir) == {"ensemble": "ensemble", "tensorrt_llm": "python"}

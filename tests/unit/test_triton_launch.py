@@ -1,0 +1,54 @@
+"""The command line of tritonserver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trtllm_forge.triton.launch import Ports, triton_argv
+from trtllm_forge.triton.locate import Origin, TritonInstallation
+
+
+def argv(origin: Origin, backend_dir: Path | None) -> tuple[str, ...]:
+    installation = TritonInstallation(
+        executable=Path("/opt/tritonserver/bin/tritonserver"),
+        origin=origin,
+        label="a Triton",
+        backend_dir=backend_dir,
+        env={},
+    )
+    return triton_argv(
+        installation,
+        repository_dir=Path("/srv/mock"),
+        host="127.0.0.1",
+        ports=Ports(http=8000, grpc=8001, metrics=8002),
+        shm_prefix="forge_1_",
+        exit_timeout_s=5,
+    )
+
+
+COMMON = (
+    "/opt/tritonserver/bin/tritonserver",
+    "--model-repository=/srv/mock",
+    "--http-address=127.0.0.1",
+    "--http-port=8000",
+    "--grpc-address=127.0.0.1",
+    "--grpc-port=8001",
+    "--metrics-address=127.0.0.1",
+    "--metrics-port=8002",
+    "--disable-auto-complete-config",
+    "--backend-config=python,shm-region-prefix-name=forge_1_",
+    "--exit-timeout-secs=5",
+    "--log-format=ISO8601",
+)
+
+
+def test_an_image_is_started_with_its_own_backends() -> None:
+    assert argv("image", None) == COMMON
+
+
+def test_the_wheel_is_started_with_the_assembled_backends() -> None:
+    assert argv("wheel", Path("/cache/backends")) == (
+        *COMMON,
+        "--backend-directory=/cache/backends",
+        "--allow-gpu-metrics=false",
+    )
