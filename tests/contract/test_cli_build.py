@@ -67,6 +67,7 @@ def test_model_may_stand_in_the_file() -> None:
     assert json.loads(stdout)["repository"] == "model_repos/mine"
 
 
+@pytest.mark.usefixtures("any_machine")
 def test_build_without_a_model_says_where_to_name_one() -> None:
     code, _, stderr = run("build -q --runtime openvino")
 

@@ -141,12 +141,23 @@ def test_unknown_option_is_told_with_the_nearest() -> None:
     )
 
 
-def test_missing_option_is_told() -> None:
-    assert run("render sample") == (
-        2,
-        "",
-        "error: missing option '--output'\n  try:  forge render --help\n",
-    )
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("render sample", "forge render needs --output DIR"),
+        ("complete", "forge complete needs PROMPT"),
+        ("build a b", "got unexpected extra argument (b)"),
+        (
+            "serve --http-port x",
+            "invalid value for '--http-port': 'x' is not a valid integer range",
+        ),
+    ],
+)
+def test_other_usage_mistakes_are_told_in_house_style(line: str, what: str) -> None:
+    code, stdout, stderr = run(line)
+
+    assert (code, stdout) == (2, "")
+    assert stderr == f"error: {what}\n  try:  forge {line.split()[0]} --help\n"
 
 
 @pytest.mark.parametrize("line", ["bild --json", "render sample --json", "build --foo --json"])

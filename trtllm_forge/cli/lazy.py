@@ -143,7 +143,12 @@ def _usage_in_house_style(ctx: Any, args: Sequence[str]) -> Iterator[None]:
 
 def _usage_mistake(command: str, error: Any) -> ConfigError:
     near = list(getattr(error, "possibilities", None) or ())
-    if hasattr(error, "possibilities"):
+    # Click's kinds of mistake are told apart by what they carry: their classes are not Typer's.
+    if hasattr(error, "param_type") and error.param is not None:
+        is_option = error.param.param_type_name == "option"
+        words = [*error.param.opts[: int(is_option)], error.param.metavar or error.param.name]
+        what, why = f"{command} needs {' '.join(words)}", ""
+    elif hasattr(error, "possibilities"):
         what = f"{command} has no option {error.option_name}"
         why = f"the nearest is {near[0]}" if near else ""
     else:
