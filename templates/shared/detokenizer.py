@@ -15,7 +15,8 @@ _REPLACEMENT = "\ufffd"
 _LONGEST_CHARACTER = 4
 # More context than this is cut where that leaves the text as it is.
 _LONG_CONTEXT = 16
-_LONGEST_INVALID_CONTEXT = 64
+# Bounds the work on endless invalid bytes; a byte-fallback run longer than this is read anew.
+_LONGEST_UNCLEAR_CONTEXT = 64
 
 
 class IncrementalDetokenizer:
@@ -65,18 +66,18 @@ class IncrementalDetokenizer:
     def _settle(self, count, text):
         """Make ``count`` pending ids, whose text is out with this, the new context."""
         settled, self._pending = self._pending[:count], self._pending[count:]
-        if not text or text.endswith(_REPLACEMENT):
+        context, context_text = self._cut(settled, text)
+        if not context_text or text.endswith(_REPLACEMENT):
             # Only the ids before tell what these mean: half a character, or spaces.
-            context = (self._context + settled)[-_LONGEST_INVALID_CONTEXT:]
-            self._context, self._context_text = context, self._decode(context)
-        else:
-            self._context, self._context_text = self._cut(settled, text)
+            context = (self._context + settled)[-_LONGEST_UNCLEAR_CONTEXT:]
+            context_text = self._decode(context)
+        self._context, self._context_text = context, context_text
         return text
 
     def _cut(self, settled, text):
         """Return the ids that the next ones need before them, and their text."""
-        size = _LONG_CONTEXT // 2
-        while _LONG_CONTEXT <= 2 * size < len(settled):
+        size = _LONG_CONTEXT
+        while size < len(settled):
             end = self._decode(settled[-size:])
             # Cut within a character or a word, the end would read differently.
             if _REPLACEMENT not in end and text.endswith(end):
