@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from trtllm_forge.cli.console import error_text
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.triton.interpreter import Interpreter, check_wheel_runs, this_interpreter
 
@@ -34,14 +35,16 @@ def test_a_supported_interpreter_is_accepted(version: tuple[int, int], machine: 
 
 
 def test_an_interpreter_without_shared_libpython_is_refused_with_a_way_out() -> None:
-    what, why, hint = refusal(replace(GOOD, libpython_dir=None))
+    with pytest.raises(PrerequisiteError) as caught:
+        check_wheel_runs(replace(GOOD, libpython_dir=None))
 
-    assert what == (
-        "/srv/.venv/bin/python has no shared libpython3.11.so.1.0, "
-        "and Triton's python backend loads one"
+    assert caught.value.exit_code == 3
+    assert error_text(caught.value) == (
+        "error: /srv/.venv/bin/python has no shared libpython3.11.so.1.0, "
+        "and Triton's python backend loads one\n"
+        "  why:  this interpreter was built without --enable-shared\n"
+        "  try:  uv venv --python-preference only-managed --python 3.11 .venv"
     )
-    assert why == "this interpreter was built without --enable-shared"
-    assert hint == "uv venv --python-preference only-managed --python 3.11 .venv"
 
 
 def test_a_pyenv_interpreter_is_told_to_be_built_shared() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtllm_forge.errors import ServerError
-from trtllm_forge.triton.mount import backends_of, mirror_for_serving
+from trtllm_forge.triton.mount import cpp_models, mirror_for_serving
 from trtllm_forge.triton.repository import parse_model_config
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ def test_an_engine_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_the_backend_of_an_ensemble_is_its_platform(tmp_path: Path) -> None:
-    repository_dir = build(tmp_path / "mock", backend="python", engine_path=ENGINE)
+def test_only_models_of_the_cpp_backend_are_found(tmp_path: Path) -> None:
+    engine = build(tmp_path / "engine", backend="tensorrtllm", engine_path=ENGINE)
+    twin = build(tmp_path / "twin", backend="python", engine_path=ENGINE)
 
-    assert backends_of(repository_dir) == {"ensemble": "ensemble", "tensorrt_llm": "python"}
+    assert list(cpp_models(engine)) == ["tensorrt_llm"]
+    assert list(cpp_models(twin)) == []

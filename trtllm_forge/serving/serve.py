@@ -23,11 +23,10 @@ from trtllm_forge.serving.state import (
 from trtllm_forge.triton.client import TritonHttp
 from trtllm_forge.triton.launch import DEFAULT_HOST, Ports, triton_argv
 from trtllm_forge.triton.locate import TritonInstallation, locate_triton
-from trtllm_forge.triton.mount import CPP_BACKEND, backends_of, mirror_for_serving
+from trtllm_forge.triton.mount import CPP_BACKEND, cpp_models, mirror_for_serving
 from trtllm_forge.triton.startup_log import find_startup_failure, models_still_loading
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -168,8 +167,7 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
     repository_dir = options.repository_dir
     _check_world_size(options)
     installation = locate_triton(settings.cache_dir)
-    models = backends_of(repository_dir)
-    _check_backends(repository_dir, models, installation)
+    _check_backends(repository_dir, installation)
     command = f"forge serve {shlex.quote(repository_dir.name)}"
     wanted = {
         "http": options.http_port,
@@ -202,7 +200,7 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
             str(record_path(settings.state_dir, name)),
         ),
     )
-    front = FRONT_MODEL if FRONT_MODEL in models else next(iter(models))
+    front = _front_model(repository_dir)
     urls = _urls(options.host, ports)
     with ExitStack() as stack:
         stack.enter_context(process)
@@ -235,20 +233,23 @@ def _check_world_size(options: ServeOptions) -> None:
         raise PrerequisiteError(what, why=why, hint=hint)
 
 
-def _check_backends(
-    repository_dir: Path, models: Mapping[str, str], installation: TritonInstallation
-) -> None:
+def _check_backends(repository_dir: Path, installation: TritonInstallation) -> None:
     if installation.origin != "wheel":
         return
-    for model, backend in models.items():
-        if backend == CPP_BACKEND:
-            what = f"model {model} needs Triton's {CPP_BACKEND} backend, which is not here"
-            why = (
-                f"{installation.label} has the python backend alone, and "
-                f"{repository_dir / model / 'config.pbtxt'} names backend {CPP_BACKEND}; "
-                "NGC's tritonserver images for TensorRT-LLM have it"
-            )
-            raise PrerequisiteError(what, why=why)
+    for model in cpp_models(repository_dir):
+        what = f"model {model} needs Triton's {CPP_BACKEND} backend, which is not here"
+        why = (
+            f"{installation.label} has the python backend alone, and "
+            f"{repository_dir / model / 'config.pbtxt'} names backend {CPP_BACKEND}; "
+            "NGC's tritonserver images for TensorRT-LLM have it"
+        )
+        raise PrerequisiteError(what, why=why)
+
+
+def _front_model(repository_dir: Path) -> str:
+    """Return the ensemble, or the first model of a repository that has none."""
+    models = sorted(path.parent.name for path in repository_dir.glob("*/config.pbtxt"))
+    return FRONT_MODEL if FRONT_MODEL in models else models[0]
 
 
 def _wait_until_ready(

@@ -21,13 +21,18 @@ CPP_BACKEND = "tensorrtllm"
 _PATH_PARAMETERS = ("gpt_model_path", "encoder_model_path")
 
 
-def backends_of(repository_dir: Path) -> Mapping[str, str]:
-    """Return the backend of each model, or its platform where it names none."""
+def cpp_models(repository_dir: Path) -> Mapping[str, Any]:
+    """Return the parsed configuration of each model of the C++ backend, by folder name.
+
+    Files that do not name the backend are not parsed: reading protobuf takes a while to load.
+    """
+    paths = sorted(repository_dir.glob("*/config.pbtxt"))
     configs = {
         path.parent.name: parse_model_config(path)
-        for path in sorted(repository_dir.glob("*/config.pbtxt"))
+        for path in paths
+        if CPP_BACKEND in path.read_text(encoding="utf-8")
     }
-    return {name: config.backend or config.platform for name, config in configs.items()}
+    return {name: config for name, config in configs.items() if config.backend == CPP_BACKEND}
 
 
 def mirror_for_serving(repository_dir: Path, mirror_dir: Path) -> Path:
@@ -39,12 +44,11 @@ def mirror_for_serving(repository_dir: Path, mirror_dir: Path) -> Path:
     Raises:
         ServerError: An engine is neither where the configuration says nor in the repository.
     """
-    rewritten = {}
-    for path in sorted(repository_dir.glob("*/config.pbtxt")):
-        if CPP_BACKEND in path.read_text(encoding="utf-8"):
-            config = parse_model_config(path)
-            if _point_at_repository(config, repository_dir, path.parent.name):
-                rewritten[path.parent.name] = config
+    rewritten = {
+        name: config
+        for name, config in cpp_models(repository_dir).items()
+        if _point_at_repository(config, repository_dir, name)
+    }
     if not rewritten:
         return repository_dir
     from google.protobuf import text_format
@@ -66,8 +70,6 @@ def mirror_for_serving(repository_dir: Path, mirror_dir: Path) -> Path:
 
 def _point_at_repository(config: Any, repository_dir: Path, model: str) -> bool:
     """Rewrite the engine paths of a parsed configuration; return whether any had to be."""
-    if config.backend != CPP_BACKEND:
-        return False
     has_changed = False
     for key in _PATH_PARAMETERS:
         # Reading a key of a protobuf map would create it.
