@@ -70,12 +70,12 @@ def read_lock(repository_dir: Path) -> Lock | None:
     """
     path = repository_dir / LOCK_NAME
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         what = f"{path} cannot be read"
-        raise ConfigError(what, why=str(error), hint=f"rm {path}") from error
+        raise ConfigError(what, why=str(error), hint="--output ANOTHER_FOLDER") from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != LOCK_SCHEMA:
         what = f"{path} has schema {schema}, this forge reads schema {LOCK_SCHEMA}"
@@ -93,5 +93,5 @@ def read_lock(repository_dir: Path) -> Lock | None:
         }
     except (KeyError, TypeError, AttributeError) as error:
         what = f"{path} is damaged"
-        raise ConfigError(what, why=f"{error!r}", hint=f"rm {path}") from error
+        raise ConfigError(what, why=f"{error!r}", hint="--output ANOTHER_FOLDER") from error
     return Lock(stages=stages)

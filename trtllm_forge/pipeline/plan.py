@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtllm_forge.digest import canonical_json
 from trtllm_forge.pipeline.stage import stage_key
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from trtllm_forge.digest import JsonValue
     from trtllm_forge.pipeline.lock import Lock
     from trtllm_forge.pipeline.stage import Command, Stage
-    from trtllm_forge.pipeline.store import Store
+    from trtllm_forge.pipeline.store import Entry, Store
+
+FORCED = "forced"
+
+_SHOWN_CHANGES = 8
+_SHOWN_LENGTH = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,8 @@ def make_plan(
 ) -> tuple[PlannedStage, ...]:
     """Return what a run would do with each stage, without doing it.
 
+    A stage that is fresh here still runs when an earlier one, run again, gives other bytes.
+
     Args:
         stages: The stages in order; each one's key covers the keys of all before it.
         store: Where fresh artifacts are looked up.
@@ -44,12 +53,21 @@ def make_plan(
     """
     planned: list[PlannedStage] = []
     keys: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for stage in stages:
         key = stage_key(stage, list(keys.values()))
         inputs = {
             name: store.entry_dir(name, upstream) / "files" for name, upstream in keys.items()
         }
-        reasons = _reasons_to_run(stage, key, store, previous, force)
+        entry = store.find(stage.name, key)
+        if stage.name in force:
+            reasons: tuple[str, ...] = (FORCED,)
+        elif entry is not None:
+            reasons = reasons_of_other_inputs(entry, digests)
+        elif store.is_damaged(stage.name, key):
+            reasons = (f"the stored artifact {key[:12]} is damaged",)
+        else:
+            reasons = _reasons_of_absence(stage, key, keys, previous)
         planned.append(
             PlannedStage(
                 stage=stage,
@@ -60,40 +78,67 @@ def make_plan(
             )
         )
         keys[stage.name] = key
+        if entry is not None and not reasons:
+            digests[stage.name] = entry.digest
     return tuple(planned)
 
 
-def _reasons_to_run(
-    stage: Stage, key: str, store: Store, previous: Lock | None, force: Collection[str]
+def reasons_of_other_inputs(entry: Entry, digests: Mapping[str, str]) -> tuple[str, ...]:
+    """Return which of the earlier artifacts are not the ones that ``entry`` was made from.
+
+    Keys cannot say it: a stage that is run again under one key may give other bytes.
+    """
+    return tuple(
+        f"it was made from another artifact of {name}"
+        for name, digest in digests.items()
+        if entry.input_digests.get(name) != digest
+    )
+
+
+def _reasons_of_absence(
+    stage: Stage, key: str, upstream: Mapping[str, str], previous: Lock | None
 ) -> tuple[str, ...]:
-    if stage.name in force:
-        return ("forced",)
-    if store.find(stage.name, key) is not None:
-        return ()
-    if store.is_damaged(stage.name, key):
-        return (f"the stored artifact {key[:12]} is damaged",)
+    """Return why an artifact that is not in the store is not, as far as the last build tells."""
     last = previous.stages.get(stage.name) if previous else None
-    if last is None:
+    if previous is None or last is None:
         return ("never built",)
+    if last.key == key:
+        return ("its artifact is no longer in the store",)
     changes = [
         *_changes("", last.parameters, stage.parameters),
         *_changes("version of ", last.tool_versions, stage.tool_versions),
     ]
     if changes:
-        return tuple(changes)
-    if last.key == key:
-        return ("its artifact is no longer in the store",)
-    return ("an earlier stage changed",)
+        rest = len(changes) - _SHOWN_CHANGES
+        return (*changes[:_SHOWN_CHANGES], *([f"and {rest} more"] if rest > 0 else []))
+    before = {name: stage.key for name, stage in previous.stages.items()}
+    if any(before.get(name) != upstream_key for name, upstream_key in upstream.items()):
+        return ("an earlier stage changed",)
+    return ("this forge computes keys in another way",)
 
 
 def _changes(prefix: str, old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]) -> list[str]:
+    before, after = _flat(old), _flat(new)
     return [
-        f"{prefix}{name}: {_shown(old.get(name))} -> {_shown(new.get(name))}"
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
+        f"{prefix}{name}: {_shown(before.get(name))} -> {_shown(after.get(name))}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
     ]
 
 
+def _flat(values: Mapping[str, JsonValue], prefix: str = "") -> dict[str, JsonValue]:
+    """Return nested values under dotted names, so that the one that changed can be named."""
+    flat: dict[str, JsonValue] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
 def _shown(value: JsonValue) -> str:
-    text = "unset" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    if value is None:
+        return "unset"
+    text = value if isinstance(value, str) else canonical_json(value)
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[: _SHOWN_LENGTH - 3]}..."

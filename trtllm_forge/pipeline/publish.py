@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import os
 import shutil
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.digest import sha256_file
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import BuildError, ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.store import remove_tree
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from trtllm_forge.pipeline.store import Entry
 
 _LINK_ABOVE_BYTES = 1 << 20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_STAGED = ".staged"
+_ASIDE = ".old"
+_LEFTOVERS = (_STAGED, f"{_STAGED}{_ASIDE}")
+_HINT = "--output ANOTHER_FOLDER"
 
 
 def is_published(entry: Entry, output_dir: Path, lock_text: str) -> bool:
@@ -47,43 +55,96 @@ def require_own_folder(output_dir: Path) -> None:
     """Raise unless ``output_dir`` is free, empty, or a repository that forge built.
 
     Raises:
-        ConfigError: Something else is there, which publishing would destroy.
+        ConfigError: Something else is there, which publishing would destroy, or it cannot be read.
     """
-    if output_dir.is_symlink() or (output_dir.exists() and not output_dir.is_dir()):
-        what = f"{output_dir} is in the way: it is no folder"
-        raise ConfigError(what, hint="--output ANOTHER_FOLDER")
-    if not output_dir.is_dir() or (output_dir / LOCK_NAME).exists():
-        return
-    if any(output_dir.iterdir()):
-        what = f"{output_dir} is in the way: it was not built by forge"
-        why = f"it is not empty and has no {LOCK_NAME}"
-        raise ConfigError(what, why=why, hint="--output ANOTHER_FOLDER")
+    try:
+        obstacle, why = _obstacle(output_dir)
+    except OSError as error:
+        raise _cannot_write(output_dir, error) from error
+    if obstacle:
+        what = f"{output_dir} is in the way: {obstacle}"
+        raise ConfigError(what, why=why, hint=_HINT)
 
 
 def publish_entry(entry: Entry, output_dir: Path, lock_text: str) -> None:
     """Make ``output_dir`` hold the entry and the lock, replacing what forge built there before.
 
-    Large files are hard links to the store where the file system allows; small ones are
-    copies, so that they can be edited without touching the store.
+    Large files are read-only hard links to the store where the file system allows; small ones
+    are copies, so that they can be edited without touching the store.
+
+    Raises:
+        ConfigError: The folder is not forge's, or cannot be written.
+        BuildError: No space is left.
     """
     require_own_folder(output_dir)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    staged_dir = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.staged")
-    remove_tree(staged_dir)
     try:
-        for output in entry.outputs:
-            target = staged_dir / output.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _place(entry.files_dir / output.path, target, output.size_bytes)
-        (staged_dir / LOCK_NAME).write_text(lock_text, encoding="utf-8")
-        _swap_in(staged_dir, output_dir)
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        with _publishing(output_dir):
+            staged_dir = output_dir.with_name(f".{output_dir.name}.{os.getpid()}{_STAGED}")
+            try:
+                for output in entry.outputs:
+                    target = staged_dir / output.path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _place(entry.files_dir / output.path, target, output.size_bytes)
+                (staged_dir / LOCK_NAME).write_text(lock_text, encoding="utf-8")
+                _swap_in(staged_dir, output_dir)
+            finally:
+                remove_tree(staged_dir)
+    except OSError as error:
+        raise _cannot_write(output_dir, error) from error
+
+
+def _obstacle(output_dir: Path) -> tuple[str, str]:
+    """Return what stands against replacing a folder and why, both empty when nothing does."""
+    if output_dir.is_symlink():
+        return "it is a symbolic link", f"it points to {output_dir.readlink()}"
+    if output_dir.exists() and not output_dir.is_dir():
+        return "it is no folder", ""
+    if Path.cwd().is_relative_to(output_dir.resolve()):
+        return "the working folder lies in it", "replacing it would leave this shell nowhere"
+    if not output_dir.is_dir() or (output_dir / LOCK_NAME).exists():
+        return "", ""
+    if any(output_dir.iterdir()):
+        return "it was not built by forge", f"it is not empty and has no {LOCK_NAME}"
+    return "", ""
+
+
+def _cannot_write(output_dir: Path, error: OSError) -> ConfigError | BuildError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = f"no space left on the disk that holds {output_dir.parent}"
+        why = "the artifacts are in the store; the folder was left as it was"
+        return BuildError(what, why=why, hint=_HINT)
+    what = f"{output_dir} cannot be written"
+    why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+    return ConfigError(what, why=why, hint=_HINT)
+
+
+@contextmanager
+def _publishing(output_dir: Path) -> Iterator[None]:
+    """Hold the parent folder while staging in it; remove what killed processes staged before.
+
+    Whoever stages holds a shared lock, so an exclusive one says that nobody does.
+    """
+    descriptor = os.open(output_dir.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Otherwise others stage here, or the file system has no locks: leave all as it is.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in list(output_dir.parent.iterdir()):
+                if path.name.startswith(f".{output_dir.name}.") and path.name.endswith(_LEFTOVERS):
+                    remove_tree(path)
+        with suppress(OSError):  # the file system has no locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
     finally:
-        remove_tree(staged_dir)
+        os.close(descriptor)
 
 
 def _place(source: Path, target: Path, size_bytes: int) -> None:
     if size_bytes > _LINK_ABOVE_BYTES:
         try:
+            # An edit in place would reach the store unseen.
+            source.chmod(0o444)
             os.link(source, target)
         except OSError:  # another file system
             pass
@@ -110,7 +171,11 @@ def _swap_in(staged_dir: Path, output_dir: Path) -> None:
         return
     # Some file systems cannot exchange: between these two renames the folder is absent,
     # and a build that finds it so publishes again.
-    aside_dir = staged_dir.with_name(f"{staged_dir.name}.old")
+    aside_dir = staged_dir.with_name(f"{staged_dir.name}{_ASIDE}")
     output_dir.rename(aside_dir)
-    staged_dir.rename(output_dir)
+    try:
+        staged_dir.rename(output_dir)
+    except OSError:
+        aside_dir.rename(output_dir)
+        raise
     remove_tree(aside_dir)

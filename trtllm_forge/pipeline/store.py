@@ -13,6 +13,7 @@ An entry appears by one rename, so it is whole or it is not there.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -22,11 +23,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.digest import sha256_file
+from trtllm_forge.digest import canonical_json, sha256_file, sha256_text
+from trtllm_forge.errors import PrerequisiteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+    from typing import TextIO
 
     from trtllm_forge.digest import JsonValue
     from trtllm_forge.reporter import Reporter
@@ -57,6 +60,7 @@ class Entry:
         key: Its key, in hex.
         files_dir: The artifact itself.
         outputs: Every file of it, by path.
+        input_digests: The digest of each earlier artifact it was made from, by stage.
         seconds: How long it took to make.
         peak_rss_bytes: The largest child process's resident memory, 0 when none ran.
     """
@@ -65,8 +69,14 @@ class Entry:
     key: str
     files_dir: Path
     outputs: tuple[OutputFile, ...]
+    input_digests: Mapping[str, str]
     seconds: float
     peak_rss_bytes: int
+
+    @property
+    def digest(self) -> str:
+        """Return one SHA-256 over the paths and digests of its files."""
+        return sha256_text(canonical_json({output.path: output.sha256 for output in self.outputs}))
 
 
 class Store:
@@ -102,6 +112,7 @@ class Store:
                 key=key,
                 files_dir=files_dir,
                 outputs=outputs,
+                input_digests=dict(document["input_digests"]),
                 seconds=document["seconds"],
                 peak_rss_bytes=document["peak_rss_bytes"],
             )
@@ -118,10 +129,11 @@ class Store:
 
         Waits while another process holds the key, naming it. What a killed build left is
         removed first; the folder is removed again unless ``publish`` took it.
+
+        Raises:
+            PrerequisiteError: The store cannot be written.
         """
-        self._prepare()
-        lock_path = self.root / "locks" / f"{stage}-{key}.lock"
-        with lock_path.open("a+") as lock:
+        with self._open_lock(stage, key) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -148,6 +160,7 @@ class Store:
         key: str,
         *,
         inputs: Mapping[str, JsonValue],
+        input_digests: Mapping[str, str],
         seconds: float,
         peak_rss_bytes: int,
     ) -> Entry:
@@ -163,6 +176,7 @@ class Store:
                 "stage": stage,
                 "key": key,
                 "inputs": inputs,
+                "input_digests": dict(input_digests),
                 "outputs": [asdict(output) for output in outputs],
                 "seconds": round(seconds, 3),
                 "peak_rss_bytes": peak_rss_bytes,
@@ -179,6 +193,7 @@ class Store:
             key=key,
             files_dir=self.entry_dir(stage, key) / "files",
             outputs=outputs,
+            input_digests=input_digests,
             seconds=seconds,
             peak_rss_bytes=peak_rss_bytes,
         )
@@ -187,11 +202,22 @@ class Store:
         """Remove the entry of ``key``, if there is one."""
         remove_tree(self.entry_dir(stage, key))
 
-    def _prepare(self) -> None:
-        (self.root / "locks").mkdir(parents=True, exist_ok=True)
-        tag_path = self.root / "CACHEDIR.TAG"
-        if not tag_path.exists():
-            tag_path.write_text(_TAG_TEXT)
+    def _open_lock(self, stage: str, key: str) -> TextIO:
+        """Make the folders that ``key`` needs and open its lock file."""
+        try:
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            tag_path = self.root / "CACHEDIR.TAG"
+            if not tag_path.exists():
+                tag_path.write_text(_TAG_TEXT)
+            self.entry_dir(stage, key).parent.mkdir(parents=True, exist_ok=True)
+            return (self.root / "locks" / f"{stage}-{key}.lock").open("a+")
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            what = f"the store {self.root} cannot be written"
+            why = f"{error.strerror}: {error.filename}"
+            hint = "FORGE_CACHE_DIR=/writable/folder forge build ..."
+            raise PrerequisiteError(what, why=why, hint=hint) from error
 
 
 def remove_tree(path: Path) -> None:
