@@ -125,6 +125,19 @@ def _equal_start(left: list[int], right: list[int]) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(left), len(right)))
 
 
+def reference_texts() -> list[tuple[str, str]]:
+    """Return each prompt with the text transformers continues it by."""
+    from tokenizers import Tokenizer
+
+    from trtllm_forge.resources import sample_checkpoint_dir
+
+    checkpoint_dir = sample_checkpoint_dir()
+    tokenizer = Tokenizer.from_file(str(checkpoint_dir / "tokenizer.json"))
+    ids = [tokenizer.encode(prompt).ids for prompt in PROMPTS]
+    texts = map(tokenizer.decode, continue_with_transformers(checkpoint_dir, ids))
+    return list(zip(PROMPTS, texts, strict=True))
+
+
 def measure(precision: str, *, fast_math: bool) -> dict[str, object]:
     """Return how far one precision agrees; run in a process of its own, for its own engine."""
     from tokenizers import Tokenizer
@@ -155,8 +168,12 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["fp16", "int8", "int4"])
     parser.add_argument("--fast-math", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--reference", action="store_true", help="print transformers' texts alone")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.reference:
+        print(json.dumps(reference_texts()))
+        return
     if arguments.one:
         print(json.dumps(measure(arguments.one, fast_math=arguments.fast_math)))
         return

@@ -1,5 +1,22 @@
-"""The twins these tests look at are built once per run."""
+"""The twins these tests look at are built once per run, and served once per module."""
 
-from tests.twin import fp16_document, int4_document, workshop
+from __future__ import annotations
 
-__all__ = ["fp16_document", "int4_document", "workshop"]
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.triton.served import Served, serve
+from tests.twin import TwinWorkshop, fp16_document, int4_document, workshop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["fp16_document", "int4_document", "twin", "workshop"]
+
+
+@pytest.fixture(scope="session")
+def twin(workshop: TwinWorkshop, fp16_document: dict[str, Any]) -> Iterator[Served]:
+    """The exact twin, served as a user would."""
+    with serve(workshop, fp16_document["repository"]) as served:
+        yield served

@@ -45,9 +45,9 @@ TOKENIZER_FILES = (
 
 _SHARED = {
     "preprocessing": ("model_folder.py",),
-    "postprocessing": ("model_folder.py", "detokenizer.py"),
+    "postprocessing": ("model_folder.py", "detokenizer.py", "stop_request.py"),
     "tensorrt_llm": ("model_folder.py",),
-    "tensorrt_llm_bls": ("model_folder.py", "detokenizer.py"),
+    "tensorrt_llm_bls": ("model_folder.py", "detokenizer.py", "stop_request.py"),
 }
 _PYTHON_MODELS = {
     "preprocessing": ("preprocessing/1/model.py", "preprocessing/1/word_lists.py"),
@@ -115,6 +115,8 @@ class RenderStage:
         verify_repository(work_dir)
 
     def _render_configs(self, work_dir: Path) -> None:
+        from jinja2 import TemplateError
+
         environment = _jinja_environment()
         contract = read_contract(self.trtllm_version)
         batching = {
@@ -124,21 +126,25 @@ class RenderStage:
         }
         for name in MODELS:
             model = contract.models[name]
-            template = environment.get_template(f"{name}/config.pbtxt.jinja")
-            text = template.render(
-                forge_version=__version__,
-                release=contract.release,
-                batching=batching,
-                model={
-                    "inputs": model.inputs,
-                    "outputs": model.outputs,
-                    "steps": model.steps,
-                    "backend": self.engine_model.backend,
-                    "decoupled": self.repository.decoupled,
-                    "instances": self._instances(name),
-                    "parameters": self._model_parameters(name),
-                },
-            )
+            source = f"{name}/config.pbtxt.jinja"
+            try:
+                text = environment.get_template(source).render(
+                    forge_version=__version__,
+                    release=contract.release,
+                    batching=batching,
+                    model={
+                        "inputs": model.inputs,
+                        "outputs": model.outputs,
+                        "steps": model.steps,
+                        "backend": self.engine_model.backend,
+                        "decoupled": self.repository.decoupled,
+                        "instances": self._instances(name),
+                        "parameters": self._model_parameters(name),
+                    },
+                )
+            except TemplateError as error:
+                what = f"the template {source} cannot be rendered"
+                raise RenderError(what, why=str(error)) from error
             (work_dir / name / "1").mkdir(parents=True)
             (work_dir / name / "config.pbtxt").write_text(text, encoding="utf-8")
         # Git and archives drop empty folders; Triton needs the ensemble's.

@@ -15,6 +15,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from detokenizer import IncrementalDetokenizer
 from model_folder import ModelFolder, load_tokenizer
+from stop_request import stop_engine
 
 _MAX_STATES = 4096
 _STATE_LIFETIME_S = 120.0
@@ -53,9 +54,7 @@ class TritonPythonModel:
         sequences = ids.reshape(-1, ids.shape[-1])
         texts = [
             self._text(request_id, index, sequence[:length].tolist())
-            for index, (sequence, length) in enumerate(
-                zip(sequences, lengths.flat, strict=True)
-            )
+            for index, (sequence, length) in enumerate(zip(sequences, lengths.flat, strict=True))
         ]
         output = np.array([text.encode("utf-8") for text in texts], dtype=np.object_)
         return pb_utils.InferenceResponse([pb_utils.Tensor("OUTPUT", output)])
@@ -88,17 +87,4 @@ class TritonPythonModel:
         if request_id in self._cancelled:
             return
         self._cancelled[request_id] = (time.monotonic(), None)
-        one = np.ones((1, 1), np.int32)
-        stop = pb_utils.InferenceRequest(
-            model_name=self._engine_model,
-            request_id=request_id,
-            requested_output_names=[],
-            inputs=[
-                pb_utils.Tensor("input_ids", one),
-                pb_utils.Tensor("input_lengths", one),
-                pb_utils.Tensor("request_output_len", one),
-                pb_utils.Tensor("stop", np.ones((1, 1), np.bool_)),
-            ],
-        )
-        for _ in stop.exec(decoupled=True):
-            pass
+        stop_engine(self._engine_model, request_id)

@@ -8,6 +8,7 @@ many such threads lose the stub process, so a few of them serve all requests.
 """
 
 import asyncio
+import contextlib
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 from detokenizer import IncrementalDetokenizer, StopCutter
 from model_folder import ModelFolder, load_tokenizer
+from stop_request import stop_engine
 
 _WAITING_THREADS = 8
 _CANCELLATION_CHECK_S = 0.05
@@ -128,10 +130,12 @@ class TritonPythonModel:
         sender = request.get_response_sender() if self._is_decoupled else None
         response = None
         try:
-            async for tensors in self._answer(request, sender):
-                response = pb_utils.InferenceResponse(tensors)
-                if sender:
-                    sender.send(response)
+            # Closed at once when a send fails, so that the engine does not write for nobody.
+            async with contextlib.aclosing(self._answer(request, sender)) as answers:
+                async for tensors in answers:
+                    response = pb_utils.InferenceResponse(tensors)
+                    if sender:
+                        sender.send(response)
         except Exception as error:  # whatever it is belongs to this request alone
             response = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
             if sender:
@@ -162,7 +166,8 @@ class TritonPythonModel:
         # A stream never holds the prompt.
         echoed_ids = [] if is_streaming or excludes else prompt_ids
         responses = _Responses(self, engine_request)
-        watch = asyncio.ensure_future(self._stop_when_cancelled(sender or request, request_id))
+        stopper = _Stopper(self, request_id)
+        watch = asyncio.ensure_future(stopper.stop_when_cancelled(sender or request))
         try:
             if _several(inputs) or not streams_engine:
                 async for response in responses:
@@ -178,7 +183,6 @@ class TritonPythonModel:
                 else:
                     parts.append(response)
                 if text.stopped:
-                    await self._wait(self._stop_engine, request_id)
                     break
             rest = text.finish()
             if not is_streaming:
@@ -187,7 +191,8 @@ class TritonPythonModel:
                 yield [_text_tensor([text.all if self._accumulate else rest])]
         finally:
             watch.cancel()
-            responses.drain()
+            if responses.drain():
+                await stopper.stop()
 
     async def _engine_request(self, request, inputs, streams):
         """Run preprocessing; return the request for the engine, its id and the prompt's ids."""
@@ -235,30 +240,29 @@ class TritonPythonModel:
         passed_on = [t for t in response.output_tensors() if t.name() in self._engine_outputs]
         return [_text_tensor(texts), *passed_on]
 
-    async def _stop_when_cancelled(self, outer, request_id):
+    def _wait(self, function, *arguments):
+        return self._events.run_in_executor(self._threads, function, *arguments)
+
+
+class _Stopper:
+    """Stops one request of the engine, at most once."""
+
+    def __init__(self, model, request_id):
+        self._model = model
+        self._request_id = request_id
+        self._has_stopped = False
+
+    async def stop_when_cancelled(self, outer):
         """Pass a cancellation of the outer request on to the engine."""
         while not outer.is_cancelled():
             await asyncio.sleep(_CANCELLATION_CHECK_S)
-        await self._wait(self._stop_engine, request_id)
+        await self.stop()
 
-    def _stop_engine(self, request_id):
-        one = np.ones((1, 1), np.int32)
-        stop = pb_utils.InferenceRequest(
-            model_name=self._engine_model,
-            request_id=request_id,
-            requested_output_names=[],
-            inputs=[
-                pb_utils.Tensor("input_ids", one),
-                pb_utils.Tensor("input_lengths", one),
-                pb_utils.Tensor("request_output_len", one),
-                pb_utils.Tensor("stop", np.ones((1, 1), np.bool_)),
-            ],
-        )
-        for _ in stop.exec(decoupled=True):
-            pass
-
-    def _wait(self, function, *arguments):
-        return self._events.run_in_executor(self._threads, function, *arguments)
+    async def stop(self):
+        """Ask the engine to stop, and wait for its answer."""
+        if not self._has_stopped:
+            self._has_stopped = True
+            await self._model._wait(stop_engine, self._model._engine_model, self._request_id)
 
 
 class _Responses:
@@ -284,10 +288,11 @@ class _Responses:
         self._iterator = None
 
     def drain(self):
-        """Let a thread take what still comes, so that nothing is left behind."""
+        """Let a thread take what still comes, if anything does; return whether it may."""
         iterator, self._iterator = self._iterator, None
         if iterator is not None:
             self._model._threads.submit(lambda: [None for _ in iterator])
+        return iterator is not None
 
 
 class _Joined:
