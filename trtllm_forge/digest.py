@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 if TYPE_CHECKING:
     from pathlib import Path
 
-JsonValue: TypeAlias = Union[
-    None, bool, int, float, str, Sequence["JsonValue"], Mapping[str, "JsonValue"]
+# A quoted name inside ``|`` fails at run time on Python 3.10.
+JsonValue: TypeAlias = Union[  # noqa: UP007
+    bool, int, float, str, Sequence["JsonValue"], Mapping[str, "JsonValue"], None
 ]
 
 _CHUNK_BYTES = 1 << 20
