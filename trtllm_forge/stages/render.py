@@ -204,7 +204,8 @@ class RenderStage:
         source_dir = next((d for d in sources if (d / "tokenizer.json").exists()), None)
         if source_dir is None:
             what = "the checkpoint has no tokenizer.json, which the repository's models read"
-            raise CheckpointError(what, hint="forge build MODEL --runtime openvino converts it")
+            why = "the compile stage of runtime openvino converts one, render alone does not"
+            raise CheckpointError(what, why=why, hint="forge build MODEL --runtime openvino")
         target_dir = work_dir / TOKENIZER_DIR
         target_dir.mkdir(parents=True)
         for name in TOKENIZER_FILES:

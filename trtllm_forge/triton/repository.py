@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -37,7 +38,11 @@ def parse_model_config(path: Path) -> Any:
     """
     from google.protobuf import text_format
 
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        what = f"{path} is not UTF-8"
+        raise RenderError(what, why=str(error)) from error
     for number, line in enumerate(text.splitlines(), start=1):
         if _TEMPLATE_MARKER.search(line):
             what = f"{path}:{number} still holds a template marker"
@@ -99,6 +104,7 @@ def _verify_step(ensemble: str, step: Any, configs: Mapping[str, Any]) -> None:
         raise RenderError(what, why=f"{step.model_name} requires it")
 
 
+@functools.cache
 def _model_config_messages() -> Any:
     """Return Triton's protobuf module without the gRPC client around it, which loads slowly."""
     package = importlib.util.find_spec("tritonclient")

@@ -73,6 +73,7 @@ class CompileStage:
         if self.precision == "int4":
             int4 = {"group_size": self.group_size, "int4_ratio": self.int4_ratio}
         return {
+            "schema": ENGINE_SCHEMA,
             "runtime": "openvino",
             "precision": self.precision,
             "max_seq_len": self.max_seq_len,
