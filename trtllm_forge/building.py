@@ -201,7 +201,10 @@ def render_only(
     choice.runtime.require_support(config, checkpoint.config)
     require_own_folder(output_dir)
     store = Store(settings.cache_dir)
-    stages = [DownloadStage(checkpoint, settings), _render_stage(config, checkpoint, choice)]
+    stages: list[Stage] = [
+        DownloadStage(checkpoint, settings),
+        _render_stage(config, checkpoint, choice),
+    ]
     prepared = PreparedBuild(
         config=config,
         checkpoint=checkpoint,
