@@ -1,0 +1,390 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.checkpoint_builder import checkpoint_files, write_files
+from tests.small_stage import RecordingReporter, SmallStage, printed
+from trtllm_forge import runtimes
+from trtllm_forge.building import BuildResult, PreparedBuild, prepare_build, render_only, run_build
+from trtllm_forge.checkpoint import read_checkpoint_config
+from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection
+from trtllm_forge.errors import ConfigError, ForgeError, PrerequisiteError
+from trtllm_forge.reporter import SilentReporter
+from trtllm_forge.runtimes import choose_runtime, openvino
+from trtllm_forge.runtimes.openvino import OpenVinoRuntime
+from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
+from trtllm_forge.settings import read_settings
+from trtllm_forge.triton.repository import read_model_configs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FILES = {"engine.json": b"{}", "tokenizer.json": b"{}"}
+
+
+@pytest.fixture
+def checkpoint_dir(tmp_path: Path) -> Path:
+    return write_files(tmp_path / "my coder", checkpoint_files())
+
+
+@pytest.fixture
+def compile_stage(monkeypatch: pytest.MonkeyPatch) -> SmallStage:
+    """Put a small stage where the twin's export stands, on a machine that has what it needs."""
+    stage = SmallStage(files=dict(FILES))
+
+    def stages(_: object, config: ForgeConfig, checkpoint: object) -> list[SmallStage]:
+        stage.parameters = {"precision": config.build.precision}
+        return [stage]
+
+    monkeypatch.setattr(OpenVinoRuntime, "require_machine", lambda _: None)
+    monkeypatch.setattr(OpenVinoRuntime, "stages", stages)
+    return stage
+
+
+def prepare(model: str | Path | None, precision: Any = "int4", **options: Any) -> PreparedBuild:
+    config = ForgeConfig(
+        model=None if model is None else str(model),
+        runtime="openvino",
+        build=BuildSection(precision=precision),
+        repository=RepositorySection(**options.pop("repository", {})),
+        **options.pop("config", {}),
+    )
+    return prepare_build(config, read_settings(), SilentReporter(), **options)
+
+
+def build(model: str | Path, precision: Any = "int4", **options: Any) -> BuildResult:
+    return run_build(prepare(model, precision, **options), SilentReporter())
+
+
+def refusal(call: Callable[[], object], kind: type[ForgeError]) -> tuple[str, int]:
+    with pytest.raises(kind) as caught:
+        call()
+    return printed(caught.value)
+
+
+def test_build_makes_a_repository_with_a_lock(
+    checkpoint_dir: Path, compile_stage: SmallStage
+) -> None:
+    result = build(checkpoint_dir)
+    assert result.repository_dir == Path("model_repos/my coder")
+    lock = json.loads((result.repository_dir / "forge.lock").read_text())
+    assert list(lock["stages"]) == ["compile", "download", "render"]
+    assert len(read_model_configs(result.repository_dir)) == 5
+    assert not result.skipped
+
+
+def test_unchanged_rebuild_runs_nothing(checkpoint_dir: Path, compile_stage: SmallStage) -> None:
+    build(checkpoint_dir)
+    again = build(checkpoint_dir)
+    assert again.skipped
+    assert compile_stage.runs == 1
+    assert [result.ran for result in again.results] == [False, False, False]
+
+
+def test_deleted_repository_is_published_again_without_running_a_stage(
+    checkpoint_dir: Path, compile_stage: SmallStage
+) -> None:
+    first = build(checkpoint_dir)
+    shutil.rmtree(first.repository_dir)
+    again = build(checkpoint_dir)
+    assert (first.repository_dir / "forge.lock").is_file()
+    assert not again.skipped
+    assert [result.ran for result in again.results] == [False, False, False]
+
+
+def test_rebuild_with_another_precision_says_what_changed(
+    checkpoint_dir: Path, compile_stage: SmallStage
+) -> None:
+    build(checkpoint_dir, "int4")
+    plan = prepare(checkpoint_dir, "int8").plan
+    assert [(p.stage.name, p.run, p.reasons) for p in plan if p.run] == [
+        ("compile", True, ("precision: int4 -> int8",)),
+        ("render", True, ("an earlier stage changed",)),
+    ]
+
+
+def test_changed_option_of_the_repository_renders_and_compiles_nothing(
+    checkpoint_dir: Path, compile_stage: SmallStage
+) -> None:
+    build(checkpoint_dir)
+    prepared = prepare(checkpoint_dir, repository={"max_queue_size": 64})
+    assert [p.reasons for p in prepared.plan if p.run] == [("repository.max_queue_size: 0 -> 64",)]
+    run_build(prepared, SilentReporter())
+    assert compile_stage.runs == 1
+
+
+def test_forced_compile_that_gives_another_engine_reaches_the_repository(
+    checkpoint_dir: Path, compile_stage: SmallStage
+) -> None:
+    engine_path = build(checkpoint_dir).repository_dir / "tensorrt_llm/1/engine/engine.json"
+    compile_stage.files["engine.json"] = b'{"new": 1}'
+    build(checkpoint_dir, force=frozenset({"compile"}))
+    assert engine_path.read_bytes() == b'{"new": 1}'
+    assert build(checkpoint_dir).skipped
+
+
+def test_keys_do_not_depend_on_the_machines_folders(
+    tmp_path: Path,
+    checkpoint_dir: Path,
+    compile_stage: SmallStage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = [planned.key for planned in prepare(checkpoint_dir).plan]
+    moved = checkpoint_dir.rename(tmp_path.joinpath("deeper").absolute())
+    named = tmp_path / "other" / "my coder"
+    named.parent.mkdir()
+    moved.rename(named)
+    monkeypatch.setenv("FORGE_CACHE_DIR", str(tmp_path / "another cache"))
+    assert [planned.key for planned in prepare(named, output_dir=tmp_path / "out").plan] == here
+
+
+def test_plan_names_stages_reasons_and_the_repository(
+    checkpoint_dir: Path, compile_stage: SmallStage
+) -> None:
+    assert prepare(checkpoint_dir).text() == (
+        "runtime openvino: asked for\n"
+        "download run  never built\n"
+        "compile  run  never built\n"
+        "render   run  never built\n"
+        "repository  model_repos/my coder"
+    )
+
+
+def test_document_of_a_build_adds_what_was_done_to_the_plan(
+    checkpoint_dir: Path, compile_stage: SmallStage
+) -> None:
+    result = build(checkpoint_dir)
+    document = result.document()
+    stages = document["stages"]
+    assert isinstance(stages, list)
+    assert [(stage["name"], stage["run"]) for stage in stages] == [
+        ("download", True),
+        ("compile", True),
+        ("render", True),
+    ]
+    assert all(stage["peak_rss_bytes"] == 0 and stage["seconds"] >= 0 for stage in stages)
+    assert (document["repository"], document["lock"], document["skipped"]) == (
+        "model_repos/my coder",
+        "model_repos/my coder/forge.lock",
+        False,
+    )
+    assert json.loads(json.dumps(document)) == document
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("sample", "sample"), ("sample", "mine")], ids=["model", "name"]
+)
+def test_repository_is_named_after_the_model_unless_it_has_a_name(
+    compile_stage: SmallStage, model: str, name: str
+) -> None:
+    config = {} if name == model else {"name": name}
+    assert prepare(model, config=config).output_dir == Path("model_repos") / name
+
+
+def fraction(model: str | Path, **repository: Any) -> str:
+    configs = read_model_configs(build(model, repository=repository).repository_dir)
+    value = configs["tensorrt_llm"].parameters["kv_cache_free_gpu_mem_fraction"]
+    return str(value.string_value)
+
+
+def test_kv_cache_fraction_is_the_general_default_unless_the_user_says_otherwise(
+    checkpoint_dir: Path, compile_stage: SmallStage
+) -> None:
+    assert fraction(checkpoint_dir) == "0.9"
+    assert fraction(checkpoint_dir, kv_cache_free_gpu_mem_fraction=0.5) == "0.5"
+
+
+def test_build_without_a_model_is_refused(compile_stage: SmallStage) -> None:
+    assert refusal(lambda: prepare(None), ConfigError) == (
+        "error: no model was named\n"
+        "  why:  neither as an argument nor as `model` in forge.yaml\n"
+        "  try:  forge build sample --int4",
+        2,
+    )
+
+
+def test_unknown_stage_to_force_is_refused(checkpoint_dir: Path, compile_stage: SmallStage) -> None:
+    call = lambda: prepare(checkpoint_dir, force=frozenset({"compyle"}))  # noqa: E731
+    assert refusal(call, ConfigError) == (
+        "error: there is no stage compyle in this build\n"
+        "  why:  its stages are download, compile, render",
+        2,
+    )
+
+
+def test_folder_that_is_not_forges_is_refused_before_anything_runs(
+    checkpoint_dir: Path, compile_stage: SmallStage, tmp_path: Path
+) -> None:
+    output_dir = write_files(tmp_path / "mine", {"thesis.txt": b"mine"})
+    text, code = refusal(lambda: prepare(checkpoint_dir, output_dir=output_dir), ConfigError)
+    assert text.startswith(f"error: {output_dir} is in the way: it was not built by forge")
+    assert code == 2
+    assert compile_stage.runs == 0
+
+
+def test_render_alone_writes_the_repository_of_a_runtime_this_machine_lacks(
+    checkpoint_dir: Path, tmp_path: Path
+) -> None:
+    config = ForgeConfig(model=str(checkpoint_dir), runtime="trtllm")
+    output_dir = tmp_path / "out"
+    result = render_only(config, read_settings(), SilentReporter(), output_dir=output_dir)
+    configs = read_model_configs(output_dir)
+    assert configs["tensorrt_llm"].backend == "tensorrtllm"
+    assert [r.planned.stage.name for r in result.results] == ["download", "render"]
+    assert (output_dir / "preprocessing/1/tokenizer/tokenizer.json").is_file()
+
+
+def test_note_says_which_runtime_was_taken(checkpoint_dir: Path, compile_stage: SmallStage) -> None:
+    reporter = RecordingReporter()
+    config = ForgeConfig(model=str(checkpoint_dir), runtime="openvino")
+    prepare_build(config, read_settings(), reporter)
+    assert reporter.notes == ["runtime openvino: asked for"]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "toolchain", "reason"),
+    [
+        (False, False, "runtime openvino: no NVIDIA GPU is visible, so the CPU twin is built"),
+        (
+            True,
+            False,
+            "runtime openvino: a GPU is visible but neither trtllm-build nor docker is",
+        ),
+        (
+            True,
+            True,
+            "runtime trtllm: an NVIDIA GPU and a TensorRT-LLM toolchain are there",
+        ),
+    ],
+    ids=["no-gpu", "no-toolchain", "both"],
+)
+def test_auto_takes_what_the_machine_can_build_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, toolchain: bool, reason: str
+) -> None:
+    monkeypatch.setattr(runtimes, "_has_nvidia_gpu", lambda: gpu)
+    monkeypatch.setattr(runtimes, "_has_trtllm_toolchain", lambda: toolchain)
+    choice = choose_runtime("auto")
+    assert choice.reason == reason
+    assert reason.startswith(f"runtime {choice.runtime.name}:")
+
+
+def test_runtime_of_a_later_release_is_refused() -> None:
+    assert refusal(lambda: choose_runtime("llmapi"), ConfigError) == (
+        "error: runtime llmapi is not in this release of forge\n"
+        "  why:  it has openvino, trtllm\n"
+        "  try:  --runtime openvino",
+        2,
+    )
+
+
+def test_trtllm_builds_no_engines_yet_and_says_what_works() -> None:
+    text, code = refusal(TrtLlmRuntime().require_machine, PrerequisiteError)
+    assert text.startswith(
+        "error: this release of forge renders repositories for runtime trtllm "
+        "and builds no engines\n  try:  "
+    )
+    assert code == 3
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        (
+            BuildSection(precision="bf16"),
+            "error: runtime openvino does not take precision bf16\n"
+            "  why:  it takes fp16, int8, int4\n"
+            "  try:  --fp16",
+        ),
+        (
+            BuildSection(tp_size=2, pp_size=2),
+            "error: runtime openvino has world size 1, 4 was asked for\n"
+            "  why:  build.tp_size = 2, build.pp_size = 2\n"
+            "  try:  --tp 1 --pp 1",
+        ),
+        (
+            BuildSection(max_seq_len=65),
+            "error: max_seq_len is 65 tokens, the checkpoint was made for 64\n"
+            "  try:  --max-seq-len 64",
+        ),
+    ],
+    ids=["precision", "world-size", "length"],
+)
+def test_twin_refuses_what_it_cannot_take(
+    checkpoint_dir: Path, section: BuildSection, text: str
+) -> None:
+    checkpoint = read_checkpoint_config(checkpoint_dir)
+    config = ForgeConfig(build=section)
+    call = lambda: OpenVinoRuntime().require_support(config, checkpoint)  # noqa: E731
+    assert refusal(call, ConfigError) == (text, 2)
+
+
+def test_missing_packages_of_the_twin_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = ("nncf", "torch")
+    monkeypatch.setattr(openvino, "_version", lambda name: None if name in absent else "1")
+    monkeypatch.setattr(sys, "version_info", (3, 11, 0))
+    assert refusal(OpenVinoRuntime().require_machine, PrerequisiteError) == (
+        "error: runtime openvino needs nncf, torch\n"
+        "  why:  the extra `cpu` is not installed in this environment\n"
+        "  try:  pip install 'trtllm-forge[cpu]'",
+        3,
+    )
+
+
+def test_python_without_the_numpy_that_triton_needs_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0))
+    monkeypatch.setattr("platform.python_version", lambda: "3.13.0")
+    assert refusal(OpenVinoRuntime().require_machine, PrerequisiteError) == (
+        "error: runtime openvino needs Python 3.10 to 3.12, this is 3.13.0\n"
+        "  why:  the Triton wheel needs numpy below 2, which has no build for Python 3.13\n"
+        "  try:  python3.12 -m venv .venv",
+        3,
+    )
+
+
+def compile_parameters(**changes: Any) -> Any:
+    config = ForgeConfig(build=BuildSection(precision=changes.pop("precision", "int4"), **changes))
+    checkpoint = read_checkpoint_config(Path("checkpoint"))
+    (stage,) = OpenVinoRuntime().stages(config, checkpoint)
+    return stage.parameters
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "int8"}, {"group_size": 64}, {"int4_ratio": 0.5}, {"max_seq_len": 32}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_each_option_of_the_export_changes_its_key(changes: dict[str, Any]) -> None:
+    write_files(Path("checkpoint"), checkpoint_files())
+    assert compile_parameters(**changes) != compile_parameters()
+
+
+def test_option_that_only_int4_knows_leaves_the_others_fresh() -> None:
+    write_files(Path("checkpoint"), checkpoint_files())
+    one, other = (
+        compile_parameters(precision="int8"),
+        compile_parameters(precision="int8", group_size=64),
+    )
+    assert one == other
+
+
+def test_export_is_a_command_that_needs_no_network(tmp_path: Path) -> None:
+    write_files(Path("checkpoint"), checkpoint_files())
+    config = ForgeConfig(build=BuildSection(precision="int4", group_size=64, int4_ratio=0.8))
+    (stage,) = OpenVinoRuntime().stages(config, read_checkpoint_config(Path("checkpoint")))
+    (command,) = stage.commands(tmp_path / "work", {"download": Path("checkpoint")})
+    assert command.argv[0].endswith("/optimum-cli")
+    assert command.argv[1:] == (
+        *("export", "openvino", "--model", "checkpoint"),
+        *("--task", "text-generation-with-past", "--weight-format", "int4"),
+        *("--group-size", "64", "--ratio", "0.8"),
+        *("--disable-convert-tokenizer", str(tmp_path / "work")),
+    )
+    assert command.env["HF_HUB_OFFLINE"] == "1"
