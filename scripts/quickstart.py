@@ -5,12 +5,14 @@ It runs the ``forge`` commands a person would type, prints them, and stops at th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 FORGE = str(Path(sys.executable).parent / "forge")
 
@@ -26,6 +28,18 @@ def show(*arguments: str) -> None:
     print(f"\n$ forge {shlex.join(arguments)}", flush=True)
 
 
+def read_document(server: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return the one JSON document that ``forge serve --json`` prints, ready or failed."""
+    assert server.stdout is not None
+    text = ""
+    for line in server.stdout:
+        text += line
+        with contextlib.suppress(ValueError):
+            document: dict[str, Any] = json.loads(text)
+            return document
+    return {}
+
+
 def main() -> int:
     """Run the whole thing; return the exit code of what failed, or 0."""
     try:
@@ -35,9 +49,7 @@ def main() -> int:
             [FORGE, "serve", "sample", "--json"], stdout=subprocess.PIPE, text=True
         )
         try:
-            assert server.stdout is not None
-            # One JSON document, once the server is ready; nothing when it could not start.
-            document = json.loads(server.stdout.readline() or "{}")
+            document = read_document(server)
             if "http" not in document:
                 return server.wait()
             print(f"ready after {document['ready_s']:.1f} s at {document['http']}", flush=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from tests.twin import TwinWorkshop
@@ -37,14 +37,14 @@ class Served:
     def url(self, model: str, verb: str) -> str:
         return f"{self.document['http']}/v2/models/{model}/{verb}"
 
-    def generate(self, model: str = "ensemble", **inputs: Any) -> dict[str, Any]:
+    def generate(self, model: str = "ensemble", /, **inputs: Any) -> dict[str, Any]:
         """Return the one answer of a request that is not streamed, or its error."""
         body = {"id": str(uuid.uuid4()), **inputs}
         answer = httpx.post(self.url(model, "generate"), json=body, timeout=60)
         document: dict[str, Any] = answer.json()
         return document
 
-    def stream(self, model: str = "ensemble", **inputs: Any) -> Iterator[dict[str, Any]]:
+    def stream(self, model: str = "ensemble", /, **inputs: Any) -> Iterator[dict[str, Any]]:
         """Give the answers of a streamed request as they come."""
         switch = "streaming" if model == "tensorrt_llm" else "stream"
         body = {"id": str(uuid.uuid4()), switch: True, **inputs}
@@ -103,7 +103,7 @@ def serve(workshop: TwinWorkshop, repository_dir: Path | str) -> Iterator[Served
         assert server.returncode == 0, "".join(words)
 
 
-def _first_document(stream: Any) -> str:
+def _first_document(stream: Iterable[str]) -> str:
     text = ""
     for line in stream:
         text += line
