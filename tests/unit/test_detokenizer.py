@@ -23,7 +23,7 @@ from tests.tokenizer_builder import (
 detokenizer = template_module("detokenizer")
 
 REPLACEMENT = "\ufffd"
-quick = settings(max_examples=40, deadline=None, database=None, derandomize=True)
+quick = settings(max_examples=25, deadline=None, database=None, derandomize=True)
 
 # Any text with more than its share of what is hard: spaces, long characters, combining marks.
 TEXT = st.text(
@@ -289,7 +289,7 @@ def first_stop(text: str, stops: list[str]) -> int | None:
     return min(ends)[1] if ends else None
 
 
-@settings(max_examples=200, deadline=None, database=None, derandomize=True)
+@settings(max_examples=100, deadline=None, database=None, derandomize=True)
 @given(
     text=st.text("ab\n你", max_size=30),
     stops=st.lists(st.text("ab\n你", min_size=1, max_size=4), min_size=1, max_size=3),

@@ -54,7 +54,7 @@ def test_word_that_is_no_utf_8_is_an_error() -> None:
         word_lists.split_words(np.array([[b"\xff"]], dtype=np.object_))
 
 
-@settings(max_examples=100, deadline=None, database=None, derandomize=True)
+@settings(max_examples=50, deadline=None, database=None, derandomize=True)
 @given(
     rows=st.lists(
         st.lists(st.lists(st.integers(0, 50_000), min_size=1, max_size=4), max_size=4),
