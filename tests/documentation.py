@@ -1,0 +1,127 @@
+"""Reads the documentation: its commands with what they print, its links, and its tables."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtllm_forge.presets import all_presets
+from trtllm_forge.resources import data_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownCommand:
+    """A command of a ``console`` block, and what the block shows it to print."""
+
+    page: str
+    line: str
+    output: str
+
+    def __str__(self) -> str:
+        return f"{self.page}: {self.line}"
+
+
+def pages() -> dict[str, str]:
+    """Return the text of each page, by its path from the root."""
+    paths = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths}
+
+
+def shown_commands(*, program: str = "forge") -> list[ShownCommand]:
+    """Return the commands of this program that the pages show, in their order."""
+    return [
+        command
+        for page, text in pages().items()
+        for block in _CONSOLE.findall(text)
+        for command in _of_block(page, block)
+        if command.line.split()[0] == program
+    ]
+
+
+def links(text: str) -> list[str]:
+    """Return the targets of a page's links that stay in this repository."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return [target for target in _LINK.findall(prose) if "://" not in target]
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings."""
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in _HEADING.findall(text)
+    }
+
+
+def marked_table(name: str) -> str:
+    """Return the table that README holds between its marks of this name."""
+    text = pages()["README.md"]
+    return text.split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0]
+
+
+def presets_table() -> str:
+    """Return the table of presets; those that differ in nothing else share a row."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for preset in all_presets():
+        facts = (
+            preset.family,
+            "yes" if preset.fim else "no",
+            preset.licence,
+            "yes" if preset.gated else "no",
+        )
+        rows.setdefault(facts, []).append(f"`{preset.name}`")
+    lines = ["| Presets | Fills in the middle | Licence | Gated |", "|---|---|---|---|"]
+    lines += [f"| {', '.join(names)} | {' | '.join(facts[1:])} |" for facts, names in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def releases_table() -> str:
+    """Return the table of releases, from the contracts and from what ``pyproject.toml`` pins."""
+    contracts = sorted(data_path("contracts").glob("*.json"))
+    tensors = ", ".join(json.loads(path.read_text("utf-8"))["release"] for path in contracts)
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+
+    def pinned(package: str) -> str:
+        return _found(rf'"{package}==([\d.]+)', project)
+
+    oldest = _found(r'requires-python = ">=([\d.]+)"', project)
+    first_without_cpu = _found(r"python_version < '3\.(\d+)'", project)
+    newest = f"3.{int(first_without_cpu) - 1}"
+    return f"""\
+| What | Release |
+|---|---|
+| tensors of the five models | TensorRT-LLM {tensors} |
+| Triton | 2.51, in nvidia-pytriton {pinned("nvidia-pytriton")}; or the `tritonserver` on PATH or \
+in /opt/tritonserver |
+| engine of the twin (runtime `openvino`) | OpenVINO GenAI {pinned("openvino-genai")}, on the CPU |
+| Python | {oldest} or later; {oldest} to {newest} for the extra `cpu` |
+| GPU | none needed in this release |
+"""
+
+
+def _of_block(page: str, block: str) -> Iterator[ShownCommand]:
+    line, output = "", ""
+    for text in [*block.splitlines(keepends=True), "$ "]:
+        if text.startswith("$ "):
+            if line:
+                yield ShownCommand(page=page, line=line, output=output)
+            line, output = text[2:].rstrip("\n"), ""
+        else:
+            output += text
+
+
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    assert match, pattern
+    return match.group(1)
