@@ -82,7 +82,7 @@ class PreparedBuild:
 
     def text(self) -> str:
         """Return the plan for a person."""
-        lines = [self.choice.reason]
+        lines = []
         for planned in self.plan:
             word = "run" if planned.run else "skip"
             lines.append(f"{planned.stage.name:<9}{word:<5}{'; '.join(planned.reasons)}")
@@ -139,24 +139,32 @@ def prepare_build(
     *,
     output_dir: Path | None = None,
     force: frozenset[str] = frozenset(),
+    with_engine: bool = True,
 ) -> PreparedBuild:
-    """Resolve the checkpoint, choose the runtime and plan the stages.
+    """Resolve the checkpoint, choose the runtime and plan the stages; any machine can.
+
+    Args:
+        config: What is asked for.
+        settings: Where forge keeps things.
+        reporter: Told which runtime was chosen, and why.
+        output_dir: Where the repository goes; None for a folder named after the model.
+        force: Stages to run even when they are fresh.
+        with_engine: Whether the engine is made; without it the repository alone is rendered.
 
     Raises:
         ConfigError: What was asked for does not fit together, or the output folder is not ours.
         CheckpointError: The checkpoint is not there or not whole.
-        PrerequisiteError: This machine cannot build for the runtime.
+        PrerequisiteError: The runtime's engines cannot be built by this release.
     """
     choice = choose_runtime(config.runtime)
     reporter.note(choice.reason)
-    choice.runtime.require_machine()
     checkpoint = _resolve(config, settings, reporter)
     choice.runtime.require_support(config, checkpoint.config)
     output_dir = output_dir or settings.model_repos_dir / _repository_name(config, checkpoint)
     require_own_folder(output_dir)
-    stages = [
-        DownloadStage(checkpoint, settings),
-        *choice.runtime.stages(config, checkpoint.config),
+    stages: list[Stage] = [
+        DownloadStage(checkpoint if with_engine else checkpoint.without_weights(), settings),
+        *(choice.runtime.stages(config, checkpoint.config) if with_engine else ()),
         _render_stage(config, checkpoint, choice),
     ]
     _require_known(force, stages)
@@ -176,8 +184,12 @@ def run_build(prepared: PreparedBuild, reporter: Reporter) -> BuildResult:
     """Run what the plan says and put the repository in place.
 
     Raises:
+        PrerequisiteError: This machine lacks what a stage that has to run needs.
         ForgeError: A stage failed; nothing half-written is left where the user looks.
     """
+    if any(planned.run and planned.commands for planned in prepared.plan):
+        # Before the download, which may take an hour.
+        prepared.choice.runtime.require_machine()
     results = run_plan(prepared.plan, prepared.store, reporter)
     lock_text = lock_of(results).to_text()
     entry = results[-1].entry
@@ -190,30 +202,6 @@ def run_build(prepared: PreparedBuild, reporter: Reporter) -> BuildResult:
         repository_dir=prepared.output_dir,
         skipped=in_place and not any(result.ran for result in results),
     )
-
-
-def render_only(
-    config: ForgeConfig, settings: Settings, reporter: Reporter, *, output_dir: Path
-) -> BuildResult:
-    """Write the repository as ``run_build`` would, without an engine and on any machine."""
-    choice = choose_runtime(config.runtime)
-    checkpoint = _resolve(config, settings, reporter)
-    choice.runtime.require_support(config, checkpoint.config)
-    require_own_folder(output_dir)
-    store = Store(settings.cache_dir)
-    stages: list[Stage] = [
-        DownloadStage(checkpoint, settings),
-        _render_stage(config, checkpoint, choice),
-    ]
-    prepared = PreparedBuild(
-        config=config,
-        checkpoint=checkpoint,
-        choice=choice,
-        store=store,
-        plan=make_plan(stages, store, previous=read_lock(output_dir)),
-        output_dir=output_dir,
-    )
-    return run_build(prepared, reporter)
 
 
 def _resolve(config: ForgeConfig, settings: Settings, reporter: Reporter) -> ResolvedCheckpoint:

@@ -12,7 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,9 @@ def digest_files(paths: Sequence[Path], cache_dir: Path, reporter: Reporter) -> 
                 "sha256": digests[path],
             }
     if fresh:
-        _remember(memory_path, fresh)
+        # Without a memory the files are read again next time; the store tells of a bad folder.
+        with suppress(OSError):
+            _remember(memory_path, fresh)
     return digests
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.checkpoint_builder import checkpoint_files, write_files
 from tests.small_stage import RecordingReporter, SmallStage, printed
 from trtllm_forge import runtimes
-from trtllm_forge.building import BuildResult, PreparedBuild, prepare_build, render_only, run_build
+from trtllm_forge.building import BuildResult, PreparedBuild, prepare_build, run_build
 from trtllm_forge.checkpoint import read_checkpoint_config
 from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection
 from trtllm_forge.errors import ConfigError, ForgeError, PrerequisiteError
@@ -148,7 +148,6 @@ def test_plan_names_stages_reasons_and_the_repository(
     checkpoint_dir: Path, compile_stage: SmallStage
 ) -> None:
     assert prepare(checkpoint_dir).text() == (
-        "runtime openvino: asked for\n"
         "download run  never built\n"
         "compile  run  never built\n"
         "render   run  never built\n"
@@ -233,7 +232,12 @@ def test_render_alone_writes_the_repository_of_a_runtime_this_machine_lacks(
 ) -> None:
     config = ForgeConfig(model=str(checkpoint_dir), runtime="trtllm")
     output_dir = tmp_path / "out"
-    result = render_only(config, read_settings(), SilentReporter(), output_dir=output_dir)
+    result = run_build(
+        prepare_build(
+            config, read_settings(), SilentReporter(), output_dir=output_dir, with_engine=False
+        ),
+        SilentReporter(),
+    )
     configs = read_model_configs(output_dir)
     assert configs["tensorrt_llm"].backend == "tensorrtllm"
     assert [r.planned.stage.name for r in result.results] == ["download", "render"]
@@ -388,3 +392,11 @@ def test_export_is_a_command_that_needs_no_network(tmp_path: Path) -> None:
         *("--disable-convert-tokenizer", str(tmp_path / "work")),
     )
     assert command.env["HF_HUB_OFFLINE"] == "1"
+
+
+def test_rendering_alone_leaves_the_weights_where_they_are(checkpoint_dir: Path) -> None:
+    config = ForgeConfig(model=str(checkpoint_dir), runtime="trtllm")
+    prepared = prepare_build(config, read_settings(), SilentReporter(), with_engine=False)
+    wanted = {output for planned in prepared.plan for output in planned.stage.outputs}
+    assert "config.json" in wanted
+    assert [output for output in wanted if output.endswith(".safetensors")] == []

@@ -6,6 +6,7 @@ from trtllm_forge.cli.config_options import ConfigFlags, takes_config_options
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import (
     ConfigPathOption,
+    DryRunOption,
     JsonOption,
     ModelArgument,
     QuietOption,
@@ -21,13 +22,14 @@ def render(
     model: ModelArgument = None,
     flags: ConfigFlags,
     config: ConfigPathOption = None,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
     """Render, check and publish the repository; no engine is made or needed."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.building import render_only
+        from trtllm_forge.building import prepare_build, run_build
         from trtllm_forge.config.load import load_config
         from trtllm_forge.settings import build_option_environment, read_settings
 
@@ -36,7 +38,13 @@ def render(
             config_path=config,
             environment=build_option_environment(),
         )
-        result = render_only(loaded.config, read_settings(), console, output_dir=output)
+        prepared = prepare_build(
+            loaded.config, read_settings(), console, output_dir=output, with_engine=False
+        )
+        if dry_run:
+            console.result(prepared.text(), prepared.document())
+            return
+        result = run_build(prepared, console)
         done = "nothing to do" if result.skipped else "rendered"
         console.result(f"{done}: {result.repository_dir}", result.document())
         console.next_step(f"forge build {loaded.config.model}")

@@ -51,7 +51,11 @@ class Runtime(Protocol):
         """Raise ``PrerequisiteError`` when this machine cannot build for it."""
 
     def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
-        """Return the stages between ``download`` and ``render``."""
+        """Return the stages between ``download`` and ``render``.
+
+        Raises:
+            PrerequisiteError: This release of forge cannot build for the runtime.
+        """
 
     def engine_model(self, config: ForgeConfig, kv_fraction: float) -> EngineModel:
         """Return how the ``tensorrt_llm`` model is filled in."""

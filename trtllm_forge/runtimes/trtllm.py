@@ -34,7 +34,8 @@ class TrtLlmRuntime:
         raise PrerequisiteError(what, hint=hint)
 
     def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
-        """Return no stages: ``render`` alone works for this runtime."""
+        """Raise: the stages that make an engine are not in this release."""
+        self.require_machine()
         return ()
 
     def engine_model(self, config: ForgeConfig, kv_fraction: float) -> EngineModel:

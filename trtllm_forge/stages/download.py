@@ -21,7 +21,12 @@ from trtllm_forge.checkpoint import (
     read_checkpoint_config,
     verify_checkpoint,
 )
-from trtllm_forge.checkpoint_files import CheckpointFile, choose_files, require_tokenizer
+from trtllm_forge.checkpoint_files import (
+    CheckpointFile,
+    choose_files,
+    choose_weights,
+    require_tokenizer,
+)
 from trtllm_forge.digest import canonical_json, sha256_file, sha256_text
 from trtllm_forge.errors import CheckpointError
 from trtllm_forge.hub import (
@@ -62,6 +67,7 @@ class ResolvedCheckpoint:
         files: The files a build needs, with their digests.
         allow_pickle: Whether pickle weights are accepted.
         access: How the Hub is reached; None for a folder and for the sample.
+        has_weights: Whether ``files`` holds the weights, too.
     """
 
     reference: ModelReference
@@ -71,6 +77,17 @@ class ResolvedCheckpoint:
     files: tuple[CheckpointFile, ...]
     allow_pickle: bool
     access: HubAccess | None = None
+    has_weights: bool = True
+
+    def without_weights(self) -> ResolvedCheckpoint:
+        """Return the same checkpoint with its small files alone, for what needs no engine."""
+        weights = choose_weights(
+            [file.path for file in self.files],
+            model=self.reference.text,
+            allow_pickle=self.allow_pickle,
+        )
+        files = tuple(file for file in self.files if file.path not in weights)
+        return replace(self, files=files, has_weights=False)
 
     @property
     def size_bytes(self) -> int:
@@ -226,11 +243,12 @@ class DownloadStage:
         """Fetch what is missing, verify all of it and link it into ``work_dir``."""
         checkpoint = self.checkpoint
         source_dir = self._require_files(reporter)
-        verify_checkpoint(
-            source_dir,
-            allow_pickle=checkpoint.allow_pickle,
-            model=checkpoint.reference.text,
-        )
+        if checkpoint.has_weights:
+            verify_checkpoint(
+                source_dir,
+                allow_pickle=checkpoint.allow_pickle,
+                model=checkpoint.reference.text,
+            )
         files = []
         for file in checkpoint.files:
             (work_dir / file.path).symlink_to(source_dir / file.path)
