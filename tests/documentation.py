@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_CONSOLE = re.compile(
+    r"^#+ ([^\n]+)$|^```console\n(.*?)^```$|^```.*?^```$", re.DOTALL | re.MULTILINE
+)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
@@ -26,8 +28,22 @@ class ShownCommand:
     """A command of a ``console`` block, and what the block shows it to print."""
 
     page: str
+    heading: str
     line: str
     output: str
+
+    @property
+    def exit_code(self) -> int:
+        """The code it ends with: an error's is the number of its section in troubleshooting."""
+        is_error = "\nerror: " in f"\n{self.output}"
+        return int(self.heading.split(":")[0]) if is_error else 0
+
+    @property
+    def needs_triton(self) -> bool:
+        """Whether it builds, starts a server or talks to a running one."""
+        verb = self.line.split()[1]
+        talks = verb in ("probe", "complete") and self.exit_code == 0
+        return verb == "serve" or talks or self.line == "forge build sample --int4"
 
     def __str__(self) -> str:
         return f"{self.page}: {self.line}"
@@ -44,10 +60,22 @@ def shown_commands(*, program: str = "forge") -> list[ShownCommand]:
     return [
         command
         for page, text in pages().items()
-        for block in _CONSOLE.findall(text)
-        for command in _of_block(page, block)
+        for command in _of_page(page, text)
         if command.line.split()[0] == program
     ]
+
+
+def normalized(text: str, home: str) -> str:
+    """Return output with what differs from run to run, and from reader to reader, evened out."""
+    lines = [
+        # Whether a stage is fresh depends on what was built before.
+        re.sub(r"^(download|compile|render) .*", r"\1", line)
+        for line in text.replace(home, "~").splitlines()
+        # Which runtime is taken, and which ports, depends on the machine.
+        if not line.startswith(("runtime ", "port "))
+    ]
+    text = re.sub(r"~\S*/logs/", "~/logs/", "\n".join(lines))
+    return re.sub(r"[\d.]*\d", "N", text)
 
 
 def links(text: str) -> list[str]:
@@ -110,12 +138,20 @@ in /opt/tritonserver |
 """
 
 
-def _of_block(page: str, block: str) -> Iterator[ShownCommand]:
+def _of_page(page: str, text: str) -> Iterator[ShownCommand]:
+    heading = ""
+    for match in _CONSOLE.finditer(text):
+        heading = match[1] or heading
+        if match[2]:
+            yield from _of_block(page, heading, match[2])
+
+
+def _of_block(page: str, heading: str, block: str) -> Iterator[ShownCommand]:
     line, output = "", ""
     for text in [*block.splitlines(keepends=True), "$ "]:
         if text.startswith("$ "):
             if line:
-                yield ShownCommand(page=page, line=line, output=output)
+                yield ShownCommand(page=page, heading=heading, line=line, output=output)
             line, output = text[2:].rstrip("\n"), ""
         else:
             output += text
