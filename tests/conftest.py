@@ -16,8 +16,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+# Fixtures of two layers: imported here, so that both see the same twins.
+from tests.twin import fp16_document, int4_document, workshop
+
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+__all__ = ["fp16_document", "int4_document", "workshop"]
 
 _SCRUBBED_PREFIXES = ("FORGE_", "HF_", "HUGGING", "TRANSFORMERS_", "XDG_")
 _SCRUBBED = (

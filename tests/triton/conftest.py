@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.triton.served import Served, serve
-from tests.twin import TwinWorkshop, fp16_document, int4_document, workshop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["fp16_document", "int4_document", "twin", "workshop"]
+    from tests.twin import TwinWorkshop
 
 
 @pytest.fixture(scope="session")
