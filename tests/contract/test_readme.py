@@ -135,7 +135,10 @@ def test_table_of_releases_is_that_of_the_contracts_and_pins() -> None:
 
 
 def test_every_error_class_has_its_section_and_exit_code() -> None:
-    classes = {errors.ForgeError, *errors.ForgeError.__subclasses__()}
+    classes: list[type[errors.ForgeError]] = [
+        errors.ForgeError,
+        *errors.ForgeError.__subclasses__(),
+    ]
     rows = re.findall(
         r"^\| (\d) \| `(\w+)` \| \[.+\]\(#(\d)-", pages()["docs/troubleshooting.md"], re.M
     )

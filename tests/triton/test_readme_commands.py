@@ -1,0 +1,185 @@
+"""The documented commands that build, serve and ask, run in a shell as a reader would type them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.contract.test_readme import NOT_RUN
+from tests.documentation import ShownCommand, normalized, shown_commands
+from tests.twin import TwinWorkshop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.triton
+
+COMMAND_DEADLINE_S = 120
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader(TwinWorkshop):
+    """Somebody with a shell, whose builds find in the cache what the test run has made."""
+
+    cache_dir: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        folders = f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        environment = {
+            **super().environment,
+            "FORGE_CACHE_DIR": str(self.cache_dir),
+            "PATH": folders,
+        }
+        # The reader has set none: repositories are built below the working folder.
+        del environment["FORGE_MODEL_REPOS"]
+        return environment
+
+    def start(self, line: str) -> subprocess.Popen[str]:
+        """Start a command line; its two streams come as one, as on a terminal."""
+        return subprocess.Popen(
+            ["bash", "-c", f"exec {line}"],
+            env=self.environment,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def type(self, line: str) -> tuple[int, str]:
+        """Run a command line to its end; return its exit code and what it printed."""
+        with self.start(line) as process:
+            output, _ = process.communicate(timeout=COMMAND_DEADLINE_S)
+        return process.returncode, output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terminal:
+    """The reader's first terminal, in which the server runs."""
+
+    reader: Reader
+    build: tuple[int, str]
+    greeting: str
+    http: str
+
+
+@pytest.fixture(scope="module")
+def terminal(
+    workshop: TwinWorkshop, int4_document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Terminal]:
+    reader = Reader(root=tmp_path_factory.mktemp("reader"), cache_dir=workshop.root / "cache")
+    (reader.root / "bin").mkdir()
+    forge = reader.root / "bin" / "forge"
+    forge.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m trtllm_forge "$@"\n')
+    forge.chmod(0o755)
+    build = reader.type("forge build sample --int4")
+    with reader.start("forge serve sample") as server:
+        try:
+            greeting = _lines_until(server, "next: ")
+            http = next((w for w in greeting.split() if w.startswith("http://")), "")
+            yield Terminal(reader=reader, build=build, greeting=greeting, http=http)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                server.send_signal(signal.SIGINT)
+            server.wait(timeout=COMMAND_DEADLINE_S)
+    assert server.returncode == INTERRUPTED
+
+
+def shown(page: str, line: str) -> ShownCommand:
+    return next(c for c in shown_commands() if (c.page, c.line) == (page, line))
+
+
+def questions() -> list[ShownCommand]:
+    verbs = ("probe", "complete")
+    commands = [c for c in shown_commands() if c.needs_triton and c.line not in NOT_RUN]
+    return [command for command in commands if command.line.split()[1] in verbs]
+
+
+def test_build_prints_what_readme_shows(terminal: Terminal) -> None:
+    code, output = terminal.build
+
+    assert code == 0
+    home = str(terminal.reader.root)
+    expected = shown("README.md", "forge build sample --int4").output
+    assert normalized(output, home) == normalized(expected, home)
+
+
+def test_serve_prints_what_readme_shows(terminal: Terminal) -> None:
+    home = str(terminal.reader.root)
+
+    expected = shown("README.md", "forge serve sample").output
+    assert normalized(terminal.greeting, home) == normalized(expected, home)
+
+
+@pytest.mark.parametrize("command", questions(), ids=str)
+def test_question_is_answered_as_shown(command: ShownCommand, terminal: Terminal) -> None:
+    code, output = terminal.reader.type(command.line)
+
+    assert code == 0, output
+    if "probe" in command.line and command.output:
+        home = str(terminal.reader.root)
+        assert normalized(output, home) == normalized(command.output, home)
+    elif "complete" in command.line:
+        # What is written may differ between processors; that something is, may not.
+        first, *text = output.splitlines()
+        assert first == f"using the running server sample at {terminal.http}"
+        assert "".join(text).strip()
+
+
+def test_request_of_readme_is_answered_by_the_ensemble(terminal: Terminal) -> None:
+    (command,) = shown_commands(program="curl")
+    url, body = (word for word in shlex.split(command.line) if word[0] in "h{")
+
+    path = httpx.URL(url).path
+    answer = httpx.post(f"{terminal.http}{path}", json=json.loads(body), timeout=60).json()
+
+    # Without exclude_input_in_output the prompt comes first, as the limits say.
+    assert answer["id"] == "1"
+    assert answer["text_output"].startswith("import ")
+    assert len(answer["text_output"]) > len("import ")
+
+
+def test_model_that_does_not_load_is_told_as_troubleshooting_shows(terminal: Terminal) -> None:
+    reader = terminal.reader
+    shutil.copytree(reader.root / "model_repos" / "sample", reader.root / "broken")
+    model_path = reader.root / "broken" / "postprocessing" / "1" / "model.py"
+    model_path.chmod(0o644)
+    model_path.write_text('raise ValueError("broken on purpose")\n')
+    command = shown("docs/troubleshooting.md", "forge serve ./broken")
+
+    code, output = reader.type(command.line)
+
+    assert code == command.exit_code
+    home = str(reader.root)
+    assert normalized(output, home) == normalized(command.output, home)
+
+
+def test_every_command_that_needs_triton_is_run_here() -> None:
+    run = {"forge build sample --int4", "forge serve sample", "forge serve ./broken", *NOT_RUN}
+    run |= {command.line for command in questions()}
+
+    assert {c.line for c in shown_commands() if c.needs_triton} <= run
+
+
+def _lines_until(process: subprocess.Popen[str], beginning: str) -> str:
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        if line.startswith(beginning):
+            break
+    assert beginning in text, text
+    return text
