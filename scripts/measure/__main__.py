@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from scripts.measure import durations, fingerprint, throughput
 from scripts.measure.figures import Figure, table
+from scripts.measure.processor import ProcessorMeter
 from scripts.measure.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -48,12 +49,14 @@ def main() -> int:
         workshop = Workshop(
             root=Path(folder),
             rounds=1 if arguments.quick else 3,
-            window_s=1.0 if arguments.quick else 3.0,
+            window_s=1.0 if arguments.quick else 2.5,
         )
-        figures = measure(workshop, rows)
+        figures, others = measure(workshop, rows)
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     print(f"{today}, {time.monotonic() - started:.0f} s\n\n{fingerprint.text(found)}\n")
     print(table(figures))
+    used = ", ".join(f"row {name} {cores:.2f}" for name, cores in others.items())
+    print(f"\nCores that other processes used meanwhile: {used}")
     print("\nNot measured:\n" + "\n".join(f"- {line}" for line in NOT_MEASURED))
     if arguments.json:
         document = {
@@ -61,6 +64,7 @@ def main() -> int:
             "date": today,
             "quick": arguments.quick,
             "environment": found,
+            "cores_used_by_others": others,
             "figures": [figure.document() for figure in figures],
             "not_measured": NOT_MEASURED,
         }
@@ -68,8 +72,8 @@ def main() -> int:
     return 0
 
 
-def measure(workshop: Workshop, rows: set[int]) -> list[Figure]:
-    """Return the figures of some rows; what several need is built once."""
+def measure(workshop: Workshop, rows: set[int]) -> tuple[list[Figure], dict[str, float]]:
+    """Return the figures of some rows, and the cores others used during each step."""
     slow_dir = workshop.root / "slow-86m"
     if rows & {3, 4, 8}:
         workshop.run([sys.executable, "-m", "scripts.measure.checkpoint", str(slow_dir)])
@@ -83,13 +87,16 @@ def measure(workshop: Workshop, rows: set[int]) -> list[Figure]:
         ({3}, lambda: throughput.slow_engine(workshop, slow_dir)),
         ({8}, lambda: throughput.fast_math(workshop, slow_dir)),
     ]
-    figures = []
+    figures: list[Figure] = []
+    others: dict[str, float] = {}
     for numbers, step in steps:
         if numbers & rows:
+            meter = ProcessorMeter()
             names = ", ".join(ROWS[number] for number in sorted(numbers & rows))
             print(f"row {sorted(numbers & rows)}: {names}", file=sys.stderr, flush=True)
             figures += step()
-    return sorted(figures, key=lambda figure: figure.row)
+            others["+".join(map(str, sorted(numbers & rows)))] = round(meter.others(), 2)
+    return sorted(figures, key=lambda figure: figure.row), others
 
 
 def _arguments() -> argparse.Namespace:
