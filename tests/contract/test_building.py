@@ -252,30 +252,23 @@ def test_note_says_which_runtime_was_taken(checkpoint_dir: Path, compile_stage: 
 
 
 @pytest.mark.parametrize(
-    ("gpu", "toolchain", "reason"),
+    ("gpu", "reason"),
     [
-        (False, False, "runtime openvino: no NVIDIA GPU is visible, so the CPU twin is built"),
+        (False, "runtime openvino: no NVIDIA GPU is visible, so the CPU twin is built"),
         (
             True,
-            False,
-            "runtime openvino: a GPU is visible but neither trtllm-build nor docker is",
-        ),
-        (
-            True,
-            True,
-            "runtime trtllm: an NVIDIA GPU and a TensorRT-LLM toolchain are there",
+            "runtime openvino: a GPU is visible, but this release builds no TensorRT engines",
         ),
     ],
-    ids=["no-gpu", "no-toolchain", "both"],
+    ids=["no-gpu", "gpu"],
 )
-def test_auto_takes_what_the_machine_can_build_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, toolchain: bool, reason: str
+def test_auto_takes_what_can_be_built_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, reason: str
 ) -> None:
     monkeypatch.setattr(runtimes, "_has_nvidia_gpu", lambda: gpu)
-    monkeypatch.setattr(runtimes, "_has_trtllm_toolchain", lambda: toolchain)
     choice = choose_runtime("auto")
     assert choice.reason == reason
-    assert reason.startswith(f"runtime {choice.runtime.name}:")
+    assert choice.runtime.name == "openvino"
 
 
 def test_runtime_of_a_later_release_is_refused() -> None:
@@ -287,13 +280,15 @@ def test_runtime_of_a_later_release_is_refused() -> None:
     )
 
 
-def test_trtllm_builds_no_engines_yet_and_says_what_works() -> None:
-    text, code = refusal(TrtLlmRuntime().require_machine, PrerequisiteError)
-    assert text.startswith(
-        "error: this release of forge renders repositories for runtime trtllm "
-        "and builds no engines\n  try:  "
+def test_trtllm_builds_no_engines_yet_and_says_what_works(checkpoint_dir: Path) -> None:
+    checkpoint = read_checkpoint_config(checkpoint_dir)
+    config = ForgeConfig(model="starcoder")
+    assert refusal(lambda: TrtLlmRuntime().stages(config, checkpoint), PrerequisiteError) == (
+        "error: this release of forge builds no TensorRT engines\n"
+        "  why:  for runtime trtllm it renders the repository alone: forge render\n"
+        "  try:  forge build starcoder --runtime openvino",
+        3,
     )
-    assert code == 3
 
 
 @pytest.mark.parametrize(
@@ -303,18 +298,18 @@ def test_trtllm_builds_no_engines_yet_and_says_what_works() -> None:
             BuildSection(precision="bf16"),
             "error: runtime openvino does not take precision bf16\n"
             "  why:  it takes fp16, int8, int4\n"
-            "  try:  --fp16",
+            "  try:  forge build sample --fp16",
         ),
         (
             BuildSection(tp_size=2, pp_size=2),
             "error: runtime openvino has world size 1, 4 was asked for\n"
             "  why:  build.tp_size = 2, build.pp_size = 2\n"
-            "  try:  --tp 1 --pp 1",
+            "  try:  forge build sample --tp 1 --pp 1",
         ),
         (
             BuildSection(max_seq_len=65),
             "error: max_seq_len is 65 tokens, the checkpoint was made for 64\n"
-            "  try:  --max-seq-len 64",
+            "  try:  forge build sample --max-seq-len 64",
         ),
     ],
     ids=["precision", "world-size", "length"],
@@ -323,7 +318,7 @@ def test_twin_refuses_what_it_cannot_take(
     checkpoint_dir: Path, section: BuildSection, text: str
 ) -> None:
     checkpoint = read_checkpoint_config(checkpoint_dir)
-    config = ForgeConfig(build=section)
+    config = ForgeConfig(model="sample", build=section)
     call = lambda: OpenVinoRuntime().require_support(config, checkpoint)  # noqa: E731
     assert refusal(call, ConfigError) == (text, 2)
 

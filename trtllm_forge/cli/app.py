@@ -63,7 +63,7 @@ register(
     "Complete code with the served model, or fill in its middle.",
     examples=(
         'forge complete "def add(a, b):" --stream',
-        'forge complete "def add(a, b):\\n    " --suffix "\\n    return c"',
+        'forge complete "def add(a, b):" --suffix "return c"',
     ),
 )
 app.add_typer(config_app, name="config", help="Look at the configuration.")

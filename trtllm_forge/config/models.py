@@ -215,7 +215,7 @@ class ForgeConfig(_Section):
     """Name of the model repository; unset takes the model's."""
 
     runtime: Literal["auto", "trtllm", "llmapi", "openvino"] = "auto"
-    """What executes the artifact; auto takes trtllm where it can be built, else openvino."""
+    """What executes the artifact; auto takes what this release and machine can build."""
 
     trtllm_version: Release = "1.2.1"
     """TensorRT-LLM release the model repository is made for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -70,7 +69,7 @@ class RuntimeChoice:
 
 
 def choose_runtime(name: str) -> RuntimeChoice:
-    """Return the runtime of this name; ``auto`` takes what this machine can build for.
+    """Return the runtime of this name; ``auto`` takes what this release can build for.
 
     Raises:
         ConfigError: There is no runtime of that name in this release.
@@ -85,15 +84,10 @@ def choose_runtime(name: str) -> RuntimeChoice:
         what = f"runtime {name} is not in this release of forge"
         why = f"it has {', '.join(sorted(runtimes))}"
         raise ConfigError(what, why=why, hint="--runtime openvino")
-    if not _has_nvidia_gpu():
-        reason = "runtime openvino: no NVIDIA GPU is visible, so the CPU twin is built"
-    elif not _has_trtllm_toolchain():
-        reason = "runtime openvino: a GPU is visible but neither trtllm-build nor docker is"
+    if _has_nvidia_gpu():
+        reason = "runtime openvino: a GPU is visible, but this release builds no TensorRT engines"
     else:
-        return RuntimeChoice(
-            runtime=runtimes["trtllm"],
-            reason="runtime trtllm: an NVIDIA GPU and a TensorRT-LLM toolchain are there",
-        )
+        reason = "runtime openvino: no NVIDIA GPU is visible, so the CPU twin is built"
     return RuntimeChoice(runtime=runtimes["openvino"], reason=reason)
 
 
@@ -101,7 +95,3 @@ def _has_nvidia_gpu() -> bool:
     return Path("/proc/driver/nvidia/gpus").is_dir() and any(
         Path("/proc/driver/nvidia/gpus").iterdir()
     )
-
-
-def _has_trtllm_toolchain() -> bool:
-    return any(shutil.which(name) for name in ("trtllm-build", "docker"))

@@ -28,15 +28,11 @@ class TrtLlmRuntime:
         """Accept everything: without an engine nothing can be unsupported yet."""
 
     def require_machine(self) -> None:
-        """Raise: building engines is not in this release."""
-        what = "this release of forge renders repositories for runtime trtllm and builds no engines"
-        hint = "forge build MODEL --runtime openvino, or forge render MODEL --runtime trtllm"
-        raise PrerequisiteError(what, hint=hint)
+        """Accept: there is nothing to build, so nothing can be missing."""
 
     def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
         """Raise: the stages that make an engine are not in this release."""
-        self.require_machine()
-        return ()
+        raise _not_built(str(config.model))
 
     def engine_model(self, config: ForgeConfig, kv_fraction: float) -> EngineModel:
         """Return the C++ backend's parameters.
@@ -62,3 +58,9 @@ class TrtLlmRuntime:
                 repository.max_tokens_in_paged_kv_cache
             )
         return EngineModel(backend="tensorrtllm", parameters=parameters)
+
+
+def _not_built(model: str) -> PrerequisiteError:
+    what = "this release of forge builds no TensorRT engines"
+    why = "for runtime trtllm it renders the repository alone: forge render"
+    return PrerequisiteError(what, why=why, hint=f"forge build {model} --runtime openvino")

@@ -38,13 +38,13 @@ class OpenVinoRuntime:
         if build.precision not in _PRECISIONS:
             what = f"runtime openvino does not take precision {build.precision}"
             why = f"it takes {', '.join(_PRECISIONS)}"
-            raise ConfigError(what, why=why, hint="--fp16")
+            raise ConfigError(what, why=why, hint=f"forge build {config.model} --fp16")
         if build.tp_size * build.pp_size != 1:
             what = (
                 f"runtime openvino has world size 1, {build.tp_size * build.pp_size} was asked for"
             )
             why = f"build.tp_size = {build.tp_size}, build.pp_size = {build.pp_size}"
-            raise ConfigError(what, why=why, hint="--tp 1 --pp 1")
+            raise ConfigError(what, why=why, hint=f"forge build {config.model} --tp 1 --pp 1")
         if (
             build.max_seq_len
             and checkpoint.max_seq_len
@@ -54,7 +54,8 @@ class OpenVinoRuntime:
                 f"max_seq_len is {build.max_seq_len} tokens, "
                 f"the checkpoint was made for {checkpoint.max_seq_len}"
             )
-            raise ConfigError(what, hint=f"--max-seq-len {checkpoint.max_seq_len}")
+            again = f"forge build {config.model} --max-seq-len {checkpoint.max_seq_len}"
+            raise ConfigError(what, hint=again)
 
     def require_machine(self) -> None:
         """Raise unless the packages that export and serve are installed."""
