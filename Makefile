@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# An ordinary machine sets TORCH_INDEX=CPU_INDEX (README, "Install").
+# TORCH_INDEX: an extra package index with CPU builds of torch (README, "Install").
 EXTRA_INDEX := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRA_INDEX)
 
