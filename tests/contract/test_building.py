@@ -87,6 +87,41 @@ def test_unchanged_rebuild_runs_nothing(checkpoint_dir: Path, compile_stage: Sma
     assert [result.ran for result in again.results] == [False, False, False]
 
 
+def test_weights_edited_in_place_are_not_taken_for_an_equal_copy_of_what_they_were(
+    tmp_path: Path, compile_stage: SmallStage
+) -> None:
+    one = write_files(tmp_path / "run1" / "m", checkpoint_files())
+    other = write_files(tmp_path / "run2" / "m", checkpoint_files())
+    build(one, output_dir=tmp_path / "out1")
+    whole = (one / "model.safetensors").read_bytes()
+    (one / "model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    result = build(other, output_dir=tmp_path / "out2").results[0]
+
+    assert result.planned.reasons == (f"the stored artifact {result.planned.key[:12]} is damaged",)
+    assert (result.entry.files_dir / "model.safetensors").read_bytes() == whole
+    assert build(other, output_dir=tmp_path / "out2").skipped
+
+
+def test_unchanged_rebuild_reads_no_weights(
+    checkpoint_dir: Path, compile_stage: SmallStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(checkpoint_dir)
+    opened = Path.open
+
+    def recorded_open(path: Path, *arguments: Any, **options: Any) -> Any:
+        mode = arguments[0] if arguments else options.get("mode", "r")
+        if path.suffix == ".safetensors" and "b" in mode:
+            read.append(path)
+        return opened(path, *arguments, **options)
+
+    read: list[Path] = []
+    monkeypatch.setattr(Path, "open", recorded_open)
+    assert build(checkpoint_dir).skipped
+    # Once, for the header: a digest would open it again.
+    assert read == [checkpoint_dir / "model.safetensors"]
+
+
 def test_deleted_repository_is_published_again_without_running_a_stage(
     checkpoint_dir: Path, compile_stage: SmallStage
 ) -> None:

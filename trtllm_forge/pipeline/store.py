@@ -27,7 +27,7 @@ from trtllm_forge.digest import canonical_json, sha256_file, sha256_text
 from trtllm_forge.errors import PrerequisiteError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import TextIO
 
@@ -97,6 +97,8 @@ class Store:
         """Return the entry of ``key``, or None when there is none or it is damaged.
 
         Sizes are compared, digests are not: an entry of 30 GB is found without reading it.
+        Where a link leads, the modification time is compared too, because that file is not the
+        store's own and may be edited in place.
         """
         entry_dir = self.entry_dir(stage, key)
         try:
@@ -106,6 +108,8 @@ class Store:
             outputs = tuple(OutputFile(**output) for output in document["outputs"])
             files_dir = entry_dir / "files"
             if any((files_dir / o.path).stat().st_size != o.size_bytes for o in outputs):
+                return None
+            if _link_times(files_dir, outputs) != document.get("link_mtimes_ns", {}):
                 return None
             return Entry(
                 stage=stage,
@@ -165,7 +169,7 @@ class Store:
         peak_rss_bytes: int,
     ) -> Entry:
         """Turn a filled scratch folder into the entry of ``key``, by one rename."""
-        outputs = tuple(_describe(work_dir))
+        outputs, link_times = _describe(work_dir)
         staged_dir = work_dir.with_name(f".{key}.staged")
         remove_tree(staged_dir)
         staged_dir.mkdir()
@@ -178,6 +182,7 @@ class Store:
                 "inputs": inputs,
                 "input_digests": dict(input_digests),
                 "outputs": [asdict(output) for output in outputs],
+                "link_mtimes_ns": link_times,
                 "seconds": round(seconds, 3),
                 "peak_rss_bytes": peak_rss_bytes,
             }
@@ -228,11 +233,26 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _describe(root: Path) -> Iterator[OutputFile]:
-    for path in sorted(root.rglob("*")):
-        if path.is_file():
-            yield OutputFile(
-                path=path.relative_to(root).as_posix(),
-                size_bytes=path.stat().st_size,
-                sha256=sha256_file(path),
-            )
+def _describe(root: Path) -> tuple[tuple[OutputFile, ...], dict[str, int]]:
+    """Return every file below ``root``, and when those that are links were last written to."""
+    paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
+    # Taken before the files are read: one that is written to meanwhile differs next time.
+    link_times = {
+        path.relative_to(root).as_posix(): path.stat().st_mtime_ns
+        for path in paths
+        if path.is_symlink()
+    }
+    outputs = tuple(
+        OutputFile(
+            path=path.relative_to(root).as_posix(),
+            size_bytes=path.stat().st_size,
+            sha256=sha256_file(path),
+        )
+        for path in paths
+    )
+    return outputs, link_times
+
+
+def _link_times(files_dir: Path, outputs: Sequence[OutputFile]) -> dict[str, int]:
+    paths = {output.path: files_dir / output.path for output in outputs}
+    return {name: path.stat().st_mtime_ns for name, path in paths.items() if path.is_symlink()}
