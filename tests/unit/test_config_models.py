@@ -87,3 +87,9 @@ def test_a_configuration_cannot_be_changed() -> None:
 
     with pytest.raises(ValidationError, match="frozen"):
         config.model = "sample"
+
+
+def test_several_postprocessing_instances_are_refused_where_answers_are_streamed() -> None:
+    with pytest.raises(ValidationError, match="postprocessing_instances above 1 needs decoupled"):
+        RepositorySection(postprocessing_instances=2)
+    assert RepositorySection(postprocessing_instances=2, decoupled=False).decoupled is False

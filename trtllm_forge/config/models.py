@@ -116,7 +116,7 @@ class RepositorySection(_Section):
     """Folder of the tokenizer on the serving machine; unset copies it into the repository."""
 
     tokenizer_type: Literal["auto", "llama", "t5"] = "auto"
-    """How the tokenizer is loaded; upstream's words."""
+    """Which class makes tokenizer.json, where the checkpoint has a SentencePiece model alone."""
 
     add_special_tokens: bool = True
     """Let the tokenizer add its special tokens to a prompt."""
@@ -176,6 +176,16 @@ class RepositorySection(_Section):
 
     fast_math: bool = False
     """Compute in bf16 with an 8-bit KV cache: faster, no longer exact (OpenVINO)."""
+
+    @model_validator(mode="after")
+    def _streams_stay_in_one_postprocessing(self) -> RepositorySection:
+        if self.decoupled and self.postprocessing_instances > 1:
+            message = (
+                "postprocessing_instances above 1 needs decoupled: false, because the chunks of a "
+                "stream have to reach the same instance"
+            )
+            raise ValueError(message)
+        return self
 
 
 class ServeSection(_Section):

@@ -32,8 +32,11 @@ class Engine:
         self.max_seq_len = limits["max_seq_len"]
         self.eos_token_ids = frozenset(limits["eos_token_ids"])
         per_token = _kv_bytes_per_token(limits, fast_math=fast_math)
+        # What is free once the weights are loaded, as on a GPU.
+        weight_bytes = (Path(engine_dir) / "openvino_model.bin").stat().st_size
+        free_bytes = max(0, available_memory_bytes() - weight_bytes)
         wanted = min(
-            int(kv_fraction * available_memory_bytes()) // per_token,
+            int(kv_fraction * free_bytes) // per_token,
             max_batch_size * (self.max_seq_len + BLOCK_TOKENS),
         )
         self.kv_tokens = min(wanted, max_kv_tokens) if max_kv_tokens else wanted

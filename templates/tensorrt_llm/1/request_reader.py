@@ -90,7 +90,7 @@ class RequestReader:
         stop_words = array(request, "stop_words_list")
         generations = []
         for row in range(rows):
-            length = ids.shape[1] if lengths is None else int(lengths.reshape(-1)[row])
+            length = _row_length(ids, lengths, row)
             max_tokens = int(output_len.reshape(-1)[row])
             if max_tokens < 1:
                 raise ValueError(f"request_output_len is {max_tokens}, it has to be at least 1")
@@ -178,6 +178,17 @@ def decode_word_list(row):
         words.append(tuple(ids[start:end].tolist()))
         start = end
     return tuple(words)
+
+
+def _row_length(ids, lengths, row):
+    """Return how many ids of a row count; a single row counts whole, as in TensorRT-LLM."""
+    width = ids.shape[1]
+    if len(ids) == 1 or lengths is None:
+        return width
+    length = int(lengths.reshape(-1)[row])
+    if not 0 < length <= width:
+        raise ValueError(f"input_lengths of row {row} is {length}, its input_ids has {width} ids")
+    return length
 
 
 def _integer(request, name, default):

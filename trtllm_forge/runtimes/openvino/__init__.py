@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _PRECISIONS = ("fp16", "int8", "int4")
 _PACKAGES = ("openvino-genai", "optimum-intel", "nncf", "torch", "transformers")
+# What those bring along; the artifact's bytes depend on it as well.
+_VERSIONED = (*_PACKAGES, "openvino", "optimum", "tokenizers")
 _DEFAULT_MAX_NUM_TOKENS = 2048
 
 
@@ -35,16 +38,17 @@ class OpenVinoRuntime:
     def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
         """Raise for a precision, mapping or length the twin does not take."""
         build = config.build
+        again = f"forge build {shlex.quote(str(config.model))}"
         if build.precision not in _PRECISIONS:
             what = f"runtime openvino does not take precision {build.precision}"
             why = f"it takes {', '.join(_PRECISIONS)}"
-            raise ConfigError(what, why=why, hint=f"forge build {config.model} --fp16")
+            raise ConfigError(what, why=why, hint=f"{again} --fp16")
         if build.tp_size * build.pp_size != 1:
             what = (
                 f"runtime openvino has world size 1, {build.tp_size * build.pp_size} was asked for"
             )
             why = f"build.tp_size = {build.tp_size}, build.pp_size = {build.pp_size}"
-            raise ConfigError(what, why=why, hint=f"forge build {config.model} --tp 1 --pp 1")
+            raise ConfigError(what, why=why, hint=f"{again} --tp 1 --pp 1")
         if (
             build.max_seq_len
             and checkpoint.max_seq_len
@@ -54,8 +58,11 @@ class OpenVinoRuntime:
                 f"max_seq_len is {build.max_seq_len} tokens, "
                 f"the checkpoint was made for {checkpoint.max_seq_len}"
             )
-            again = f"forge build {config.model} --max-seq-len {checkpoint.max_seq_len}"
-            raise ConfigError(what, hint=again)
+            raise ConfigError(what, hint=f"{again} --max-seq-len {checkpoint.max_seq_len}")
+        if not (build.max_seq_len or checkpoint.max_seq_len):
+            what = f"{config.model} does not say how many tokens a request may have"
+            why = "its config.json has no max_position_embeddings, and build.max_seq_len is unset"
+            raise ConfigError(what, why=why, hint=f"{again} --max-seq-len 2048")
 
     def require_machine(self) -> None:
         """Raise unless the packages that export and serve are installed."""
@@ -81,7 +88,7 @@ class OpenVinoRuntime:
             max_seq_len=build.max_seq_len or checkpoint.max_seq_len,
             tokenizer_type=config.repository.tokenizer_type,
             trust_remote_code=config.checkpoint.trust_remote_code,
-            versions={name: _version(name) or "absent" for name in _PACKAGES},
+            versions={name: _version(name) or "absent" for name in _VERSIONED},
         )
         return [stage]
 
@@ -109,7 +116,7 @@ class OpenVinoRuntime:
             parameters=parameters,
             python_files=tuple(
                 f"tensorrt_llm/1/{name}.py"
-                for name in ("model", "engine", "engine_loop", "generation", "request_reader")
+                for name in ("model", "answers", "engine", "engine_loop", "generation", "request_reader")
             ),
         )
 
