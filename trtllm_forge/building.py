@@ -15,6 +15,7 @@ from trtllm_forge.pipeline.store import Store
 from trtllm_forge.runtimes import choose_runtime
 from trtllm_forge.stages.download import DownloadStage, resolve_checkpoint
 from trtllm_forge.stages.render import RenderStage
+from trtllm_forge.triton.contract import read_contract
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,6 +157,8 @@ def prepare_build(
         CheckpointError: The checkpoint is not there or not whole.
         PrerequisiteError: The runtime's engines cannot be built by this release.
     """
+    # Before the engine is made, which may take an hour.
+    read_contract(config.trtllm_version)
     choice = choose_runtime(config.runtime)
     reporter.note(choice.reason)
     checkpoint = _resolve(config, settings, reporter)

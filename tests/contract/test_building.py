@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +14,16 @@ from tests.small_stage import RecordingReporter, SmallStage, printed
 from trtllm_forge import runtimes
 from trtllm_forge.building import BuildResult, PreparedBuild, prepare_build, run_build
 from trtllm_forge.checkpoint import read_checkpoint_config
-from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection
+from trtllm_forge.config.models import (
+    BuildSection,
+    CheckpointSection,
+    ForgeConfig,
+    RepositorySection,
+)
 from trtllm_forge.errors import ConfigError, ForgeError, PrerequisiteError
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes import choose_runtime, openvino
-from trtllm_forge.runtimes.openvino import OpenVinoRuntime
+from trtllm_forge.runtimes.openvino import OpenVinoRuntime, convert_tokenizer
 from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
 from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.repository import read_model_configs
@@ -243,6 +249,20 @@ def test_build_without_a_model_is_refused(compile_stage: SmallStage) -> None:
     )
 
 
+@pytest.mark.parametrize("with_engine", [True, False], ids=["build", "render"])
+def test_release_whose_models_are_not_known_is_refused_before_anything_runs(
+    checkpoint_dir: Path, compile_stage: SmallStage, with_engine: bool
+) -> None:
+    config = {"trtllm_version": "1.0.0"}
+    call = lambda: prepare(checkpoint_dir, config=config, with_engine=with_engine)  # noqa: E731
+    assert refusal(call, ConfigError) == (
+        "error: the Triton models of TensorRT-LLM 1.0.0 are not known\n"
+        "  why:  this forge knows release 1.2\n"
+        "  try:  --trtllm-version 1.2",
+        2,
+    )
+
+
 def test_unknown_stage_to_force_is_refused(checkpoint_dir: Path, compile_stage: SmallStage) -> None:
     call = lambda: prepare(checkpoint_dir, force=frozenset({"compyle"}))  # noqa: E731
     assert refusal(call, ConfigError) == (
@@ -358,6 +378,25 @@ def test_twin_refuses_what_it_cannot_take(
     assert refusal(call, ConfigError) == (text, 2)
 
 
+def test_checkpoint_without_a_length_is_built_only_with_one_of_the_users() -> None:
+    document = {"architectures": ["BloomForCausalLM"], "model_type": "bloom", "vocab_size": 16}
+    config_json = json.dumps(document).encode()
+    write_files(Path("my bloom"), checkpoint_files(config__json=config_json))
+    checkpoint = read_checkpoint_config(Path("my bloom"))
+    config = ForgeConfig(model="my bloom", build=BuildSection(precision="int4"))
+    call = lambda: OpenVinoRuntime().require_support(config, checkpoint)  # noqa: E731
+    assert refusal(call, ConfigError) == (
+        "error: my bloom does not say how many tokens a request may have\n"
+        "  why:  its config.json has no max_position_embeddings, and build.max_seq_len is unset\n"
+        "  try:  forge build 'my bloom' --max-seq-len 2048",
+        2,
+    )
+    OpenVinoRuntime().require_support(
+        config.model_copy(update={"build": BuildSection(precision="int4", max_seq_len=2048)}),
+        checkpoint,
+    )
+
+
 def test_missing_packages_of_the_twin_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = ("nncf", "torch")
     monkeypatch.setattr(openvino, "_version", lambda name: None if name in absent else "1")
@@ -400,6 +439,16 @@ def test_each_option_of_the_export_changes_its_key(changes: dict[str, Any]) -> N
     assert compile_parameters(**changes) != compile_parameters()
 
 
+@pytest.mark.parametrize("package", ["openvino", "optimum", "tokenizers", "openvino-genai"])
+def test_version_of_each_package_of_the_export_is_part_of_its_key(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(Path("checkpoint"), checkpoint_files())
+    monkeypatch.setattr(openvino, "_version", lambda name: "2" if name == package else "1")
+    (stage,) = OpenVinoRuntime().stages(ForgeConfig(), read_checkpoint_config(Path("checkpoint")))
+    assert stage.tool_versions[package] == "2"
+
+
 def test_option_that_only_int4_knows_leaves_the_others_fresh() -> None:
     write_files(Path("checkpoint"), checkpoint_files())
     one, other = (
@@ -422,6 +471,45 @@ def test_export_is_a_command_that_needs_no_network(tmp_path: Path) -> None:
         *("--disable-convert-tokenizer", str(tmp_path / "work")),
     )
     assert command.env["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "not-trusted"])
+def test_code_of_the_checkpoint_may_run_in_both_children_when_trusted_and_in_neither_else(
+    tmp_path: Path, trusted: bool
+) -> None:
+    files = checkpoint_files(tokenizer__json=None, tokenizer__model=b"sentencepiece")
+    write_files(Path("checkpoint"), files)
+    config = ForgeConfig(checkpoint=CheckpointSection(trust_remote_code=trusted))
+    (stage,) = OpenVinoRuntime().stages(config, read_checkpoint_config(Path("checkpoint")))
+    export, convert = stage.commands(tmp_path / "work", {"download": Path("checkpoint")})
+    assert ("--trust-remote-code" in export.argv) is trusted
+    assert ("--trust-remote-code" in convert.argv) is trusted
+
+
+def test_tokenizer_is_converted_with_the_trust_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tokenizer:
+        """Stands in for transformers' class, which would load the code."""
+
+        @classmethod
+        def from_pretrained(cls, folder: Path, **options: bool) -> Tokenizer:
+            given.append((folder, options))
+            return cls()
+
+        def save_pretrained(self, folder: Path) -> None:
+            pass
+
+    given: list[tuple[Path, dict[str, bool]]] = []
+    stand_in = SimpleNamespace(AutoTokenizer=Tokenizer)
+    monkeypatch.setitem(sys.modules, "transformers", stand_in)
+    for flags in (["--trust-remote-code"], []):
+        monkeypatch.setattr(sys, "argv", ["convert", *flags, "in", str(tmp_path)])
+        convert_tokenizer.main()
+    assert given == [
+        (Path("in"), {"trust_remote_code": True}),
+        (Path("in"), {"trust_remote_code": False}),
+    ]
 
 
 def test_rendering_alone_leaves_the_weights_where_they_are(checkpoint_dir: Path) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge import __version__
-from trtllm_forge.digest import sha256_tree
+from trtllm_forge.digest import sha256_file, sha256_tree
 from trtllm_forge.errors import CheckpointError, RenderError
-from trtllm_forge.resources import templates_dir
+from trtllm_forge.resources import data_path, templates_dir
 from trtllm_forge.runtimes import ENGINE_DIR
 from trtllm_forge.triton.contract import read_contract
 from trtllm_forge.triton.repository import verify_repository
@@ -80,7 +80,10 @@ class RenderStage:
 
     @property
     def parameters(self) -> Mapping[str, JsonValue]:
-        """Return the settings, and the digest of the templates."""
+        """Return the settings, and the digests of the templates and of the release's contract."""
+        contract_path = (
+            data_path("contracts") / f"{read_contract(self.trtllm_version).release}.json"
+        )
         return {
             "trtllm_version": self.trtllm_version,
             "max_batch_size": self.max_batch_size,
@@ -88,6 +91,7 @@ class RenderStage:
             "backend": self.engine_model.backend,
             "engine_parameters": dict(self.engine_model.parameters),
             "templates_sha256": sha256_tree(templates_dir()),
+            "contract_sha256": sha256_file(contract_path),
         }
 
     @property

@@ -154,6 +154,7 @@ class CompileStage:
             sys.executable,
             *("-m", "trtllm_forge.runtimes.openvino.convert_tokenizer"),
             *("--tokenizer-type", self.tokenizer_type),
+            *(("--trust-remote-code",) if self.trust_remote_code else ()),
             *(os.fspath(checkpoint_dir), os.fspath(work_dir)),
         )
         return Command(argv=argv, inner_argv=argv, env=_ENVIRONMENT)

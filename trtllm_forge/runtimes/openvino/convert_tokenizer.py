@@ -12,6 +12,7 @@ def main() -> None:
     """Convert the tokenizer in one folder and save it in another."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer-type", choices=sorted(_CLASSES), default="auto")
+    parser.add_argument("--trust-remote-code", action="store_true")
     parser.add_argument("checkpoint_dir", type=Path)
     parser.add_argument("output_dir", type=Path)
     arguments = parser.parse_args()
@@ -19,7 +20,9 @@ def main() -> None:
     import transformers
 
     tokenizer_class = getattr(transformers, _CLASSES[arguments.tokenizer_type])
-    tokenizer = tokenizer_class.from_pretrained(arguments.checkpoint_dir)
+    tokenizer = tokenizer_class.from_pretrained(
+        arguments.checkpoint_dir, trust_remote_code=arguments.trust_remote_code
+    )
     tokenizer.save_pretrained(arguments.output_dir)
 
 
