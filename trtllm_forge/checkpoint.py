@@ -191,15 +191,26 @@ def read_checkpoint_config(checkpoint_dir: Path) -> CheckpointConfig:
     """Return the parsed ``config.json`` of a checkpoint.
 
     Raises:
-        CheckpointError: It is missing, is no JSON, or names no architecture.
+        CheckpointError: It is missing, is no JSON, names no architecture, or has a value of
+            another kind than forge knows.
     """
     path = checkpoint_dir / "config.json"
-    document = _read_json(path)
+    try:
+        return _understand(checkpoint_dir, _read_json(path))
+    except (ValueError, TypeError, OverflowError) as error:
+        what = f"{path} cannot be understood"
+        raise CheckpointError(what, why=str(error)) from error
+
+
+def _understand(checkpoint_dir: Path, document: dict[str, Any]) -> CheckpointConfig:
     text = document.get("text_config")
     values: dict[str, Any] = {**document, **(text if isinstance(text, dict) else {})}
     architectures = document.get("architectures") or []
+    if not isinstance(architectures, list):
+        message = f"architectures is {json.dumps(architectures)}, not a list"
+        raise TypeError(message)
     if not architectures:
-        what = f"{path} names no architecture"
+        what = f"{checkpoint_dir / 'config.json'} names no architecture"
         raise CheckpointError(what, why='the key "architectures" is absent or empty')
     heads = _first_int(values, "num_attention_heads", "n_head", "n_heads")
     hidden = _first_int(values, "hidden_size", "n_embd", "d_model")
@@ -210,7 +221,7 @@ def read_checkpoint_config(checkpoint_dir: Path) -> CheckpointConfig:
         vocab_size=_first_int(values, "vocab_size"),
         num_layers=_first_int(values, "num_hidden_layers", "n_layer", "n_layers"),
         num_kv_heads=_kv_heads(values, heads),
-        head_dim=int(values.get("head_dim") or (hidden // heads if heads else 0)),
+        head_dim=_first_int(values, "head_dim") or (hidden // heads if heads else 0),
         eos_token_ids=_eos_token_ids(checkpoint_dir, values),
     )
 
@@ -218,7 +229,7 @@ def read_checkpoint_config(checkpoint_dir: Path) -> CheckpointConfig:
 def _kv_heads(values: dict[str, Any], heads: int) -> int:
     if values.get("multi_query") is True:
         return 1
-    return int(values.get("num_key_value_heads") or heads)
+    return _first_int(values, "num_key_value_heads") or heads
 
 
 def _eos_token_ids(checkpoint_dir: Path, values: dict[str, Any]) -> tuple[int, ...]:
@@ -227,11 +238,22 @@ def _eos_token_ids(checkpoint_dir: Path, values: dict[str, Any]) -> tuple[int, .
     eos = generation.get("eos_token_id", values.get("eos_token_id"))
     if eos is None:
         return ()
-    return tuple(eos) if isinstance(eos, list) else (int(eos),)
+    where = f" of {generation_path.name}" if "eos_token_id" in generation else ""
+    ids = eos if isinstance(eos, list) else [eos]
+    return tuple(_int(token_id, f"eos_token_id{where}") for token_id in ids)
 
 
 def _first_int(values: dict[str, Any], *names: str) -> int:
-    return next((int(values[name]) for name in names if values.get(name) is not None), 0)
+    given = (name for name in names if values.get(name) is not None)
+    return next((_int(values[name], name) for name in given), 0)
+
+
+def _int(value: object, name: str) -> int:
+    # A whole number may be spelled 2048.0; true is none, whatever Python says.
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value % 1 == 0:
+        return int(value)
+    message = f"{name} is {json.dumps(value)}, not a whole number"
+    raise ValueError(message)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,6 +11,7 @@ from tests.checkpoint_builder import (
     safetensors_bytes,
     write_files,
 )
+from tests.small_stage import printed
 from trtllm_forge.checkpoint import known_architectures, verify_checkpoint
 from trtllm_forge.checkpoint_files import choose_files
 from trtllm_forge.errors import CheckpointError
@@ -107,6 +108,36 @@ def test_config_without_architecture_is_refused(tmp_path: Path) -> None:
 def test_config_that_is_no_json_is_refused(tmp_path: Path) -> None:
     write_files(tmp_path, checkpoint_files(config__json=b"{"))
     assert refusal(tmp_path).what == f"{tmp_path}/config.json cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"n_positions": "many"}, 'n_positions is "many", not a whole number'),
+        ({"n_head": [2]}, "n_head is [2], not a whole number"),
+        ({"n_layer": 1.5}, "n_layer is 1.5, not a whole number"),
+        ({"vocab_size": True}, "vocab_size is true, not a whole number"),
+        ({"n_embd": float("inf")}, "n_embd is Infinity, not a whole number"),
+        ({"n_embd": float("nan")}, "n_embd is NaN, not a whole number"),
+        ({"head_dim": "8"}, 'head_dim is "8", not a whole number'),
+        ({"architectures": 5}, "architectures is 5, not a list"),
+        (
+            {"architectures": "GPTBigCodeForCausalLM"},
+            'architectures is "GPTBigCodeForCausalLM", not a list',
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_config_with_odd_values_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
+    document = {**json.loads(config_bytes()), **changes}
+    write_files(tmp_path, checkpoint_files(config__json=json.dumps(document).encode()))
+    error = refusal(tmp_path)
+    assert printed(error) == (
+        f"error: {tmp_path}/config.json cannot be understood\n  why:  {why}",
+        4,
+    )
 
 
 def test_truncated_safetensors_names_both_sizes(tmp_path: Path) -> None:
