@@ -358,3 +358,14 @@ def test_changed_template_changes_what_render_depends_on(
     path.write_text(path.read_text() + "\n")
     monkeypatch.setattr(render_module, "templates_dir", lambda: copied)
     assert stage().parameters != before
+
+
+def test_changed_contract_changes_what_render_depends_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stage().parameters
+    copied = shutil.copytree(data_path("contracts"), tmp_path / "data" / "contracts")
+    path = copied / "1.2.json"
+    path.write_text(path.read_text() + "\n")
+    monkeypatch.setattr(render_module, "data_path", lambda name: tmp_path / "data" / name)
+    assert stage().parameters != before

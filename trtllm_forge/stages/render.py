@@ -81,9 +81,7 @@ class RenderStage:
     @property
     def parameters(self) -> Mapping[str, JsonValue]:
         """Return the settings, and the digests of the templates and of the release's contract."""
-        contract_path = (
-            data_path("contracts") / f"{read_contract(self.trtllm_version).release}.json"
-        )
+        release = read_contract(self.trtllm_version).release
         return {
             "trtllm_version": self.trtllm_version,
             "max_batch_size": self.max_batch_size,
@@ -91,7 +89,7 @@ class RenderStage:
             "backend": self.engine_model.backend,
             "engine_parameters": dict(self.engine_model.parameters),
             "templates_sha256": sha256_tree(templates_dir()),
-            "contract_sha256": sha256_file(contract_path),
+            "contract_sha256": sha256_file(data_path(f"contracts/{release}.json")),
         }
 
     @property
