@@ -2,24 +2,29 @@
 
 Run as a script, by ``process.ManagedProcess``, in a session of its own::
 
-    python lifeline.py GRACE_S PATTERN...        stdin: a pipe whose other end forge holds
+    python lifeline.py GRACE_S RECORD PATTERN...    stdin: a pipe whose other end forge holds
 
-The first line of stdin is the process group. A further byte means that forge has cleaned up.
-The end of the pipe without one means that forge was killed: the group gets TERM, a wait and
-KILL, and what matches the patterns is removed. Uses the standard library alone, so that it
-starts with ``-I -S``.
+The first line of stdin is the process group and when its leader started. A further byte means
+that forge has cleaned up. The end of the pipe without one means that forge was killed: the
+group gets TERM, a wait and KILL, and what matches the patterns is removed; so is the file
+``RECORD``, if it is not empty and tells of that very leader. Uses the standard library alone,
+so that it starts with ``-I -S``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import shutil
 import signal
 import sys
 import time
 from pathlib import Path
+
+START_TIME_FIELD = 19
+"""Field 22 of ``/proc/<pid>/stat``, counted from the state, which is field 3."""
 
 _POLL_S = 0.05
 
@@ -77,21 +82,35 @@ def remove_leftovers(patterns: tuple[str, ...]) -> None:
                     path.unlink()
 
 
+def remove_record(path: str, pid: int, started_ticks: int) -> None:
+    """Remove a server's record, unless it tells of another process by now."""
+    try:
+        document = json.loads(Path(path).read_text())
+        is_own = (document["pid"], document["started_ticks"]) == (pid, started_ticks)
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if is_own:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+
+
 def main() -> None:
     """Wait for forge's word or its end."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    grace_s, patterns = float(sys.argv[1]), tuple(sys.argv[2:])
+    grace_s, record, patterns = float(sys.argv[1]), sys.argv[2], tuple(sys.argv[3:])
     stream = sys.stdin.buffer
     line = stream.readline()
     if stream.read(1):
         return
     if line.strip():
-        group = int(line)
+        group, started_ticks = map(int, line.split())
         signal_group(group, signal.SIGTERM)
         wait_for_end(group, grace_s)
         signal_group(group, signal.SIGKILL)
         wait_for_end(group, grace_s)
+        if record:
+            remove_record(record, group, started_ticks)
     remove_leftovers(patterns)
 
 

@@ -50,6 +50,8 @@ class ManagedProcess:
         cwd: Its working directory, or None for forge's own.
         grace_s: How long it may take to end after TERM.
         leftovers: Patterns of absolute paths that are removed once the group has ended.
+        record_path: A JSON file that may be written while it runs; removed then as well, if
+            its ``pid`` and ``started_ticks`` are the child's.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class ManagedProcess:
         cwd: Path | None = None,
         grace_s: float = 10.0,
         leftovers: Sequence[str] = (),
+        record_path: Path | None = None,
     ) -> None:
         self.argv = tuple(argv)
         self.log_path = log_path
@@ -72,6 +75,8 @@ class ManagedProcess:
         self._cwd = cwd
         self._grace_s = grace_s
         self._leftovers = tuple(leftovers)
+        self._record = "" if record_path is None else str(record_path)
+        self._started_ticks = 0
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._child: subprocess.Popen[bytes] | None = None
         self._lifeline: subprocess.Popen[bytes] | None = None
@@ -86,7 +91,10 @@ class ManagedProcess:
         self._reporter.command_started(self.argv)
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         self._lifeline = subprocess.Popen(
-            [sys.executable, "-I", "-S", lifeline.__file__, str(self._grace_s), *self._leftovers],
+            [
+                *(sys.executable, "-I", "-S", lifeline.__file__),
+                *(str(self._grace_s), self._record, *self._leftovers),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -106,7 +114,10 @@ class ManagedProcess:
             self._release_lifeline()
             what = f"{self.argv[0]} cannot be started"
             raise PrerequisiteError(what, why=error.strerror or str(error)) from error
-        self._tell_lifeline(f"{self._child.pid}\n".encode())
+        # Not waited for, it has its place in the table of processes, even when it has ended.
+        fields = lifeline.stat_fields(self._child.pid)
+        self._started_ticks = int(fields[lifeline.START_TIME_FIELD]) if fields else 0
+        self._tell_lifeline(f"{self._child.pid} {self._started_ticks}\n".encode())
         assert self._child.stdout is not None
         self._drain = threading.Thread(
             target=self._drain_output, args=(self._child.stdout,), name=f"log of {self._source}"
@@ -194,6 +205,8 @@ class ManagedProcess:
             lifeline.wait_for_end(child.pid, _KILL_WAIT_S)
             self._join_drain()
             lifeline.remove_leftovers(self._leftovers)
+            if self._record:
+                lifeline.remove_record(self._record, child.pid, self._started_ticks)
             self._release_lifeline()
 
     def _started(self) -> subprocess.Popen[bytes]:

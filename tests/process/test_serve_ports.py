@@ -12,7 +12,13 @@ import pytest
 from tests.process.recording import RecordingReporter
 from trtllm_forge.errors import ConfigError, ServerError
 from trtllm_forge.serving import ports as ports_module
-from trtllm_forge.serving.ports import choose_ports, free_port, is_port_free, port_holder
+from trtllm_forge.serving.ports import (
+    choose_ports,
+    free_port,
+    is_held_by_group,
+    is_port_free,
+    port_holder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +97,12 @@ def test_the_holder_of_a_port_is_found(taken_port: int) -> None:
     assert holder is not None
     assert holder[0] == os.getpid()
     assert not is_port_free(HOST, taken_port)
+
+
+def test_a_port_is_held_by_the_group_of_its_holder_alone(taken_port: int) -> None:
+    assert is_held_by_group(taken_port, os.getpgrp())
+    assert not is_held_by_group(taken_port, 1)
+    assert is_held_by_group(free_port(HOST), 1)  # nobody is known to hold it
 
 
 def test_a_free_port_has_no_holder() -> None:

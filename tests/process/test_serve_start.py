@@ -21,7 +21,7 @@ from trtllm_forge.cli.app import app
 from trtllm_forge.errors import ServerError
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.serve import ServedModel, ServeOptions, start_server
-from trtllm_forge.serving.state import running_servers
+from trtllm_forge.serving.state import LOCK_NAME, running_servers
 from trtllm_forge.settings import read_settings
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ def serve_text(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.stderr
 
 
+def left_in_servers() -> list[str]:
+    return [path.name for path in (read_settings().state_dir / "servers").iterdir()]
+
+
 def log_paths() -> list[Path]:
     return sorted((read_settings().state_dir / "logs").iterdir())
 
@@ -60,10 +64,8 @@ def listener() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-@contextmanager
-def forge_serve(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
-    """Give a real ``forge serve --json`` and its one document."""
-    serve = subprocess.Popen(
+def start_forge_serve(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [sys.executable, "-m", "trtllm_forge", "serve", "--json", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -71,6 +73,12 @@ def forge_serve(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[s
         env={**os.environ, "PYTHONPATH": str(CHECKOUT_DIR)},
         start_new_session=True,
     )
+
+
+@contextmanager
+def forge_serve(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
+    """Give a real ``forge serve --json`` and its one document."""
+    serve = start_forge_serve(*arguments)
     assert serve.stdout is not None
     try:
         text = ""
@@ -99,7 +107,7 @@ def test_a_ready_server_is_remembered_while_it_runs(
         assert server.urls.http == f"http://127.0.0.1:{options.http_port}"
 
     assert not is_running(server.pid)
-    assert list((settings.state_dir / "servers").iterdir()) == []
+    assert left_in_servers() == [LOCK_NAME]
 
 
 def test_two_servers_of_one_repository_have_names_of_their_own(
@@ -117,6 +125,40 @@ def test_two_servers_of_one_repository_have_names_of_their_own(
     ):
         assert (first.name, second.name) == ("mock", "mock-2")
         assert len(running_servers(settings.state_dir)) == 2
+
+
+def test_nothing_is_left_of_a_repository_whose_name_is_a_pattern(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    settings = read_settings()
+    repository_dir = build_repository(tmp_path / "m[1]", backend="tensorrtllm")
+    with (repository_dir / "tensorrt_llm" / "config.pbtxt").open("a") as config:
+        value = '{ string_value: "/deployed/tensorrt_llm/1" }'
+        config.write(f'parameters: {{ key: "gpt_model_path" value: {value} }}\n')
+
+    with start_server(serve_options(repository_dir), settings, RecordingReporter()) as server:
+        assert [record.name for record in running_servers(settings.state_dir)] == ["m[1]"]
+        assert len(list((settings.state_dir / "run").iterdir())) == 1
+        assert server.command == f"forge serve '{repository_dir}'"
+
+    assert left_in_servers() == [LOCK_NAME]
+    assert list((settings.state_dir / "run").iterdir()) == []
+
+
+def test_triton_is_not_told_the_hubs_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "hf_secret")
+    options = serve_options(mock_repository())
+
+    with start_server(options, read_settings(), RecordingReporter()) as server:
+        environment = Path(f"/proc/{server.pid}/environ").read_bytes()
+
+    assert b"FAKE_TRITON=ready" in environment
+    assert b"hf_secret" not in environment
 
 
 def test_wait_raises_when_the_server_is_killed(
@@ -175,7 +217,7 @@ def test_a_signal_stops_the_server_and_forgets_it(
     assert serve.returncode == code
     assert stdout == ""
     assert not is_running(pid)
-    assert list((read_settings().state_dir / "servers").iterdir()) == []
+    assert left_in_servers() == [LOCK_NAME]
 
 
 def test_nothing_of_the_server_outlives_a_killed_forge(
@@ -188,8 +230,7 @@ def test_nothing_of_the_server_outlives_a_killed_forge(
         serve.kill()
         assert serve.wait(timeout=15) == -signal.SIGKILL
         assert eventually(lambda: not is_running(int(str(document["pid"]))))
-        records_dir = read_settings().state_dir / "servers"
-        assert eventually(lambda: not list(records_dir.iterdir()))
+        assert eventually(lambda: left_in_servers() == [LOCK_NAME])
 
 
 def test_a_model_that_does_not_load_is_named_with_its_own_error(
@@ -258,6 +299,19 @@ def test_a_wanted_port_that_is_taken_is_refused_with_its_holder(
     assert error == f"error: port {port}, wanted for gRPC, is taken"
     assert why == f"  why:  process {os.getpid()} ({own_name()}) listens on it"
     assert hint.startswith("  try:  forge serve mock --grpc-port ")
+
+
+def test_a_hint_names_a_repository_elsewhere_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    folder = build_repository(tmp_path / "else where" / "mock")
+
+    with listener() as port:
+        _, stderr = serve_text(str(folder), "--grpc-port", str(port))
+
+    hint = stderr.splitlines()[-1]
+    assert hint.startswith(f"  try:  forge serve '{folder}' --grpc-port ")
 
 
 def own_name() -> str:

@@ -1,12 +1,13 @@
 """Answers as a Triton does on its health endpoints; ``FAKE_TRITON`` says how it misbehaves.
 
 ``ready``, ``never_ready``, ``silent_exit``, or the path of a log, which it writes before it exits
-with 1.
+with 1. It takes its port once the file ``FAKE_TRITON_GATE`` is there, where that is set.
 """
 
 import json
 import os
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -40,6 +41,9 @@ def main() -> None:
         print(Path(mode).read_text(), end="", flush=True)
         sys.exit(1)
     print('I "loading: tensorrt_llm:1"', flush=True)
+    gate = os.environ.get("FAKE_TRITON_GATE")
+    while gate and not Path(gate).exists():
+        time.sleep(0.01)
     HTTPServer((flags["http-address"], int(flags["http-port"])), Handler).serve_forever()
 
 

@@ -23,7 +23,7 @@ from trtllm_forge.serving.complete import complete
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.probe import probe_server
 from trtllm_forge.serving.serve import RunningServer, ServeOptions, start_server
-from trtllm_forge.serving.state import ServerUrls
+from trtllm_forge.serving.state import LOCK_NAME, ServerUrls
 from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.client import TritonAnswerError, TritonHttp
 
@@ -204,7 +204,8 @@ def test_stopping_leaves_no_process_no_shared_memory_and_no_record(tmp_path: Pat
 
     assert not any(map(is_running, members))
     assert shm_regions() == before
-    assert list((read_settings().state_dir / "servers").iterdir()) == []
+    servers_dir = read_settings().state_dir / "servers"
+    assert [path.name for path in servers_dir.iterdir()] == [LOCK_NAME]
 
 
 def test_triton_killed_from_outside_leaves_no_stub_and_ends_forge_with_7(tmp_path: Path) -> None:

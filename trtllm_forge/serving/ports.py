@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from trtllm_forge.errors import ConfigError, ServerError
 from trtllm_forge.triton.launch import Ports
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from trtllm_forge.reporter import Reporter
 
@@ -92,6 +93,20 @@ def free_port(host: str, avoid: set[int] | None = None) -> int:
 
 def port_holder(port: int) -> tuple[int, str] | None:
     """Return process id and command of who listens on a port, where the system tells."""
+    return next(port_holders(port), None)
+
+
+def is_held_by_group(port: int, group: int) -> bool:
+    """Return whether a process of a group listens on a port, or the system does not tell who."""
+    groups = set()
+    for pid, _ in port_holders(port):
+        with contextlib.suppress(ProcessLookupError):
+            groups.add(os.getpgid(pid))
+    return not groups or group in groups
+
+
+def port_holders(port: int) -> Iterator[tuple[int, str]]:
+    """Give process id and command of each that listens on a port, where the system tells."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
@@ -100,16 +115,18 @@ def port_holder(port: int) -> tuple[int, str] | None:
                 if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
                     inodes.add(f"socket:[{fields[9]}]")
     if not inodes:
-        return None
+        return
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         # Other users' processes do not show their files, and any may end in between.
         with contextlib.suppress(OSError):
-            for descriptor in (entry / "fd").iterdir():
-                if descriptor.is_symlink() and str(descriptor.readlink()) in inodes:
-                    return int(entry.name), (entry / "comm").read_text().strip()
-    return None
+            if any(_is_link_to(descriptor, inodes) for descriptor in (entry / "fd").iterdir()):
+                yield int(entry.name), (entry / "comm").read_text().strip()
+
+
+def _is_link_to(path: Path, targets: set[str]) -> bool:
+    return path.is_symlink() and str(path.readlink()) in targets
 
 
 def _holder_sentence(port: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 import time
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import PrerequisiteError, ServerError
 from trtllm_forge.process import ManagedProcess
-from trtllm_forge.serving.ports import choose_ports
+from trtllm_forge.serving.ports import choose_ports, is_held_by_group
 from trtllm_forge.serving.state import (
     ServerRecord,
     ServerUrls,
     free_server_name,
     record_path,
+    start_lock,
     start_ticks,
     write_record,
 )
@@ -27,6 +29,7 @@ from trtllm_forge.triton.mount import CPP_BACKEND, cpp_models, mirror_for_servin
 from trtllm_forge.triton.startup_log import find_startup_failure, models_still_loading
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
@@ -39,6 +42,8 @@ FRONT_MODEL = "ensemble"
 DOCUMENT_SCHEMA = 1
 _EXIT_TIMEOUT_S = 5
 _GRACE_S = 10.0
+# A server of models that are on the disk has no use for them, and models run in it.
+_SECRETS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,7 @@ class RunningServer:
         models: What it serves.
         ready_s: Seconds from the start of the process until the front model was ready.
         process: The child itself.
+        command: What serves the same again.
     """
 
     name: str
@@ -96,6 +102,7 @@ class RunningServer:
     models: tuple[ServedModel, ...]
     ready_s: float
     process: ManagedProcess
+    command: str
 
     def __enter__(self) -> Self:
         return self
@@ -148,8 +155,7 @@ class RunningServer:
         self.process.stop()
         what = f"Triton (process {self.pid}), which served {self.name}, ended with {ending}"
         why = "somebody stopped it from outside" if ending in _OUTSIDE_ENDINGS else ""
-        hint = f"forge serve {shlex.quote(self.repository_dir.name)}"
-        raise ServerError(what, why=why, hint=hint, log_path=self.log_path)
+        raise ServerError(what, why=why, hint=self.command, log_path=self.log_path)
 
 
 # On TERM and INT Triton exits by itself, with 0.
@@ -164,26 +170,41 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
         ServerError: A port is taken, a model does not load, or it takes too long.
         ConfigError: One port is wanted twice.
     """
-    repository_dir = options.repository_dir
-    _check_world_size(options)
+    command = _serve_command(options.repository_dir, settings.model_repos_dir)
+    _check_world_size(options, command)
     installation = locate_triton(settings.cache_dir)
-    _check_backends(repository_dir, installation)
-    command = f"forge serve {shlex.quote(repository_dir.name)}"
-    wanted = {
-        "http": options.http_port,
-        "grpc": options.grpc_port,
-        "metrics": options.metrics_port,
-    }
-    ports = choose_ports(options.host, wanted, command, reporter)
-    name = free_server_name(settings.state_dir, repository_dir.name)
+    _check_backends(options.repository_dir, installation)
+    with start_lock(settings.state_dir, reporter), ExitStack() as stack:
+        wanted = {
+            "http": options.http_port,
+            "grpc": options.grpc_port,
+            "metrics": options.metrics_port,
+        }
+        ports = choose_ports(options.host, wanted, command, reporter)
+        name = free_server_name(settings.state_dir, options.repository_dir.name)
+        process = _triton_process(options, settings, reporter, installation, ports, name)
+        stack.enter_context(process)
+        server = _ready_server(options, process, ports, name, command)
+        _remember(server, settings)
+        stack.pop_all()
+    return server
+
+
+def _triton_process(
+    options: ServeOptions,
+    settings: Settings,
+    reporter: Reporter,
+    installation: TritonInstallation,
+    ports: Ports,
+    name: str,
+) -> ManagedProcess:
     run_id = f"{name}-{os.getpid()}-{time.time_ns()}"
     mirror_dir = settings.state_dir / "run" / run_id
     shm_prefix = f"forge_{os.getpid()}_{time.time_ns()}_"
-    served_dir = mirror_for_serving(repository_dir, mirror_dir)
-    process = ManagedProcess(
+    return ManagedProcess(
         triton_argv(
             installation,
-            repository_dir=served_dir,
+            repository_dir=mirror_for_serving(options.repository_dir, mirror_dir),
             host=options.host,
             ports=ports,
             shm_prefix=shm_prefix,
@@ -192,45 +213,66 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
         source="triton",
         log_path=settings.state_dir / "logs" / f"{run_id}.log",
         reporter=reporter,
-        env={**os.environ, **installation.env},
+        env=_triton_env(installation),
         grace_s=_GRACE_S,
-        leftovers=(
-            f"/dev/shm/{shm_prefix}*",
-            str(mirror_dir),
-            str(record_path(settings.state_dir, name)),
-        ),
+        leftovers=(f"/dev/shm/{shm_prefix}*", glob.escape(str(mirror_dir))),
+        record_path=record_path(settings.state_dir, name),
     )
-    front = _front_model(repository_dir)
+
+
+def _triton_env(installation: TritonInstallation) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    return {**kept, **installation.env}
+
+
+def _ready_server(
+    options: ServeOptions, process: ManagedProcess, ports: Ports, name: str, command: str
+) -> RunningServer:
+    """Return the server that a process has become, once it is ready."""
     urls = _urls(options.host, ports)
-    with ExitStack() as stack:
-        stack.enter_context(process)
-        started = time.monotonic()
-        _wait_until_ready(process, TritonHttp(urls.http), front, options, command)
-        ready_s = time.monotonic() - started
-        server = RunningServer(
-            name=name,
-            repository_dir=repository_dir,
-            urls=urls,
-            pid=process.pid,
-            log_path=process.log_path,
-            models=tuple(
-                ServedModel(name=name, version=version, state=state)
-                for name, version, state in TritonHttp(urls.http).models()
-            ),
-            ready_s=ready_s,
-            process=process,
-        )
-        _remember(server, settings)
-        stack.pop_all()
-    return server
+    http = TritonHttp(urls.http)
+    front = _front_model(options.repository_dir)
+    started = time.monotonic()
+    _wait_until_ready(
+        process,
+        # Another server on that port would answer as well.
+        lambda: (
+            http.is_live()
+            and http.is_model_ready(front)
+            and is_held_by_group(ports.http, process.pid)
+        ),
+        options,
+        command,
+    )
+    ready_s = time.monotonic() - started
+    return RunningServer(
+        name=name,
+        repository_dir=options.repository_dir,
+        urls=urls,
+        pid=process.pid,
+        log_path=process.log_path,
+        models=tuple(
+            ServedModel(name=name, version=version, state=state)
+            for name, version, state in http.models()
+        ),
+        ready_s=ready_s,
+        process=process,
+        command=command,
+    )
 
 
-def _check_world_size(options: ServeOptions) -> None:
+def _serve_command(repository_dir: Path, model_repos_dir: Path) -> str:
+    """Return the command that serves this repository, from this folder."""
+    is_built = repository_dir.parent.resolve() == model_repos_dir.resolve()
+    named = repository_dir.name if is_built else str(repository_dir)
+    return f"forge serve {shlex.quote(named)}"
+
+
+def _check_world_size(options: ServeOptions, command: str) -> None:
     if options.world_size > 1:
         what = f"--world-size {options.world_size} is wanted, this release serves 1 rank"
         why = "serving an engine of several ranks is not in this release"
-        hint = f"forge serve {shlex.quote(options.repository_dir.name)} --world-size 1"
-        raise PrerequisiteError(what, why=why, hint=hint)
+        raise PrerequisiteError(what, why=why, hint=f"{command} --world-size 1")
 
 
 def _check_backends(repository_dir: Path, installation: TritonInstallation) -> None:
@@ -253,11 +295,9 @@ def _front_model(repository_dir: Path) -> str:
 
 
 def _wait_until_ready(
-    process: ManagedProcess, http: TritonHttp, front: str, options: ServeOptions, command: str
+    process: ManagedProcess, is_ready: Callable[[], bool], options: ServeOptions, command: str
 ) -> None:
-    outcome = process.wait_until(
-        lambda: http.is_live() and http.is_model_ready(front), options.ready_timeout_s
-    )
+    outcome = process.wait_until(is_ready, options.ready_timeout_s)
     if outcome == "ready":
         return
     lines = process.log_path.read_text(errors="replace").splitlines()

@@ -13,23 +13,25 @@ behind by a killed forge is told from one of a later process with the same id.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError, ServerError
-from trtllm_forge.lifeline import stat_fields
+from trtllm_forge.lifeline import START_TIME_FIELD, stat_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from trtllm_forge.reporter import Reporter
 
 STATE_SCHEMA = 1
-_START_TIME_FIELD = 19  # field 22 of /proc/<pid>/stat, counted from the state, which is field 3
+LOCK_NAME = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +68,29 @@ def start_ticks(pid: int) -> int | None:
     fields = stat_fields(pid)
     if not fields or fields[0] in "ZX":
         return None
-    return int(fields[_START_TIME_FIELD])
+    return int(fields[START_TIME_FIELD])
 
 
 def record_path(state_dir: Path, name: str) -> Path:
     """Return where the record of a server is."""
     return state_dir / "servers" / f"{name}.json"
+
+
+@contextmanager
+def start_lock(state_dir: Path, reporter: Reporter) -> Iterator[None]:
+    """Let one server start at a time: Triton takes its ports only after it has loaded.
+
+    Until then neither they nor the server's name look taken to another forge.
+    """
+    path = state_dir / "servers" / LOCK_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            reporter.note("waiting for another server to start")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def free_server_name(state_dir: Path, repository_name: str) -> str:
