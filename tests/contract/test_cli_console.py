@@ -242,6 +242,61 @@ def test_reader_that_goes_away_gives_the_code_of_sigpipe() -> None:
     assert (child.returncode, complaint) == (141, b"")
 
 
+NO_ROOM = "error: cannot write the result: No space left on device\n"
+CLOSED = "error: cannot write the result: stdout is closed\n"
+MISTAKE = (
+    "error: there is no configuration file /nowhere/f.yaml\n"
+    "  why:  asked for with --config\n"
+    "  try:  forge init\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "out", "err"),
+    [
+        ("config show >/dev/full", 1, "", NO_ROOM),
+        ("config show --json >/dev/full", 1, "", NO_ROOM),
+        ("config show >&-", 1, "", CLOSED),
+        ("config show nonsense --int4 --dry >/dev/full 2>/dev/full", 2, "", ""),
+        ("config show >/dev/full 2>/dev/full", 1, "", ""),
+        ("config show >&- 2>&-", 1, "", ""),
+        ("config show --config /nowhere/f.yaml --json >/dev/full", 2, "", MISTAKE + NO_ROOM),
+        ("config show --config /nowhere/f.yaml --json >&-", 2, "", MISTAKE + CLOSED),
+        ("build nonsense 2>/dev/full", 2, "", ""),
+        ("build nonsense 2>&-", 2, "", ""),
+    ],
+)
+def test_stream_that_takes_nothing_gives_no_traceback(
+    line: str, code: int, out: str, err: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m trtllm_forge {line}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, err)
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_result_is_written_when_stderr_takes_nothing(redirection: str) -> None:
+    command = f"{sys.executable} -m trtllm_forge build sample --dry-run {redirection}"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("download run ")
+
+
 @pytest.mark.parametrize(
     ("environment", "shows_bar", "shows_colour"),
     [

@@ -43,6 +43,10 @@ class _StdoutClosedError(Exception):
     """Whoever read stdout went away."""
 
 
+class _UnwritableError(ForgeError):
+    """stdout takes nothing: it is full or closed."""
+
+
 class Console:
     """Human text, JSON and progress; a ``trtllm_forge.reporter.Reporter``.
 
@@ -127,7 +131,7 @@ class Console:
 
     def _error(self, error: ForgeError, exit_code: int) -> None:
         self._close_bars()
-        if self._json:
+        if self._json and not isinstance(error, _UnwritableError):
             self._write_out(_as_json(_error_document(error, exit_code)))
         else:
             self._write_err(f"{error_text(error)}\n")
@@ -143,19 +147,28 @@ class Console:
         self._say(f"{name:<{_NAME_WIDTH}}{state:<{_TIME_WIDTH}}{reasons}".rstrip())
 
     def _write_out(self, text: str) -> None:
+        if sys.stdout is None:
+            what = "cannot write the result: stdout is closed"
+            raise _UnwritableError(what)
         try:
             sys.stdout.write(text)
             sys.stdout.flush()
         except BrokenPipeError as error:
             raise _StdoutClosedError from error
+        except (OSError, ValueError) as error:
+            # ValueError: the stream was closed, or has no character for what it should take.
+            what = f"cannot write the result: {getattr(error, 'strerror', None) or error}"
+            raise _UnwritableError(what) from error
 
     def _write_err(self, text: str) -> None:
         with self._lock:
             self._close_bars()
-            # Nobody is left to tell when stderr is gone; the exit code still speaks.
-            with contextlib.suppress(BrokenPipeError):
+            # Nobody is left to tell when stderr is gone or full; the exit code still speaks.
+            with contextlib.suppress(OSError, ValueError, AttributeError):
                 sys.stderr.write(text)
                 sys.stderr.flush()
+                return
+            _discard(sys.stderr)
 
     def _close_bars(self) -> None:
         with self._lock:
@@ -177,23 +190,40 @@ def open_console(*, json: bool = False, verbose: int = 0, quiet: bool = False) -
         except _StdoutClosedError:
             raise
         except ForgeError as error:
-            console._error(error, error.exit_code)
+            _tell(console, error, error.exit_code)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            console._error(ForgeError("interrupted"), INTERRUPTED_EXIT_CODE)
+            _tell(console, ForgeError("interrupted"), INTERRUPTED_EXIT_CODE)
             raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
         except Exception as error:
             console._write_err(traceback.format_exc())
             what = f"forge has a bug: {type(error).__name__}: {error}"
-            console._error(ForgeError(what, hint=_REPORT_HINT), ForgeError.exit_code)
+            _tell(console, ForgeError(what, hint=_REPORT_HINT), ForgeError.exit_code)
             raise typer.Exit(ForgeError.exit_code) from None
     except _StdoutClosedError:
-        # Else the interpreter flushes into the closed pipe once more at exit, and complains.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         raise typer.Exit(BROKEN_PIPE_EXIT_CODE) from None
     finally:
         console.close()
+
+
+def _tell(console: Console, error: ForgeError, exit_code: int) -> None:
+    """Print an error; one of stdout itself goes to stderr, whatever was asked for."""
+    try:
+        console._error(error, exit_code)
+    except _UnwritableError as unwritable:
+        _discard(sys.stdout)
+        console._write_err(f"{error_text(error)}\n{error_text(unwritable)}\n")
+    else:
+        if isinstance(error, _UnwritableError):
+            _discard(sys.stdout)
+
+
+def _discard(stream: TextIO | None) -> None:
+    """Lead a stream nowhere: the interpreter flushes it at exit, and complains if it cannot."""
+    if stream is not None:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def error_text(error: ForgeError) -> str:
@@ -223,8 +253,8 @@ def _as_json(document: Mapping[str, object]) -> str:
     return json_text.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def _is_terminal(stream: TextIO) -> bool:
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _start_bars() -> Any:
