@@ -243,6 +243,10 @@ def test_a_prompt_that_is_too_long_names_both_numbers(twin: Served) -> None:
     assert "the prompt has " in answer["error"]
 
 
+def test_an_empty_prompt_is_called_empty(twin: Served) -> None:
+    assert "text_input is empty" in twin.generate(text_input="", max_tokens=4)["error"]
+
+
 def test_one_bad_request_does_not_fail_its_neighbours(twin: Served) -> None:
     good = {"text_input": PROMPT, "max_tokens": 4}
     bad = {"text_input": "x " * 3000, "max_tokens": 4}

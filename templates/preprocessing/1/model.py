@@ -106,6 +106,8 @@ class TritonPythonModel:
         return [pb_utils.Tensor(name, value) for name, value in tensors.items()]
 
     def _check_lengths(self, prompts):
+        if not all(prompts):
+            raise ValueError("text_input is empty: an engine needs at least one token to go on from")
         longest = max(map(len, prompts))
         if self._max_input_len and longest > self._max_input_len:
             raise ValueError(
