@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
-    from typing import BinaryIO
+    from typing import IO
 
     from typing_extensions import Self
 
@@ -86,10 +86,11 @@ class ManagedProcess:
         """Start the child.
 
         Raises:
-            PrerequisiteError: The executable is missing or cannot be run.
+            PrerequisiteError: The executable is missing or cannot be run, or the log's folder
+                cannot be written.
         """
         self._reporter.command_started(self.argv)
-        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        log = self._open_log()
         self._lifeline = subprocess.Popen(
             [
                 *(sys.executable, "-I", "-S", lifeline.__file__),
@@ -111,6 +112,7 @@ class ManagedProcess:
                 start_new_session=True,
             )
         except OSError as error:
+            log.close()
             self._release_lifeline()
             what = f"{self.argv[0]} cannot be started"
             raise PrerequisiteError(what, why=error.strerror or str(error)) from error
@@ -120,7 +122,9 @@ class ManagedProcess:
         self._tell_lifeline(f"{self._child.pid} {self._started_ticks}\n".encode())
         assert self._child.stdout is not None
         self._drain = threading.Thread(
-            target=self._drain_output, args=(self._child.stdout,), name=f"log of {self._source}"
+            target=self._drain_output,
+            args=(self._child.stdout, log),
+            name=f"log of {self._source}",
         )
         self._drain.daemon = True
         self._drain.start()
@@ -215,13 +219,26 @@ class ManagedProcess:
             raise RuntimeError(message)
         return self._child
 
-    def _drain_output(self, stream: BinaryIO) -> None:
-        with stream, self.log_path.open("ab", buffering=0) as log:
+    def _open_log(self) -> IO[bytes]:
+        try:
+            self.log_path.parent.mkdir(parents=True, exist_ok=True)
+            return self.log_path.open("ab", buffering=0)
+        except OSError as error:
+            what = f"{self.log_path.parent} cannot be written"
+            why = f"the log of {self._source} goes there: {error.strerror or error}"
+            raise PrerequisiteError(what, why=why) from error
+
+    def _drain_output(self, stream: IO[bytes], log: IO[bytes]) -> None:
+        with stream, log:
             while raw := stream.readline(_LINE_LIMIT_BYTES):
-                log.write(raw)
                 line = raw.decode(errors="replace").rstrip("\r\n")
                 self._lines.append(line)
-                self._reporter.child_line(self._source, line)
+                # A full disk or a closed terminal must not end the child, which a pipe that
+                # nobody reads would do.
+                with contextlib.suppress(OSError):
+                    log.write(raw)
+                with contextlib.suppress(Exception):
+                    self._reporter.child_line(self._source, line)
 
     def _join_drain(self) -> None:
         # A process that left the group may hold the pipe open for ever.

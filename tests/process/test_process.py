@@ -57,6 +57,44 @@ def test_all_output_of_a_chatty_child_reaches_log_and_reporter(tmp_path: Path) -
     assert len(process.last_lines) == 200
 
 
+class RaisingReporter(RecordingReporter):
+    def child_line(self, source: str, line: str) -> None:
+        super().child_line(source, line)
+        raise BrokenPipeError
+
+
+def test_a_child_outlives_a_full_disk_and_a_reporter_that_raises() -> None:
+    reporter = RaisingReporter()
+    process = ManagedProcess(
+        [sys.executable, str(SERVERS_DIR / "chatty.py")],
+        source="chatty",
+        log_path=Path("/dev/full"),
+        reporter=reporter,
+    )
+
+    with process:
+        code = process.wait()
+
+    assert code == 0
+    assert len(reporter.lines) == CHATTY_LINES + 1
+    assert process.last_lines[-1] == "the last line"
+
+
+def test_a_log_that_cannot_be_written_is_told_before_the_child_runs(tmp_path: Path) -> None:
+    process = ManagedProcess(
+        ["/nowhere/tritonserver"],
+        source="triton",
+        log_path=Path("/proc/nope/triton.log"),
+        reporter=RecordingReporter(),
+    )
+
+    with pytest.raises(PrerequisiteError) as caught, process:
+        pass
+
+    assert caught.value.what == "/proc/nope cannot be written"
+    assert caught.value.why == "the log of triton goes there: No such file or directory"
+
+
 def test_the_command_is_reported_before_it_runs(tmp_path: Path) -> None:
     reporter = RecordingReporter()
 

@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,8 @@ from typer.testing import CliRunner
 from tests.process.fake_triton import MODEL_FAILS_LOG, build_repository, put_on_path
 from tests.process.recording import RecordingReporter, eventually, is_running
 from trtllm_forge.cli.app import app
-from trtllm_forge.errors import ServerError
+from trtllm_forge.errors import PrerequisiteError, ServerError
+from trtllm_forge.serving import serve as serve_module
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.serve import ServedModel, ServeOptions, start_server
 from trtllm_forge.serving.state import LOCK_NAME, running_servers
@@ -32,6 +35,15 @@ CHECKOUT_DIR = Path(__file__).parent.parent.parent
 
 def mock_repository() -> Path:
     return build_repository(read_settings().model_repos_dir.absolute() / "mock")
+
+
+def build_mirrored_repository(folder: Path) -> Path:
+    """Return a repository that cannot be served from where it is."""
+    build_repository(folder, backend="tensorrtllm")
+    with (folder / "tensorrt_llm" / "config.pbtxt").open("a") as config:
+        value = '{ string_value: "/deployed/tensorrt_llm/1" }'
+        config.write(f'parameters: {{ key: "gpt_model_path" value: {value} }}\n')
+    return folder
 
 
 def serve_options(repository_dir: Path) -> ServeOptions:
@@ -132,10 +144,7 @@ def test_nothing_is_left_of_a_repository_whose_name_is_a_pattern(
 ) -> None:
     put_on_path(tmp_path, monkeypatch)
     settings = read_settings()
-    repository_dir = build_repository(tmp_path / "m[1]", backend="tensorrtllm")
-    with (repository_dir / "tensorrt_llm" / "config.pbtxt").open("a") as config:
-        value = '{ string_value: "/deployed/tensorrt_llm/1" }'
-        config.write(f'parameters: {{ key: "gpt_model_path" value: {value} }}\n')
+    repository_dir = build_mirrored_repository(tmp_path / "m[1]")
 
     with start_server(serve_options(repository_dir), settings, RecordingReporter()) as server:
         assert [record.name for record in running_servers(settings.state_dir)] == ["m[1]"]
@@ -312,6 +321,55 @@ def test_a_hint_names_a_repository_elsewhere_by_its_path(
 
     hint = stderr.splitlines()[-1]
     assert hint.startswith(f"  try:  forge serve '{folder}' --grpc-port ")
+
+
+def test_a_state_folder_that_cannot_be_written_is_named_with_one_that_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    mock_repository()
+    monkeypatch.setenv("FORGE_STATE_DIR", "/proc/nope")
+
+    code, stderr = serve_text("mock")
+
+    assert code == 3
+    assert stderr == (
+        "error: /proc/nope cannot be written\n"
+        "  why:  /proc/nope: No such file or directory\n"
+        f"  try:  FORGE_STATE_DIR={Path(tempfile.gettempdir()) / 'forge-state'} forge serve mock\n"
+    )
+
+
+@pytest.mark.parametrize("part", ["logs", "run"])
+def test_a_part_of_the_state_folder_that_cannot_be_written_is_named_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    put_on_path(tmp_path, monkeypatch)
+    build_mirrored_repository(read_settings().model_repos_dir / "mock")
+    state_dir = read_settings().state_dir
+    state_dir.mkdir(parents=True)
+    (state_dir / part).write_text("a file where a folder has to be")
+
+    code, stderr = serve_text("mock")
+
+    error, why, hint = stderr.splitlines()
+    assert code == 3
+    assert error == f"error: {state_dir} cannot be written"
+    assert why.startswith(f"  why:  {state_dir / part}")
+    assert hint.endswith("forge serve mock")
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = replace(read_settings(), cache_dir=Path("/proc/nope"))
+    monkeypatch.setattr(serve_module, "locate_triton", lambda cache_dir: (cache_dir / "x").mkdir())
+
+    with pytest.raises(PrerequisiteError) as caught:
+        start_server(serve_options(mock_repository()), settings, RecordingReporter())
+
+    assert caught.value.what == "/proc/nope cannot be written"
+    assert caught.value.hint.startswith("FORGE_CACHE_DIR=")
 
 
 def own_name() -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import shlex
+import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import PrerequisiteError, ServerError
@@ -29,8 +31,7 @@ from trtllm_forge.triton.mount import CPP_BACKEND, cpp_models, mirror_for_servin
 from trtllm_forge.triton.startup_log import find_startup_failure, models_still_loading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
@@ -172,9 +173,14 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
     """
     command = _serve_command(options.repository_dir, settings.model_repos_dir)
     _check_world_size(options, command)
-    installation = locate_triton(settings.cache_dir)
+    with _writing(settings.cache_dir, "FORGE_CACHE_DIR", command):
+        installation = locate_triton(settings.cache_dir)
     _check_backends(options.repository_dir, installation)
-    with start_lock(settings.state_dir, reporter), ExitStack() as stack:
+    with (
+        _writing(settings.state_dir, "FORGE_STATE_DIR", command),
+        start_lock(settings.state_dir, reporter),
+        ExitStack() as stack,
+    ):
         wanted = {
             "http": options.http_port,
             "grpc": options.grpc_port,
@@ -199,6 +205,9 @@ def _triton_process(
     name: str,
 ) -> ManagedProcess:
     run_id = f"{name}-{os.getpid()}-{time.time_ns()}"
+    log_path = settings.state_dir / "logs" / f"{run_id}.log"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    log_path.touch()
     mirror_dir = settings.state_dir / "run" / run_id
     shm_prefix = f"forge_{os.getpid()}_{time.time_ns()}_"
     return ManagedProcess(
@@ -211,7 +220,7 @@ def _triton_process(
             exit_timeout_s=_EXIT_TIMEOUT_S,
         ),
         source="triton",
-        log_path=settings.state_dir / "logs" / f"{run_id}.log",
+        log_path=log_path,
         reporter=reporter,
         env=_triton_env(installation),
         grace_s=_GRACE_S,
@@ -261,6 +270,21 @@ def _ready_server(
     )
 
 
+@contextmanager
+def _writing(folder: Path, variable: str, command: str) -> Iterator[None]:
+    """Say of a folder of forge's that it cannot be written, and how to have another."""
+    try:
+        yield
+    except OSError as error:
+        failed = Path(str(error.filename or folder))
+        if not (failed.is_relative_to(folder) or folder.is_relative_to(failed)):
+            raise
+        what = f"{folder} cannot be written"
+        spare = Path(tempfile.gettempdir()) / f"forge-{variable.split('_')[1].lower()}"
+        hint = f"{variable}={shlex.quote(str(spare))} {command}"
+        raise PrerequisiteError(what, why=f"{failed}: {error.strerror}", hint=hint) from error
+
+
 def _serve_command(repository_dir: Path, model_repos_dir: Path) -> str:
     """Return the command that serves this repository, from this folder."""
     is_built = repository_dir.parent.resolve() == model_repos_dir.resolve()
@@ -300,7 +324,8 @@ def _wait_until_ready(
     outcome = process.wait_until(is_ready, options.ready_timeout_s)
     if outcome == "ready":
         return
-    lines = process.log_path.read_text(errors="replace").splitlines()
+    log = process.log_path.read_text(errors="replace").splitlines()
+    lines = log or list(process.last_lines)  # a full disk has no log
     if outcome == "ended":
         raise _startup_error(process, lines)
     loading = ", ".join(models_still_loading(lines))
