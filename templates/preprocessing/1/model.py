@@ -107,7 +107,7 @@ class TritonPythonModel:
 
     def _check_lengths(self, prompts):
         if not all(prompts):
-            raise ValueError("text_input is empty: an engine needs at least one token to go on from")
+            raise ValueError("text_input is empty: an engine needs a token to go on from")
         longest = max(map(len, prompts))
         if self._max_input_len and longest > self._max_input_len:
             raise ValueError(
