@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from trtllm_forge.presets import ModelReference
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_CREDENTIALS = re.compile(r"(?<=:)//[^/?#\s\"'<>]*@")
 _RATELIMIT_RESET = re.compile(r"\bt\s*=\s*(\d+)")
+
+
+def without_credentials(text: str) -> str:
+    """Return ``text`` with no user and password in the addresses it holds."""
+    return _CREDENTIALS.sub("//", text)
 
 
 def hub_error_classes() -> tuple[type[Exception], ...]:
@@ -46,7 +52,9 @@ def explain_hub_error(
         )
     if isinstance(cause, OSError) and cause.filename is not None:
         what = f"cannot write to the Hugging Face cache {access.cache_dir}"
-        return CheckpointError(what, why=str(cause), hint=f"HF_HOME=/another/folder {again}")
+        return CheckpointError(
+            what, why=without_credentials(str(cause)), hint=f"HF_HOME=/another/folder {again}"
+        )
     if isinstance(cause, GatedRepoError):
         return _gated(access, reference, status)
     if status == 401 and access.token:
@@ -66,7 +74,9 @@ def explain_hub_error(
     if status is not None:
         thing = f"{file} of {reference.repo_id}" if file else reference.repo_id
         what = f"the Hub will not give {thing}: it answered {status}"
-        return CheckpointError(what, why=f"asked at {access.endpoint}", hint=again)
+        return CheckpointError(
+            what, why=f"asked at {without_credentials(access.endpoint)}", hint=again
+        )
     return _unreachable(cause, access, reference, file)
 
 
@@ -83,7 +93,7 @@ def retry_after_s(headers: object) -> int | None:
 
 
 def _gated(access: HubAccess, reference: ModelReference, status: int | None) -> ForgeError:
-    page = f"{access.endpoint}/{reference.repo_id}"
+    page = f"{without_credentials(access.endpoint)}/{reference.repo_id}"
     licence = f"its licence, {reference.preset.licence}," if reference.preset else "its licence"
     why = f"the Hub answered {status}; {licence} has to be accepted at {page}"
     if access.token is None:
@@ -135,7 +145,7 @@ def _unreachable(
             hint=again,
         )
     return CheckpointError(
-        f"cannot reach the Hub at {access.endpoint} for {reference.repo_id}",
+        f"cannot reach the Hub at {without_credentials(access.endpoint)} for {reference.repo_id}",
         why=_first_line(cause),
         hint=f"HF_HUB_OFFLINE=1 {again}  # uses what the Hugging Face cache holds",
     )
@@ -148,4 +158,4 @@ def _status_of(error: BaseException) -> int | None:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return without_credentials(lines[0]) if lines else type(error).__name__

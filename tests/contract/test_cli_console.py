@@ -137,6 +137,23 @@ def test_cause_is_shown_with_v_alone(capsys: pytest.CaptureFixture[str]) -> None
     assert "FileNotFoundError" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("is_bug", [True, False], ids=["bug", "cause"])
+def test_traceback_shows_no_password_of_an_address(
+    capsys: pytest.CaptureFixture[str], is_bug: bool
+) -> None:
+    cause = OSError("no answer from https://user:pass%2Fw@hub.example:8443/api/x?y=a@b")
+    error: Exception = cause
+    if not is_bug:
+        error = errors.CheckpointError("no answer")
+        error.__cause__ = cause
+
+    failing(error, verbose=1)
+
+    written = capsys.readouterr().err
+    assert "no answer from https://hub.example:8443/api/x?y=a@b" in written
+    assert "pass%2Fw" not in written
+
+
 def test_exit_and_abort_pass_through() -> None:
     with pytest.raises(typer.Exit) as caught, open_console():
         raise typer.Exit(3)

@@ -63,6 +63,19 @@ def test_version_is_the_packages() -> None:
     assert run("--version") == (0, f"forge {__version__}\n", "")
 
 
+def test_version_that_cannot_be_written_is_no_traceback() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m trtllm_forge --version >/dev/full"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write the result: No space left on device\n"
+
+
 def test_without_a_command_the_help_lists_all_of_them() -> None:
     _, stdout, stderr = run("")
 

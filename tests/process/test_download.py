@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -309,6 +310,20 @@ def test_hub_that_does_not_answer(hub: LocalHub) -> None:
         f"HF_HUB_OFFLINE=1 forge build {MODEL}  # uses what the Hugging Face cache holds",
     ):
         download(access)
+
+
+@pytest.mark.parametrize("status", [None, 503], ids=["silent", "broken"])
+def test_password_of_the_endpoint_is_never_shown(hub: LocalHub, status: int | None) -> None:
+    access = replace(access_to(hub), endpoint=hub.url.replace("//", "//user:s3cret@"))
+    if status is None:
+        hub.__exit__(None, None, None)
+    hub.faults.status = status
+    with pytest.raises(ForgeError) as caught:
+        download(access)
+    error = caught.value
+    shown = f"{error.what} {error.why} {error.hint}"
+    assert hub.url in shown
+    assert "s3cret" not in shown
 
 
 def test_cut_connection_goes_on_where_it_ended(hub: LocalHub) -> None:

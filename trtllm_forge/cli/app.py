@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from trtllm_forge import __version__
+from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.lazy import new_app, register
 
 app = new_app(
@@ -78,7 +79,8 @@ register(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"forge {__version__}")
+        with open_console() as console:
+            console.result(f"forge {__version__}", {})
         raise typer.Exit
 
 

@@ -136,8 +136,10 @@ class Console:
         else:
             self._write_err(f"{error_text(error)}\n")
         if self._verbose and error.__cause__ is not None:
-            cause = error.__cause__
-            self._write_err("".join(traceback.format_exception(cause)))
+            self._traceback(error.__cause__)
+
+    def _traceback(self, error: BaseException) -> None:
+        self._write_err(_safe("".join(traceback.format_exception(error))))
 
     def _say(self, line: str) -> None:
         if not self._quiet:
@@ -196,8 +198,8 @@ def open_console(*, json: bool = False, verbose: int = 0, quiet: bool = False) -
             _tell(console, ForgeError("interrupted"), INTERRUPTED_EXIT_CODE)
             raise typer.Exit(INTERRUPTED_EXIT_CODE) from None
         except Exception as error:
-            console._write_err(traceback.format_exc())
-            what = f"forge has a bug: {type(error).__name__}: {error}"
+            console._traceback(error)
+            what = _safe(f"forge has a bug: {type(error).__name__}: {error}")
             _tell(console, ForgeError(what, hint=_REPORT_HINT), ForgeError.exit_code)
             raise typer.Exit(ForgeError.exit_code) from None
     except _StdoutClosedError:
@@ -247,6 +249,13 @@ def _error_document(error: ForgeError, exit_code: int) -> dict[str, object]:
             "exit_code": exit_code,
         },
     }
+
+
+def _safe(text: str) -> str:
+    """Return what others wrote without the passwords of the addresses in it."""
+    from trtllm_forge.hub_errors import without_credentials
+
+    return without_credentials(text)
 
 
 def _as_json(document: Mapping[str, object]) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
 
 _SHOWN_LINES = 8
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def run_command(
@@ -29,6 +30,8 @@ def run_command(
 ) -> None:
     """Run ``command``, pass its lines on, and keep them in ``log_path``.
 
+    The child gets forge's environment but for the token of the Hub, which no command needs.
+
     Raises:
         ForgeError: Of the class ``error``: the command failed or was killed.
         PrerequisiteError: It could not be started.
@@ -39,7 +42,7 @@ def run_command(
         source=source,
         log_path=log_path,
         reporter=reporter,
-        env={**os.environ, **command.env},
+        env={**_environment_without_secrets(), **command.env},
         cwd=command.cwd,
     ) as child:
         code = child.wait()
@@ -47,6 +50,11 @@ def run_command(
             return
         what = f"{source}: {child.ending()}: {shlex.join(command.inner_argv)}"
         raise error(what, why=_cause(code, child.last_lines), log_path=log_path)
+
+
+def _environment_without_secrets() -> dict[str, str]:
+    # A child may run a checkpoint's own code, and writes a log.
+    return {name: value for name, value in os.environ.items() if name not in _SECRETS}
 
 
 def _cause(code: int, last_lines: tuple[str, ...]) -> str:
