@@ -10,7 +10,7 @@ import pytest
 from tests.process.fake_triton import build_repository
 from tests.process.recording import RecordingReporter
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.serving.repositories import find_repository
+from trtllm_forge.serving.repositories import find_repository, is_repository
 
 
 def built(folder: Path, *, at: float) -> Path:
@@ -58,6 +58,38 @@ def test_a_name_and_a_path_both_find_a_repository(tmp_path: Path) -> None:
     assert find_repository("sample", tmp_path / "model_repos", reporter) == folder
     assert find_repository(str(folder), Path("/nowhere"), reporter) == folder
     assert reporter.notes == []
+
+
+def test_what_a_killed_build_left_is_no_repository(tmp_path: Path) -> None:
+    sample = built(tmp_path / "sample", at=1_000)
+    left = built(tmp_path / ".sample.4711.staged", at=2_000)
+
+    assert find_repository(None, tmp_path, RecordingReporter()) == sample
+    assert not is_repository(left)
+    assert "holds sample" in refusal("other", tmp_path)[1]
+    for name in (left.name, str(left)):
+        assert refusal(name, tmp_path) == (
+            f"{left} is no model repository",
+            "a build that was killed left it behind",
+            "",
+        )
+
+
+def test_a_bare_name_means_what_was_built_and_a_path_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = built(tmp_path / "model_repos" / "sample", at=1)
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "notes").mkdir()
+    other = build_repository(tmp_path / "twin")
+    twin = built(tmp_path / "model_repos" / "twin", at=1)
+    monkeypatch.chdir(tmp_path)
+    repos_dir, reporter = Path("model_repos"), RecordingReporter()
+
+    assert find_repository("sample", repos_dir, reporter) == sample
+    assert find_repository("twin", repos_dir, reporter) == twin
+    assert find_repository("./twin", repos_dir, reporter) == other
+    assert refusal("notes", repos_dir)[0] == "notes is no model repository"
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:

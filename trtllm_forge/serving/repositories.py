@@ -17,7 +17,8 @@ def find_repository(name: str | None, model_repos_dir: Path, reporter: Reporter)
     """Return the repository named, or the one built last where no name is given.
 
     Args:
-        name: A folder, or the name of one below ``model_repos_dir``.
+        name: A folder, or the name of one below ``model_repos_dir``. A bare name means that
+            one first: a working folder of the same name is often no repository.
         model_repos_dir: Where ``forge build`` puts repositories.
         reporter: Told which repository was taken when none was named.
 
@@ -38,22 +39,38 @@ def find_repository(name: str | None, model_repos_dir: Path, reporter: Reporter)
 
 def is_repository(folder: Path) -> bool:
     """Return whether a folder was built by forge, or has an ensemble to be served."""
+    if folder.name.startswith("."):  # what a build puts together, before it has its name
+        return False
     return (folder / LOCK_NAME).is_file() or (folder / "ensemble" / "config.pbtxt").is_file()
 
 
 def _named(name: str, model_repos_dir: Path, built: list[Path]) -> Path:
-    for folder in (Path(name), model_repos_dir / name):
-        if folder.is_dir():
-            if any(folder.glob("*/config.pbtxt")):
-                return folder.resolve()
-            what = f"{folder} is no model repository"
-            raise ConfigError(what, why="it holds no model: there is no */config.pbtxt in it")
+    candidates = [Path(name), model_repos_dir / name]
+    if not name.startswith(".") and "/" not in name:
+        candidates.reverse()
+    folders = [folder for folder in candidates if folder.is_dir()]
+    for folder in folders:
+        if any(folder.glob("*/config.pbtxt")) and not _is_staged(folder):
+            return folder.resolve()
+    if folders:
+        what = f"{folders[0]} is no model repository"
+        why = (
+            "a build that was killed left it behind"
+            if _is_staged(folders[0])
+            else "it holds no model: there is no */config.pbtxt in it"
+        )
+        raise ConfigError(what, why=why)
     names = [path.name for path in built]
     what = f"no model repository {name}"
     why = f"there is no such folder, and {model_repos_dir} holds {', '.join(names) or 'none'}"
     near = get_close_matches(name, names, n=1)
     hint = f"forge serve {near[0]}" if near else f"forge build {name}"
     raise ConfigError(what, why=why, hint=hint)
+
+
+def _is_staged(folder: Path) -> bool:
+    name = folder.resolve().name
+    return name.startswith(".") and name.endswith(".staged")
 
 
 def _subfolders(folder: Path) -> list[Path]:
