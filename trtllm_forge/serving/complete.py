@@ -213,7 +213,9 @@ class _TokenCounter:
 class StopCutter:
     """Cuts a text that comes in pieces at the first stop string.
 
-    What could be the start of one is held back until the next piece tells.
+    The first is the one that is complete first, and of two that end together the longer: the
+    same as in the models, which cut by the same rule. What could be the start of one is held
+    back until the next piece tells.
     """
 
     def __init__(self, stop: tuple[str, ...]) -> None:
@@ -223,12 +225,16 @@ class StopCutter:
 
     def push(self, text: str) -> str:
         """Return what may be shown of the text so far."""
+        if self.has_stopped:
+            return ""
         text = self._held + text
-        places = [place for word in self._stop if (place := text.find(word)) >= 0]
-        if places:
+        places = ((text.find(word), len(word)) for word in self._stop)
+        found = [(place + length, place) for place, length in places if place >= 0]
+        if found:
             self.has_stopped = True
             self._held = ""
-            return text[: min(places)]
+            # The one that was complete first, however the text came in pieces.
+            return text[: min(found)[1]]
         keep = max((self._overlap(text, word) for word in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
