@@ -67,6 +67,7 @@ class RecordingReporter(SilentReporter):
         self.started: list[tuple[str, tuple[str, ...]]] = []
         self.skipped: list[tuple[str, tuple[str, ...]]] = []
         self.notes: list[str] = []
+        self.warnings: list[str] = []
 
     def stage_started(self, name: str, reasons: Sequence[str]) -> None:
         self.started.append((name, tuple(reasons)))
@@ -76,6 +77,9 @@ class RecordingReporter(SilentReporter):
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 def build(

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
 from trtllm_forge.pipeline.plan import make_plan
-from trtllm_forge.pipeline.publish import is_published, publish_entry, require_own_folder
+from trtllm_forge.pipeline.publish import (
+    is_published,
+    publish_entry,
+    require_own_folder,
+    warn_of_edits,
+)
 from trtllm_forge.pipeline.run import lock_of, run_plan
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.runtimes import choose_runtime
@@ -198,6 +203,7 @@ def run_build(prepared: PreparedBuild, reporter: Reporter) -> BuildResult:
     entry = results[-1].entry
     in_place = is_published(entry, prepared.output_dir, lock_text)
     if not in_place:
+        warn_of_edits(prepared.output_dir, entry.stage, reporter)
         publish_entry(entry, prepared.output_dir, lock_text)
     return BuildResult(
         prepared=prepared,

@@ -170,6 +170,36 @@ def test_forced_compile_that_gives_another_engine_reaches_the_repository(
     assert build(checkpoint_dir).skipped
 
 
+def warnings_of_a_rebuild(checkpoint_dir: Path) -> list[str]:
+    reporter = RecordingReporter()
+    run_build(prepare(checkpoint_dir, repository={"max_queue_size": 64}), reporter)
+    return reporter.warnings
+
+
+def test_edits_that_a_rebuild_replaces_are_named(
+    checkpoint_dir: Path, compile_stage: SmallStage
+) -> None:
+    repository_dir = build(checkpoint_dir).repository_dir
+    config_path = repository_dir / "ensemble" / "config.pbtxt"
+    config_path.write_text(config_path.read_text().replace("platform", "Platform"))
+    write_files(
+        repository_dir,
+        {"notes.txt": b"mine", "preprocessing/1/__pycache__/model.cpython-311.pyc": b"cache"},
+    )
+    assert warnings_of_a_rebuild(checkpoint_dir) == [
+        "model_repos/my coder is replaced, and with it: "
+        "ensemble/config.pbtxt was edited, notes.txt was added"
+    ]
+    assert not (repository_dir / "notes.txt").exists()
+
+
+def test_rebuild_of_an_untouched_repository_warns_of_nothing(
+    checkpoint_dir: Path, compile_stage: SmallStage
+) -> None:
+    build(checkpoint_dir)
+    assert warnings_of_a_rebuild(checkpoint_dir) == []
+
+
 def test_keys_do_not_depend_on_the_machines_folders(
     tmp_path: Path,
     checkpoint_dir: Path,

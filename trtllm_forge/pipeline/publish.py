@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.digest import sha256_file
 from trtllm_forge.errors import BuildError, ConfigError
-from trtllm_forge.pipeline.lock import LOCK_NAME
+from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
 from trtllm_forge.pipeline.store import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtllm_forge.pipeline.store import Entry
+    from trtllm_forge.pipeline.store import Entry, OutputFile
+    from trtllm_forge.reporter import Reporter
 
 _LINK_ABOVE_BYTES = 1 << 20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_SHOWN_CHANGES = 8
 _STAGED = ".staged"
 _ASIDE = ".old"
 _LEFTOVERS = (_STAGED, f"{_STAGED}{_ASIDE}")
@@ -66,6 +68,32 @@ def require_own_folder(output_dir: Path) -> None:
         raise ConfigError(what, why=why, hint=_HINT)
 
 
+def warn_of_edits(output_dir: Path, stage: str, reporter: Reporter) -> None:
+    """Warn of what was edited in or added to a published folder, which a new one replaces.
+
+    Its own lock says what forge put there, as the outputs of ``stage``. Large files are compared
+    by size alone: they are read-only, and reading them would take as long as a build.
+    """
+    lock = read_lock(output_dir)
+    locked = lock.stages.get(stage) if lock else None
+    if locked is None:
+        return
+    outputs = {output.path: output for output in locked.outputs}
+    changes = []
+    for path in sorted(output_dir.rglob("*")):
+        name = path.relative_to(output_dir).as_posix()
+        if not path.is_file() or name == LOCK_NAME or "__pycache__" in path.parts:
+            continue
+        if name not in outputs:
+            changes.append(f"{name} was added")
+        elif _is_edited(path, outputs[name]):
+            changes.append(f"{name} was edited")
+    if changes:
+        rest = len(changes) - _SHOWN_CHANGES
+        shown = [*changes[:_SHOWN_CHANGES], *([f"and {rest} more"] if rest > 0 else [])]
+        reporter.warning(f"{output_dir} is replaced, and with it: {', '.join(shown)}")
+
+
 def publish_entry(entry: Entry, output_dir: Path, lock_text: str) -> None:
     """Make ``output_dir`` hold the entry and the lock, replacing what forge built there before.
 
@@ -92,6 +120,16 @@ def publish_entry(entry: Entry, output_dir: Path, lock_text: str) -> None:
                 remove_tree(staged_dir)
     except OSError as error:
         raise _cannot_write(output_dir, error) from error
+
+
+def _is_edited(path: Path, output: OutputFile) -> bool:
+    try:
+        if path.stat().st_size != output.size_bytes:
+            return True
+        return output.size_bytes <= _LINK_ABOVE_BYTES and sha256_file(path) != output.sha256
+    except OSError:
+        # It went away, or only its owner may read it: nothing can be said of it.
+        return False
 
 
 def _obstacle(output_dir: Path) -> tuple[str, str]:
