@@ -7,6 +7,7 @@ Many repositories hold the same weights several times (pickle, ONNX, TensorFlow,
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -125,7 +126,7 @@ def choose_weights(names: Collection[str], *, model: str, allow_pickle: bool) ->
             f"{model} has its weights as pickle only: {', '.join(pickles[:3])}"
             + (f" and {len(pickles) - 3} more" if len(pickles) > 3 else ""),
             why="loading a pickle runs whatever code it holds, so it is refused unless allowed",
-            hint=f"forge build {model} --allow-pickle",
+            hint=f"forge build {shlex.quote(model)} --allow-pickle",
         )
     return (*pickles, *(name for name in top if name == PICKLE_INDEX_NAME))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,7 +220,7 @@ def _require_disk(access: HubAccess, reference: ModelReference, needed: int) -> 
         raise CheckpointError(
             what,
             why=f"the Hugging Face cache is {access.cache_dir}; nothing was downloaded",
-            hint=f"HF_HOME=/larger/disk forge build {reference.text}",
+            hint=f"HF_HOME=/larger/disk forge build {shlex.quote(reference.text)}",
         )
 
 
@@ -270,7 +271,7 @@ def _not_cached(
     return CheckpointError(
         f"{wanted} is not in the Hugging Face cache, and the Hub may not be asked",
         why=f"HF_HUB_OFFLINE is set; the cache is {access.cache_dir}{gone}",
-        hint=f"HF_HUB_OFFLINE=0 forge build {reference.text}",
+        hint=f"HF_HUB_OFFLINE=0 forge build {shlex.quote(reference.text)}",
     )
 
 
@@ -283,7 +284,7 @@ def _verify_git_blob(path: Path, file: CheckpointFile, reference: ModelReference
         path.unlink(missing_ok=True)
         what = f"{file.path} of {reference.repo_id} has the wrong digest"
         why = f"the Hub publishes git object {file.blob_id}, what came is {found}; it was removed"
-        raise CheckpointError(what, why=why, hint=f"forge build {reference.text}")
+        raise CheckpointError(what, why=why, hint=f"forge build {shlex.quote(reference.text)}")
 
 
 def _git_blob_id(path: Path) -> str:

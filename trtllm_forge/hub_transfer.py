@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -210,5 +211,5 @@ def _verify(path: Path, file: CheckpointFile, reference: ModelReference) -> None
             what,
             why=f"the Hub publishes sha256 {file.sha256} ({file.size_bytes} bytes), what came has "
             f"{found} ({size} bytes); it was removed",
-            hint=f"forge build {reference.text}",
+            hint=f"forge build {shlex.quote(reference.text)}",
         )

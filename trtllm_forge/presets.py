@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -197,7 +198,11 @@ def _load() -> _Catalogue:
 def _local_reference(model: str, path: Path, revision: str | None) -> ModelReference:
     if not path.is_dir():
         what = f"{model} is a file, a checkpoint is a folder with config.json and weights"
-        hint = f"forge build {path.parent}" if (path.parent / "config.json").exists() else ""
+        hint = (
+            f"forge build {shlex.quote(str(path.parent))}"
+            if (path.parent / "config.json").exists()
+            else ""
+        )
         raise CheckpointError(what, hint=hint)
     _refuse_revision(model, revision, f"{model} is a folder on this machine")
     folder = path.resolve()
@@ -209,7 +214,7 @@ def _local_reference(model: str, path: Path, revision: str | None) -> ModelRefer
 def _refuse_revision(model: str, revision: str | None, why: str) -> None:
     if revision is not None:
         what = f"revision {revision} was asked for, but only a model on the Hub has revisions"
-        raise ConfigError(what, why=why, hint=f"forge build {model}")
+        raise ConfigError(what, why=why, hint=f"forge build {shlex.quote(model)}")
 
 
 def _unknown_model(model: str) -> ConfigError:

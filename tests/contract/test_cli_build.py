@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.checkpoint_builder import checkpoint_files, write_files
+from tests.small_stage import SmallStage
 from trtllm_forge.cli.app import app
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 
@@ -94,6 +96,20 @@ def test_render_writes_the_repository_and_names_it() -> None:
     assert stdout == "rendered: rendered\n"
     assert stderr.endswith("next: forge build sample\n")
     assert Path("rendered/ensemble/config.pbtxt").is_file()
+
+
+def test_next_steps_work_as_typed_for_a_folder_with_a_space(
+    monkeypatch: pytest.MonkeyPatch, any_machine: None
+) -> None:
+    engine = SmallStage(files={"engine.json": b"{}", "tokenizer.json": b"{}"})
+    monkeypatch.setattr(OpenVinoRuntime, "stages", lambda *_: [engine])
+    write_files(Path("my coder"), checkpoint_files())
+
+    _, _, of_build = run("build './my coder' --runtime openvino")
+    _, _, of_render = run("render './my coder' --runtime trtllm --output rendered")
+
+    assert of_build.endswith("next: forge serve 'my coder'\n")
+    assert of_render.endswith("next: forge build './my coder'\n")
 
 
 def test_second_render_has_nothing_to_do() -> None:

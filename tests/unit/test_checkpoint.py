@@ -214,6 +214,13 @@ def test_pickle_weights_are_refused_unless_allowed(tmp_path: Path) -> None:
     verify_checkpoint(tmp_path, allow_pickle=True)
 
 
+def test_hint_to_allow_pickle_works_as_typed_for_a_folder_with_a_space(tmp_path: Path) -> None:
+    folder = tmp_path / "my coder"
+    files = checkpoint_files(model__safetensors=None, pytorch_model__bin=b"p")
+    write_files(folder, files)
+    assert refusal(folder).hint == f"forge build '{folder}' --allow-pickle"
+
+
 def test_only_one_form_of_the_weights_is_chosen_and_no_code() -> None:
     names = [
         "config.json",
@@ -308,10 +315,11 @@ def test_digest_memory_forgets_files_that_are_gone(tmp_path: Path) -> None:
 
 
 def test_weights_that_change_between_resolving_and_running_are_refused(tmp_path: Path) -> None:
-    folder = write_files(tmp_path / "model", checkpoint_files())
+    folder = write_files(tmp_path / "my model", checkpoint_files())
     settings = read_settings()
     checkpoint = resolve_checkpoint(str(folder), settings=settings, reporter=SilentReporter())
     (folder / "tokenizer.json").write_bytes(b'{"added_tokens": [1]}')
     with pytest.raises(CheckpointError) as caught:
         DownloadStage(checkpoint, settings).run(tmp_path, {}, SilentReporter())
     assert caught.value.what == f"{folder}/tokenizer.json changed while forge was at work"
+    assert caught.value.hint == f"forge build '{folder}'"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,6 +129,19 @@ def test_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
         "revision v1 was asked for, but only a model on the Hub has revisions"
     )
     assert caught.value.why == f"{tmp_path} is a folder on this machine"
+
+
+def test_hints_work_as_typed_for_a_folder_with_a_space(tmp_path: Path) -> None:
+    folder = tmp_path / "my coder"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError) as of_file:
+        resolve_model(str(folder / "config.json"))
+    with pytest.raises(ConfigError) as of_revision:
+        resolve_model(str(folder), revision="v1")
+    expected = ["forge", "build", str(folder)]
+    assert shlex.split(of_file.value.hint) == expected
+    assert shlex.split(of_revision.value.hint) == expected
 
 
 @pytest.mark.parametrize(

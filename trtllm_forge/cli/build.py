@@ -57,5 +57,5 @@ def build(
         done = "nothing to do" if result.skipped else "built"
         console.result(f"{done}: {result.repository_dir}", result.document())
         is_known = result.repository_dir.parent == settings.model_repos_dir
-        name = result.repository_dir.name if is_known else shlex.quote(str(result.repository_dir))
-        console.next_step(f"forge serve {name}")
+        name = result.repository_dir.name if is_known else str(result.repository_dir)
+        console.next_step(f"forge serve {shlex.quote(name)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from trtllm_forge.cli.config_options import ConfigFlags, takes_config_options
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import (
@@ -47,4 +49,4 @@ def render(
         result = run_build(prepared, console)
         done = "nothing to do" if result.skipped else "rendered"
         console.result(f"{done}: {result.repository_dir}", result.document())
-        console.next_step(f"forge build {loaded.config.model}")
+        console.next_step(f"forge build {shlex.quote(str(loaded.config.model))}")

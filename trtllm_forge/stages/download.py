@@ -11,6 +11,7 @@ links to them and adds ``checkpoint.json``::
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -134,7 +135,23 @@ def resolve_checkpoint(
             allow_pickle=allow_pickle,
             trust_remote_code=trust_remote_code,
         )
-    access = access or read_hub_access()
+    return _resolve_hub(
+        reference,
+        access or read_hub_access(),
+        reporter=reporter,
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _resolve_hub(
+    reference: ModelReference,
+    access: HubAccess,
+    *,
+    reporter: Reporter,
+    allow_pickle: bool,
+    trust_remote_code: bool,
+) -> ResolvedCheckpoint:
     listing = list_files(access, reference)
     names = choose_files(
         [file.path for file in listing.files],
@@ -290,5 +307,7 @@ class DownloadStage:
             if digests[path] != file.sha256:
                 what = f"{path} changed while forge was at work"
                 why = f"its sha256 was {file.sha256} and is {digests[path]}"
-                raise CheckpointError(what, why=why, hint=f"forge build {reference.text}")
+                raise CheckpointError(
+                    what, why=why, hint=f"forge build {shlex.quote(reference.text)}"
+                )
         return reference.folder
