@@ -42,6 +42,7 @@ _MOST_TOKENS = 4096
 _NO_END_ID = -1
 _ANSWER_TIMEOUT_S = 120.0
 _QUIET_S = 0.3
+_QUIET_SLACK_S = 2.0
 _POLL_S = 0.01
 
 
@@ -175,7 +176,9 @@ class _Prober:
         """Send a short request while a long one generates; it must not wait for its end."""
         reader = self._start_long()
         try:
-            next(self._stream(_TINY_TOKENS))
+            if next(self._stream(_TINY_TOKENS), None) is None:
+                message = "wanted a first token of a short request, found an answer without any"
+                raise _WrongAnswer(message)
             has_overlapped = not reader.has_ended
             seconds = reader.wait_for_end(_ANSWER_TIMEOUT_S)
         finally:
@@ -212,7 +215,13 @@ class _Prober:
                 f"{reader.tokens} tokens in the first"
             )
             raise _WrongAnswer(message)
-        stopped = self._wait_for_quiet(self._long_run_s + _ANSWER_TIMEOUT_S)
+        stopped = self._wait_for_quiet(2 * self._long_run_s + _QUIET_SLACK_S)
+        if stopped is None:
+            message = (
+                f"busy, not judged: wanted {_CHUNK_MODEL} to rest after a cancel, found it working "
+                f"for {time.monotonic() - cancelled:.2f} s, longer than the request would have run"
+            )
+            raise _WrongAnswer(message)
         ran_on_s = max(0.0, stopped - cancelled)
         way = "gRPC" if self._urls.grpc else "a closed HTTP connection"
         if ran_on_s > left_s / 2:
@@ -223,8 +232,8 @@ class _Prober:
             raise _WrongAnswer(message)
         return f"the engine stopped {ran_on_s:.2f} s after a cancel by {way}"
 
-    def _wait_for_quiet(self, timeout_s: float) -> float:
-        """Return when the engine's last response was seen, once none has come for a while."""
+    def _wait_for_quiet(self, timeout_s: float) -> float | None:
+        """Return when the last response was seen, or None if they go on: others' requests."""
         deadline = time.monotonic() + timeout_s
         count, changed = self._http.inference_count(_CHUNK_MODEL), time.monotonic()
         while time.monotonic() < deadline:
@@ -234,7 +243,7 @@ class _Prober:
             elif now - changed > _QUIET_S:
                 return changed
             time.sleep(_POLL_S)
-        return time.monotonic()
+        return None
 
     def _start_long(self, *, by_grpc: bool = False) -> _StreamReader:
         """Start a request that runs for about two seconds; return after its first chunk."""
@@ -333,9 +342,7 @@ class _StreamReader:
             self._error = error
         finally:
             self._has_first.set()
-            close = getattr(self._chunks, "close", None)
-            if close is not None:
-                close()
+            getattr(self._chunks, "close", lambda: None)()
 
 
 def _inputs(tokens: int, *, stream: bool) -> dict[str, str | int | bool]:

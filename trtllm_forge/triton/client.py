@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from trtllm_forge.errors import ConfigError, ProbeError, ServerError
+from trtllm_forge.errors import ConfigError, ForgeError, ProbeError, ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from trtllm_forge.digest import JsonValue
 
 _HEALTH_TIMEOUT_S = 5.0
+_PIECE_BYTES = 1 << 16
+_SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,65 +99,100 @@ class TritonHttp:
 
     def server_version(self) -> str:
         """Return the server's own version."""
-        return str(self._json("GET", "/v2")["version"])
+        with self._reading():
+            return str(self._json("GET", "/v2")["version"])
 
     def models(self) -> tuple[tuple[str, str, str], ...]:
         """Return name, version and state of every model, by name."""
-        index = self._json("POST", "/v2/repository/index")
-        rows = ((m["name"], m.get("version", ""), m.get("state", "UNAVAILABLE")) for m in index)
-        return tuple(sorted(rows))
+        with self._reading():
+            index = self._json("POST", "/v2/repository/index")
+            rows = ((m["name"], m.get("version", ""), m.get("state", "UNAVAILABLE")) for m in index)
+            return tuple(sorted(rows))
 
     def model_metadata(self, model: str) -> ModelMetadata:
         """Return a served model's tensors."""
-        document = self._json("GET", f"/v2/models/{quote(model)}")
-        return ModelMetadata(
-            name=document["name"],
-            versions=tuple(document.get("versions", ())),
-            inputs=tuple(map(_tensor_spec, document.get("inputs", ()))),
-            outputs=tuple(map(_tensor_spec, document.get("outputs", ()))),
-        )
+        with self._reading():
+            document = self._json("GET", f"/v2/models/{quote(model)}")
+            return ModelMetadata(
+                name=document["name"],
+                versions=tuple(document.get("versions", ())),
+                inputs=tuple(map(_tensor_spec, document.get("inputs", ()))),
+                outputs=tuple(map(_tensor_spec, document.get("outputs", ()))),
+            )
 
     def is_decoupled(self, model: str) -> bool:
         """Return whether a model may send several responses per request."""
-        config = self._json("GET", f"/v2/models/{quote(model)}/config")
-        return bool(config.get("model_transaction_policy", {}).get("decoupled", False))
+        with self._reading():
+            config = self._json("GET", f"/v2/models/{quote(model)}/config")
+            return bool(config.get("model_transaction_policy", {}).get("decoupled", False))
 
     def inference_count(self, model: str) -> int:
         """Return how many inferences a model has done since it was loaded."""
-        document = self._json("GET", f"/v2/models/{quote(model)}/stats")
-        return sum(int(entry["inference_count"]) for entry in document["model_stats"])
+        with self._reading():
+            document = self._json("GET", f"/v2/models/{quote(model)}/stats")
+            return sum(int(entry["inference_count"]) for entry in document["model_stats"])
 
     def generate(self, model: str, inputs: Mapping[str, JsonValue]) -> TextChunk:
         """Return a text model's single answer.
 
         Raises:
             TritonAnswerError: The server refused the request or failed at it.
-            ServerError: No server answers.
+            ServerError: No server answers, or it is no Triton.
         """
-        return _text_chunk(self._json("POST", f"/v2/models/{quote(model)}/generate", inputs))
+        with self._reading():
+            return _text_chunk(self._json("POST", f"/v2/models/{quote(model)}/generate", inputs))
 
     def generate_stream(self, model: str, inputs: Mapping[str, JsonValue]) -> Iterator[TextChunk]:
         """Give a text model's answers as they come; closing the iterator cancels the request.
 
         Raises:
             TritonAnswerError: The server refused the request or failed at it.
-            ServerError: No server answers, or it went away in between.
+            ServerError: No server answers, it went away in between, or it is no Triton.
         """
         path = f"/v2/models/{quote(model)}/generate_stream"
         with self._answer("POST", path, inputs) as response:
-            while line := self._read_line(response):
+            for line in self._lines(response):
                 if line.startswith(b"data:"):
-                    event = json.loads(line[len(b"data:") :])
-                    if "error" in event:
-                        raise TritonAnswerError(str(event["error"]))
-                    yield _text_chunk(event)
+                    with self._reading():
+                        event = json.loads(line[len(b"data:") :])
+                        error = event.get("error")
+                        chunk = _text_chunk(event)
+                    if error is not None:
+                        raise TritonAnswerError(str(error))
+                    yield chunk
 
-    def _read_line(self, response: http.client.HTTPResponse) -> bytes:
+    def _lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        # HTTPResponse.readline takes a stream that was cut off for one that has ended.
+        held = b""
+        while True:
+            with self._receiving():
+                piece = response.read1(_PIECE_BYTES)
+            if not piece:
+                break
+            *lines, held = (held + piece).split(b"\n")
+            yield from lines
+        if held:
+            yield held
+
+    @contextmanager
+    def _receiving(self) -> Iterator[None]:
         try:
-            return response.readline()
+            yield
         except (OSError, http.client.HTTPException) as error:
             what = f"the server at {self.url} went away in the middle of an answer"
             raise ServerError(what, why=str(error)) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Take an answer that does not read as expected for that of another kind of server."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise self._foreign(why) from error
+
+    def _foreign(self, why: str) -> ServerError:
+        return ServerError(f"{self.url} does not answer as a Triton does", why=why)
 
     def _is_healthy(self, path: str) -> bool:
         connection = self._connection(_HEALTH_TIMEOUT_S)
@@ -169,7 +206,9 @@ class TritonHttp:
 
     def _json(self, method: str, path: str, body: Mapping[str, JsonValue] | None = None) -> Any:
         with self._answer(method, path, body) as response:
-            return json.loads(response.read())
+            with self._receiving():
+                raw = response.read()
+            return json.loads(raw)
 
     @contextmanager
     def _answer(
@@ -187,10 +226,21 @@ class TritonHttp:
                 what = f"no server answers at {self.url}"
                 raise ServerError(what, why=str(error), hint="forge serve") from error
             if response.status != 200:
-                raise TritonAnswerError(_error_text(response))
+                raise self._refusal(response)
             yield response
         finally:
             connection.close()
+
+    def _refusal(self, response: http.client.HTTPResponse) -> ForgeError:
+        with self._receiving():
+            raw = response.read().decode(errors="replace").strip()
+        status = f"HTTP status {response.status}"
+        if not raw:
+            return TritonAnswerError(status)
+        try:
+            return TritonAnswerError(str(json.loads(raw)["error"]))
+        except (ValueError, LookupError, TypeError):
+            return self._foreign(f"{status}: {raw.splitlines()[0][:_SHOWN_CHARACTERS]}")
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._is_tls else http.client.HTTPConnection
@@ -299,14 +349,3 @@ def _count(value: int | Sequence[int] | None) -> int | None:
     if value is None:
         return None
     return value if isinstance(value, int) else sum(value)
-
-
-def _error_text(response: http.client.HTTPResponse) -> str:
-    raw = response.read().decode(errors="replace").strip()
-    try:
-        document = json.loads(raw)
-    except ValueError:
-        document = None
-    if isinstance(document, dict) and "error" in document:
-        return str(document["error"])
-    return raw or f"HTTP status {response.status}"
