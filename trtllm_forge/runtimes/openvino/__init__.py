@@ -116,7 +116,14 @@ class OpenVinoRuntime:
             parameters=parameters,
             python_files=tuple(
                 f"tensorrt_llm/1/{name}.py"
-                for name in ("model", "answers", "engine", "engine_loop", "generation", "request_reader")
+                for name in (
+                    "model",
+                    "answers",
+                    "engine",
+                    "engine_loop",
+                    "generation",
+                    "request_reader",
+                )
             ),
         )
 
