@@ -102,8 +102,10 @@ def test_the_commands_tell_of_an_address_that_is_no_triton() -> None:
     )
 
 
-def test_a_tritons_own_error_stays_its_answer() -> None:
-    refusal = with_length(json.dumps({"error": "no such model"}).encode(), status="400 Bad Request")
+@pytest.mark.parametrize("prefix", ["", "data: "], ids=["whole", "stream"])
+def test_a_tritons_own_error_stays_its_answer(prefix: str) -> None:
+    body = prefix + json.dumps({"error": "no such model"})
+    refusal = with_length(body.encode(), status="400 Bad Request")
 
     with answering(refusal) as url, pytest.raises(TritonAnswerError, match=r"^no such model$"):
         TritonHttp(url).generate("ensemble", {})

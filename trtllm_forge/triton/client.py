@@ -238,7 +238,8 @@ class TritonHttp:
         if not raw:
             return TritonAnswerError(status)
         try:
-            return TritonAnswerError(str(json.loads(raw)["error"]))
+            # A stream is refused with an event.
+            return TritonAnswerError(str(json.loads(raw.removeprefix("data:"))["error"]))
         except (ValueError, LookupError, TypeError):
             return self._foreign(f"{status}: {raw.splitlines()[0][:_SHOWN_CHARACTERS]}")
 
