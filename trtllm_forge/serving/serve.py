@@ -8,7 +8,7 @@ import shlex
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from trtllm_forge.triton.client import TritonHttp
 from trtllm_forge.triton.launch import DEFAULT_HOST, Ports, triton_argv
 from trtllm_forge.triton.locate import TritonInstallation, locate_triton
 from trtllm_forge.triton.mount import CPP_BACKEND, cpp_models, mirror_for_serving
+from trtllm_forge.triton.plain_path import is_plain, plain_path
 from trtllm_forge.triton.startup_log import find_startup_failure, models_still_loading
 
 if TYPE_CHECKING:
@@ -204,16 +205,21 @@ def _triton_process(
     ports: Ports,
     name: str,
 ) -> ManagedProcess:
-    run_id = f"{name}-{os.getpid()}-{time.time_ns()}"
-    log_path = settings.state_dir / "logs" / f"{run_id}.log"
+    stamp = f"{os.getpid()}-{time.time_ns()}"
+    log_path = settings.state_dir / "logs" / f"{name}-{stamp}.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     log_path.touch()
-    mirror_dir = settings.state_dir / "run" / run_id
+    run_dir = settings.state_dir / "run" / stamp
+    if not is_plain(run_dir):
+        run_dir = Path(tempfile.mkdtemp(prefix="forge-"))
+    if installation.backend_dir is not None:
+        backend_dir = plain_path(installation.backend_dir, run_dir / "backends")
+        installation = replace(installation, backend_dir=backend_dir)
     shm_prefix = f"forge_{os.getpid()}_{time.time_ns()}_"
     return ManagedProcess(
         triton_argv(
             installation,
-            repository_dir=mirror_for_serving(options.repository_dir, mirror_dir),
+            repository_dir=mirror_for_serving(options.repository_dir, run_dir / "repository"),
             host=options.host,
             ports=ports,
             shm_prefix=shm_prefix,
@@ -224,14 +230,15 @@ def _triton_process(
         reporter=reporter,
         env=_triton_env(installation),
         grace_s=_GRACE_S,
-        leftovers=(f"/dev/shm/{shm_prefix}*", glob.escape(str(mirror_dir))),
+        leftovers=(f"/dev/shm/{shm_prefix}*", glob.escape(str(run_dir))),
         record_path=record_path(settings.state_dir, name),
     )
 
 
 def _triton_env(installation: TritonInstallation) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-    return {**kept, **installation.env}
+    # Whatever the locale: a path or a prompt of any language has to pass.
+    return {**kept, **installation.env, "PYTHONUTF8": "1"}
 
 
 def _ready_server(

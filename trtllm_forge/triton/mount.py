@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ServerError
+from trtllm_forge.triton.plain_path import plain_path
 from trtllm_forge.triton.repository import parse_model_config
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def mirror_for_serving(repository_dir: Path, mirror_dir: Path) -> Path:
     """Return the folder to start Triton with: the repository, or a mirror of it.
 
     The mirror is made in ``mirror_dir``, which must not exist, only when a model of the C++
-    backend names a path that is not there; the caller removes it.
+    backend names a path that is not there, or when Triton could not take the repository's own
+    path; the caller removes it.
 
     Raises:
         ServerError: An engine is neither where the configuration says nor in the repository.
@@ -50,7 +52,7 @@ def mirror_for_serving(repository_dir: Path, mirror_dir: Path) -> Path:
         if _point_at_repository(config, repository_dir, name)
     }
     if not rewritten:
-        return repository_dir
+        return plain_path(repository_dir, mirror_dir)
     from google.protobuf import text_format
 
     mirror_dir.mkdir(parents=True)
