@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.triton.served import Served
+    from tests.twin import TwinWorkshop
 
 pytestmark = pytest.mark.triton
 
@@ -171,6 +172,19 @@ def test_temperature_alone_does_not_leave_the_greedy_text(twin: Served) -> None:
     assert (
         twin.generate(**ask, temperature=2.0)["text_output"] == twin.generate(**ask)["text_output"]
     )
+
+
+def test_complete_samples_where_it_is_given_a_temperature_alone(
+    workshop: TwinWorkshop, twin: Served
+) -> None:
+    def text(*arguments: str) -> str:
+        address = ("--http", str(twin.document["http"]))
+        done = workshop.forge("complete", PROMPT, "--max-tokens", "24", *address, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert text() == text()
+    assert len({text(), *(text("--temperature", "1", "--seed", seed) for seed in "12")}) == 3
 
 
 def test_several_rows_are_answered_each_with_its_index(twin: Served) -> None:

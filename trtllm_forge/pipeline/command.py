@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -35,6 +36,7 @@ def run_command(
     Raises:
         ForgeError: Of the class ``error``: the command failed or was killed.
         PrerequisiteError: It could not be started.
+        OSError: It says that no space is left; the runner knows on which disk.
     """
     log_path.unlink(missing_ok=True)
     with ManagedProcess(
@@ -48,6 +50,8 @@ def run_command(
         code = child.wait()
         if code == 0:
             return
+        if any(os.strerror(errno.ENOSPC) in line for line in child.last_lines):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         what = f"{source}: {child.ending()}: {shlex.join(command.inner_argv)}"
         raise error(what, why=_cause(code, child.last_lines), log_path=log_path)
 

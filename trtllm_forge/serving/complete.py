@@ -157,10 +157,14 @@ def _pieces(
 def _inputs(
     prompt: str, max_tokens: int, sampling: Sampling, stop: tuple[str, ...], *, stream: bool
 ) -> dict[str, JsonValue]:
+    top_p = sampling.top_p
+    if sampling.temperature and sampling.top_k is None and top_p is None:
+        # TensorRT-LLM draws tokens only where top_k or top_p says so, whatever the temperature.
+        top_p = 1.0
     optional: dict[str, JsonValue] = {
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
+        "top_p": top_p,
         "seed": sampling.seed,
         "stop_words": list(stop) or None,
     }
