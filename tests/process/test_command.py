@@ -41,7 +41,7 @@ def test_child_has_forges_environment_but_for_the_token_of_the_hub(
 
 
 def test_child_that_finds_the_disk_full_ends_as_a_full_disk(tmp_path: Path) -> None:
-    code = "open('/dev/full', 'w').write('x')"
+    code = "open('/dev/full', 'wb', buffering=0).write(b'x')"
     with pytest.raises(OSError, match="No space left on device") as caught:
         run_command(
             Command(argv=(sys.executable, "-c", code)),
