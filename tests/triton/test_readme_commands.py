@@ -139,8 +139,10 @@ def test_question_is_answered_as_shown(command: ShownCommand, terminal: Terminal
         assert "".join(text).strip()
 
 
-def test_request_of_readme_is_answered_by_the_ensemble(terminal: Terminal) -> None:
-    (command,) = shown_commands(program="curl")
+@pytest.mark.parametrize("command", shown_commands(program="curl"), ids=str)
+def test_request_shown_is_answered_by_the_ensemble(
+    terminal: Terminal, command: ShownCommand
+) -> None:
     url, body = (word for word in shlex.split(command.line) if word[0] in "h{")
 
     path = httpx.URL(url).path
