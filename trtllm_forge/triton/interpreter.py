@@ -18,7 +18,7 @@ from trtllm_forge.errors import PrerequisiteError
 _MACHINES = ("x86_64", "aarch64")
 _GLIBC_NEEDED = (2, 35)
 _OLDEST, _NEWEST = (3, 10), (3, 12)
-_DOCKER_HINT = 'docker run --rm -it -v "$PWD":/work -w /work python:3.12 bash'
+_DOCKER_HINT = 'docker run --rm -it -v "$PWD":/src -w /src python:3.12 bash'
 
 
 @dataclass(frozen=True, kw_only=True)
