@@ -8,6 +8,7 @@ by line, to the reporter. It is stopped with TERM, a wait and KILL on the whole 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -31,11 +32,17 @@ if TYPE_CHECKING:
 
 WaitOutcome = Literal["ready", "ended", "timeout"]
 
+_SECRETS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 _KEPT_LINES = 200
 _LINE_LIMIT_BYTES = 1 << 16
 _POLL_S = 0.02
 _KILL_WAIT_S = 5.0
 _DRAIN_WAIT_S = 1.0
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """Return forge's environment without the Hub's token, which no child needs."""
+    return {name: value for name, value in os.environ.items() if name not in _SECRETS}
 
 
 class ManagedProcess:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,6 @@ from tests.process.recording import RecordingReporter, eventually, is_running
 from trtllm_forge.cli.app import app
 from trtllm_forge.errors import PrerequisiteError, ServerError
 from trtllm_forge.serving import serve as serve_module
-from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.serve import ServedModel, ServeOptions, start_server
 from trtllm_forge.serving.state import LOCK_NAME, running_servers
 from trtllm_forge.settings import read_settings
@@ -47,12 +46,15 @@ def build_mirrored_repository(folder: Path) -> Path:
 
 
 def serve_options(repository_dir: Path) -> ServeOptions:
-    """Return options on ports that are free."""
+    """Return options on ports that are free now, held together so that no two are the same."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        http_port, grpc_port, metrics_port = (each.getsockname()[1] for each in sockets)
     return ServeOptions(
         repository_dir=repository_dir,
-        http_port=free_port("127.0.0.1"),
-        grpc_port=free_port("127.0.0.1"),
-        metrics_port=free_port("127.0.0.1"),
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
     )
 
 
@@ -129,11 +131,10 @@ def test_two_servers_of_one_repository_have_names_of_their_own(
     repository_dir, settings = mock_repository(), read_settings()
     reporter = RecordingReporter()
 
-    first_options = serve_options(repository_dir)
-    second_options = serve_options(repository_dir)
+    # The second's ports are chosen once the first holds its own.
     with (
-        start_server(first_options, settings, reporter) as first,
-        start_server(second_options, settings, reporter) as second,
+        start_server(serve_options(repository_dir), settings, reporter) as first,
+        start_server(serve_options(repository_dir), settings, reporter) as second,
     ):
         assert (first.name, second.name) == ("mock", "mock-2")
         assert len(running_servers(settings.state_dir)) == 2

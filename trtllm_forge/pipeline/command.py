@@ -8,7 +8,7 @@ import shlex
 import signal
 from typing import TYPE_CHECKING
 
-from trtllm_forge.process import ManagedProcess
+from trtllm_forge.process import ManagedProcess, environment_without_secrets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
 
 _SHOWN_LINES = 8
-_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 
 def run_command(
@@ -44,7 +43,7 @@ def run_command(
         source=source,
         log_path=log_path,
         reporter=reporter,
-        env={**_environment_without_secrets(), **command.env},
+        env={**environment_without_secrets(), **command.env},
         cwd=command.cwd,
     ) as child:
         code = child.wait()
@@ -54,11 +53,6 @@ def run_command(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         what = f"{source}: {child.ending()}: {shlex.join(command.inner_argv)}"
         raise error(what, why=_cause(code, child.last_lines), log_path=log_path)
-
-
-def _environment_without_secrets() -> dict[str, str]:
-    # A child may run a checkpoint's own code, and writes a log.
-    return {name: value for name, value in os.environ.items() if name not in _SECRETS}
 
 
 def _cause(code: int, last_lines: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import PrerequisiteError, ServerError
-from trtllm_forge.process import ManagedProcess
+from trtllm_forge.process import ManagedProcess, environment_without_secrets
 from trtllm_forge.serving.ports import choose_ports, is_held_by_group
 from trtllm_forge.serving.state import (
     ServerRecord,
@@ -45,7 +45,6 @@ DOCUMENT_SCHEMA = 1
 _EXIT_TIMEOUT_S = 5
 _GRACE_S = 10.0
 # A server of models that are on the disk has no use for them, and models run in it.
-_SECRETS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,9 +235,8 @@ def _triton_process(
 
 
 def _triton_env(installation: TritonInstallation) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _SECRETS}
     # Whatever the locale: a path or a prompt of any language has to pass.
-    return {**kept, **installation.env, "PYTHONUTF8": "1"}
+    return {**environment_without_secrets(), **installation.env, "PYTHONUTF8": "1"}
 
 
 def _ready_server(
