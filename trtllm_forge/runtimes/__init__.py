@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trtllm_forge.pipeline.stage import Stage
 
 RuntimeName = Literal["trtllm", "llmapi", "openvino"]
+Layout = Literal["engine", "llmapi"]
 
 ENGINE_DIR = "tensorrt_llm/1/engine"
 """Where a repository holds its engine, relative to the repository."""
@@ -29,11 +30,15 @@ class EngineModel:
         backend: Triton's backend for it.
         parameters: Its ``config.pbtxt`` parameters, in the order they are written.
         python_files: Template files, below ``templates/``, its version folder needs.
+        layout: Which models stand around it: upstream's five, or itself alone.
+        text_files: Further files of it, by their path below its folder, written as they are.
     """
 
     backend: str
     parameters: Mapping[str, str]
     python_files: tuple[str, ...] = field(default=())
+    layout: Layout = "engine"
+    text_files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Runtime(Protocol):
