@@ -1,0 +1,164 @@
+"""Where a stage's commands run: on this machine, or in the image of the release.
+
+An executor wraps the commands that a runtime composes and says beforehand what it lacks. What is
+run, and with which arguments, is the runtime's business.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from trtllm_forge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from trtllm_forge.executors.docker import DockerExecutor
+    from trtllm_forge.executors.local import Toolchain
+    from trtllm_forge.pipeline.stage import Command
+    from trtllm_forge.reporter import Reporter
+
+ExecutorName = Literal["local", "docker"]
+
+_NAMES = ("auto", "docker", "local")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A folder or file that a command in a container sees.
+
+    A link inside leads somewhere only if its target is mounted too: the Hub's snapshots are links
+    into ``blobs``, so mount the folder that holds both.
+
+    Attributes:
+        source: Where it is on this machine; it has to exist when the command runs.
+        target: Its absolute path for the command; the same path, unless the caller renames it.
+        read_only: The command may not write below it.
+    """
+
+    source: Path
+    target: str
+    read_only: bool
+
+
+class Executor(Protocol):
+    """What every executor offers."""
+
+    @property
+    def name(self) -> ExecutorName:
+        """Return the word the executor is known by."""
+
+    def wrap(
+        self,
+        command: Command,
+        *,
+        mounts: Sequence[Mount],
+        needs_gpu: bool,
+        needs_network: bool = False,
+        label: str,
+    ) -> Command:
+        """Return what is executed for ``command``, whose own argv stays as ``inner_argv``.
+
+        Pure, so that a plan shows what a build runs. ``label`` is letters, digits, ``_``, ``.``
+        and ``-``, and belongs to one command at a time of one cache: a stage and its key.
+        """
+
+    def require(
+        self, reporter: Reporter, *, confirm: Callable[[str], bool], needs_gpu: bool = True
+    ) -> None:
+        """Make sure that wrapped commands can run; ``confirm`` is asked before a download.
+
+        Raises:
+            PrerequisiteError: Something is missing, or the download was refused.
+        """
+
+    def clean_up(self, label: str, reporter: Reporter) -> None:
+        """End what a command of this label has left running; never raises.
+
+        For before a command, as forge may have been killed during the last one, and after one
+        that failed or was interrupted.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorChoice:
+    """The executor that was taken, and why, in one line."""
+
+    executor: Executor
+    reason: str
+
+
+def choose_executor(
+    name: str,
+    *,
+    image: str | None,
+    image_bytes: int | None,
+    offline: bool,
+    cache_dir: Path,
+    release: str | None = None,
+) -> ExecutorChoice:
+    """Return the executor of this name; ``auto`` takes what this machine has.
+
+    Looks at PATH and at the packages of ``trtllm-build``'s Python, and starts no container.
+
+    Args:
+        name: ``auto``, ``local`` or ``docker``.
+        image: The image that carries the release, or None when there is none.
+        image_bytes: What pulling it downloads, or None when that is not known.
+        offline: Nothing may be fetched.
+        cache_dir: The store; containers are told apart by it, and the log of a pull is kept there.
+        release: The TensorRT-LLM the plan is for, or None when any will do.
+
+    Raises:
+        ConfigError: There is no executor of that name, or no image for docker to run.
+    """
+    from trtllm_forge.executors.docker import DockerExecutor, gpu_request
+    from trtllm_forge.executors.local import LocalExecutor, local_toolchain
+
+    if name not in _NAMES:
+        what = f"there is no executor {name}"
+        raise ConfigError(what, why="it is auto, docker or local", hint="--executor auto")
+    toolchain = local_toolchain()
+    local = LocalExecutor(toolchain=toolchain, release=release)
+    if name == "local":
+        return ExecutorChoice(executor=local, reason="executor local: asked for")
+    docker: DockerExecutor | None = None
+    if image is not None:
+        docker = DockerExecutor(
+            image=image,
+            image_bytes=image_bytes,
+            offline=offline,
+            cache_dir=cache_dir,
+            gpus=gpu_request(os.environ.get("CUDA_VISIBLE_DEVICES")),
+            user=f"{os.getuid()}:{os.getgid()}",
+        )
+    of_release = f"TensorRT-LLM {release}" if release else "TensorRT-LLM"
+    if name == "docker":
+        if docker is None:
+            what = f"--executor docker has no image to run: none carries {of_release}"
+            raise ConfigError(what, hint="forge versions")
+        return ExecutorChoice(executor=docker, reason="executor docker: asked for")
+    if toolchain is not None and local.is_of_release:
+        found = f"{toolchain.executable} is of TensorRT-LLM {toolchain.version}"
+        if toolchain.version is None:
+            found = f"{toolchain.executable} is on PATH"
+        return ExecutorChoice(executor=local, reason=f"executor local: {found}")
+    why_not = _why_not_local(toolchain, of_release)
+    if docker is None:
+        reason = f"executor local: no image carries {of_release}, but {why_not}"
+        return ExecutorChoice(executor=local, reason=reason)
+    reason = f"executor docker: {why_not}"
+    if shutil.which("docker") is None:
+        reason += "; nor is there docker, so this can be planned here but not run"
+    return ExecutorChoice(executor=docker, reason=reason)
+
+
+def _why_not_local(toolchain: Toolchain | None, of_release: str) -> str:
+    if toolchain is None:
+        return "there is no trtllm-build on PATH"
+    found = f"of TensorRT-LLM {toolchain.version}" if toolchain.version else "of an unknown release"
+    return f"{toolchain.executable} is {found} and the plan is for {of_release}"
