@@ -1,0 +1,138 @@
+"""TensorRT-LLM's PyTorch backend behind Triton's llmapi model: nothing is converted or compiled.
+
+The HF checkpoint is what is served. ``model.yaml`` beside the model says how; see ``model_yaml``.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtllm_forge.architectures import find_architecture
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.releases.catalogue import read_catalogue
+from trtllm_forge.runtimes import EngineModel
+from trtllm_forge.runtimes.llmapi.arguments import read_arguments
+from trtllm_forge.runtimes.llmapi.model_yaml import CHECKPOINT_DIR, MODEL_YAML, model_arguments
+from trtllm_forge.runtimes.llmapi.quantization import require_precision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtllm_forge.checkpoint import CheckpointConfig
+    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.pipeline.stage import Stage
+    from trtllm_forge.releases.catalogue import Release
+    from trtllm_forge.runtimes import RuntimeName
+
+__all__ = ["CHECKPOINT_DIR", "LlmApiRuntime", "release_of"]
+
+_PYTHON_FILES = tuple(
+    f"llmapi/tensorrt_llm/1/{name}.py"
+    for name in ("model", "llm_answer", "llm_loop", "llm_request", "llm_settings")
+)
+
+
+class LlmApiRuntime:
+    """Serves the HF checkpoint through ``tensorrt_llm.LLM``."""
+
+    @property
+    def name(self) -> RuntimeName:
+        """Return the word the runtime is known by."""
+        return "llmapi"
+
+    def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
+        """Raise for what the PyTorch backend of the release does not take.
+
+        Raises:
+            ConfigError: A release without the LLM API, an architecture or a quantisation that
+                it has not, or an option that only engines know.
+        """
+        release = release_of(config)
+        read_arguments(release)
+        _require_architecture(config, checkpoint, release)
+        require_precision(config, checkpoint)
+        _require_options(config, checkpoint)
+
+    def require_machine(self) -> None:
+        """Accept: there is nothing to build, so nothing can be missing."""
+
+    def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
+        """Return no stage: the checkpoint is served as it was downloaded."""
+        return ()
+
+    def engine_model(self, config: ForgeConfig, kv_fraction: float) -> EngineModel:
+        """Return the Python model over the LLM API, and its ``model.yaml``."""
+        table = read_arguments(release_of(config))
+        text = model_arguments(config, kv_fraction, table).text()
+        return EngineModel(
+            backend="python",
+            parameters={},
+            python_files=_PYTHON_FILES,
+            layout="llmapi",
+            text_files={MODEL_YAML: text},
+        )
+
+
+def release_of(config: ForgeConfig) -> Release:
+    """Return the release a configuration is for: the named one, else the newest with an image.
+
+    Raises:
+        ConfigError: There is no release of that name.
+    """
+    catalogue = read_catalogue(Path(config.releases_file) if config.releases_file else None)
+    newest = catalogue.newest("llmapi")
+    if config.trtllm_version is None and newest is not None:
+        return newest
+    return catalogue.find(str(config.trtllm_version))
+
+
+def _require_architecture(
+    config: ForgeConfig, checkpoint: CheckpointConfig, release: Release
+) -> None:
+    architecture = find_architecture(checkpoint.architecture, model=str(config.model))
+    if architecture.has_flow("llmapi", release):
+        return
+    again = f"forge build {shlex.quote(str(config.model))}"
+    if architecture.pytorch_backend:
+        since = architecture.pytorch_since
+        what = f"runtime llmapi takes {architecture.name} from TensorRT-LLM {since} on"
+        why = f"{release.version} was asked for"
+        newest = read_catalogue().newest("llmapi")
+        version = newest.version if newest else since
+        hint = f"{again} --runtime llmapi --trtllm-version {version}"
+        raise ConfigError(what, why=why, hint=hint)
+    what = f"runtime llmapi does not take {architecture.name}"
+    why = "no release of TensorRT-LLM has a class for it in its PyTorch backend"
+    if architecture.engine_flow:
+        why += "; up to 1.2 it builds an engine of it"
+        raise ConfigError(what, why=why, hint=f"{again} --runtime trtllm")
+    raise ConfigError(what, why=why, hint=f"{again} --runtime openvino")
+
+
+def _require_options(config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
+    build = config.build
+    again = f"forge build {shlex.quote(str(config.model))} --runtime llmapi"
+    if build.kv_cache == "int8":
+        what = "runtime llmapi has no int8 KV cache"
+        why = "the PyTorch backend's KV cache is of the activations' type, or fp8"
+        raise ConfigError(what, why=why, hint=f"{again} --kv-cache fp8")
+    if build.speculative not in ("none", "prompt_lookup"):
+        what = f"runtime llmapi does not take speculative {build.speculative}"
+        why = "without a second model, the PyTorch backend drafts from n-grams alone"
+        raise ConfigError(what, why=why, hint=f"{again} --speculative prompt_lookup")
+    if build.max_beam_width > 1:
+        what = f"runtime llmapi has one beam, {build.max_beam_width} were asked for"
+        why = "Triton's llmapi model has no input for a beam width"
+        raise ConfigError(what, why=why, hint=f"{again} --max-beam-width 1")
+    if build.lora_dir:
+        what = "runtime llmapi takes no LoRA adapter"
+        why = "Triton's llmapi model has no input that chooses one up to 1.2"
+        raise ConfigError(what, why=why, hint=f"{again}")
+    if build.max_seq_len and checkpoint.max_seq_len and build.max_seq_len > checkpoint.max_seq_len:
+        what = (
+            f"max_seq_len is {build.max_seq_len} tokens, "
+            f"the checkpoint was made for {checkpoint.max_seq_len}"
+        )
+        raise ConfigError(what, hint=f"{again} --max-seq-len {checkpoint.max_seq_len}")

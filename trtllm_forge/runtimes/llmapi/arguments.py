@@ -1,0 +1,122 @@
+"""Which arguments of TensorRT-LLM's LLM API each release has, and on what evidence that rests.
+
+The facts live in ``data/llm_api_args.yaml``. The API's models refuse keys they do not know, so a
+key that is not in a release's table is never written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.resources import read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from trtllm_forge.releases.catalogue import Evidence, Release
+
+FIRST_RELEASE = "1.0"
+"""Before it the llmapi model ran TensorRT engines, and speculation had other key names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArgumentTable:
+    """The arguments of one release.
+
+    Attributes:
+        line: Its first two numbers, ``1.2``.
+        evidence: Whether the table was read at the release or at the nearest revision.
+        sources: Where it was read.
+        names: Every argument, those of nested objects with a dot: ``kv_cache_config.dtype``.
+        exact: Those that the release's own documentation shows.
+    """
+
+    line: str
+    evidence: Evidence
+    sources: tuple[str, ...]
+    names: frozenset[str]
+    exact: frozenset[str]
+
+    def evidence_for(self, name: str) -> Evidence:
+        """Return on what it rests that the release has this argument."""
+        if name not in self.names:
+            return "unsupported"
+        return "exact" if name in self.exact else self.evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptLookup:
+    """How the n-gram drafter is set.
+
+    Attributes:
+        max_draft_len: Draft tokens per step.
+        max_matching_ngram_size: Tokens at the end of the text that are looked up in it.
+        max_concurrency: Requests per step above which nothing is drafted.
+    """
+
+    max_draft_len: int
+    max_matching_ngram_size: int
+    max_concurrency: int
+
+
+def read_arguments(release: Release) -> ArgumentTable:
+    """Return what is known of a release's arguments.
+
+    Raises:
+        ConfigError: The release has no LLM API that Triton's model serves, or none that is known.
+    """
+    document = _document()
+    row = document["releases"].get(release.tables)
+    if row is None or "llmapi" not in release.flows:
+        newest = list(document["releases"])[-1]
+        what = f"runtime llmapi does not take TensorRT-LLM {release.version}"
+        why = f"Triton's model over the LLM API is known from {FIRST_RELEASE} to {newest}"
+        raise ConfigError(what, why=why, hint="--trtllm-version 1.2.1")
+    exact = row.get("exact", {"source": None, "arguments": ()})
+    keys = [*row["source"], *([exact["source"]] if exact["source"] else [])]
+    evidence: Literal["exact", "nearest"] = row["evidence"]
+    return ArgumentTable(
+        line=release.tables,
+        evidence=evidence,
+        sources=tuple(document["sources"][key] for key in keys),
+        names=frozenset(document["arguments"]) - frozenset(row["without"]),
+        exact=frozenset(exact["arguments"]),
+    )
+
+
+def prompt_lookup_for(max_batch_size: int, max_draft_len: int | None = None) -> PromptLookup:
+    """Return the drafter's setting for a batch size, with the user's draft length if given."""
+    document = _document()["prompt_lookup"]
+    row = next(row for row in document["by_batch_size"] if max_batch_size <= row["up_to"])
+    return PromptLookup(
+        max_draft_len=max_draft_len or row["max_draft_len"],
+        max_matching_ngram_size=row["max_matching_ngram_size"],
+        max_concurrency=document["max_concurrency"],
+    )
+
+
+def quantization_facts() -> Mapping[str, Any]:
+    """Return the table's part about quantised checkpoints."""
+    facts: Mapping[str, Any] = _document()["quantization"]
+    return facts
+
+
+def argument_names(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Give the names of nested arguments as the table has them.
+
+    ``null`` and an empty object stand for the whole object, so they count by its own name.
+    """
+    for key, value in arguments.items():
+        if isinstance(value, dict) and value:
+            yield from argument_names(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+@lru_cache(maxsize=1)
+def _document() -> dict[str, Any]:
+    document: dict[str, Any] = read_yaml("llm_api_args.yaml")
+    return document
