@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import struct
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.checkpoint_builder import checkpoint_files, config_bytes, write_files
+from tests.process.stand_in_runs import (
+    INT4,
+    compile_engine,
+    convert,
+    last_line,
+    names_in,
+    quantize,
+    read_json,
+    run,
+    starcoder,
+)
 from tests.stand_ins.toolchain import (
     A10G,
     B200,
-    H100,
     StandInToolchain,
     install_toolchain,
     read_table,
@@ -24,8 +32,6 @@ from tests.stand_ins.toolchain import (
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-INT4 = ("--use_weight_only", "--weight_only_precision", "int4")
 
 
 @pytest.fixture
@@ -36,60 +42,6 @@ def toolchain(tmp_path: Path) -> StandInToolchain:
 @pytest.fixture
 def hf_dir(tmp_path: Path) -> Path:
     return write_files(tmp_path / "hf", checkpoint_files())
-
-
-def run(
-    toolchain: StandInToolchain, argv: list[str], **changes: str
-) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, **toolchain.environment(), **changes}
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
-
-
-def convert(
-    toolchain: StandInToolchain, hf_dir: Path, *options: str, family: str = "gpt", **changes: str
-) -> subprocess.CompletedProcess[str]:
-    script = str(toolchain.converter_path(family))
-    output_dir = str(hf_dir.parent / "checkpoint")
-    argv = [sys.executable, script, "--model_dir", str(hf_dir), "--output_dir", output_dir]
-    return run(toolchain, [*argv, *options], **changes)
-
-
-def starcoder(
-    toolchain: StandInToolchain, hf_dir: Path, *options: str, **changes: str
-) -> subprocess.CompletedProcess[str]:
-    return convert(toolchain, hf_dir, "--gpt_variant", "starcoder", *options, **changes)
-
-
-def quantize(
-    toolchain: StandInToolchain, hf_dir: Path, *options: str, **changes: str
-) -> subprocess.CompletedProcess[str]:
-    output_dir = str(hf_dir.parent / "checkpoint")
-    argv = [sys.executable, str(toolchain.quantize_path), "--model_dir", str(hf_dir)]
-    return run(toolchain, [*argv, "--output_dir", output_dir, *options], **changes)
-
-
-def compile_engine(
-    toolchain: StandInToolchain, hf_dir: Path, *options: str, **changes: str
-) -> subprocess.CompletedProcess[str]:
-    folder = hf_dir.parent
-    argv = ["trtllm-build", "--checkpoint_dir", str(folder / "checkpoint")]
-    cache = ["--output_timing_cache", str(folder / "timing.cache")]
-    return run(
-        toolchain, [*argv, "--output_dir", str(folder / "engine"), *cache, *options], **changes
-    )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
-
-
-def last_line(result: subprocess.CompletedProcess[str]) -> str:
-    return result.stderr.strip().splitlines()[-1]
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -361,87 +313,6 @@ def test_gpus_limit_precisions_and_plugins(tmp_path: Path, hf_dir: Path) -> None
     )
 
 
-@pytest.mark.parametrize(
-    ("failure", "output", "error"),
-    [
-        ("oom", "Error Code 2: OutOfMemory", "AssertionError: Engine building failed, please"),
-        ("version_tag", "Version tag does not match", "AssertionError: Engine building failed"),
-        ("architecture", "expecting compute 8.6 got compute 9.0", "AssertionError: Engine"),
-        ("plugin", "getPluginCreator could not find plugin: AllReduce", "AssertionError"),
-        ("crash_rank_1", "Unsupported SM", "AssertionError: Engine building failed"),
-        ("disk", "Set gemm_plugin", "OSError: [Errno 28] No space left on device"),
-    ],
-)
-def test_a_build_fails_with_the_words_of_upstream(
-    toolchain: StandInToolchain, hf_dir: Path, failure: str, output: str, error: str
-) -> None:
-    starcoder(toolchain, hf_dir, "--tp_size", "2")
-    failed = compile_engine(toolchain.failing(f"compile:{failure}"), hf_dir)
-    assert failed.returncode == 1
-    assert output in failed.stdout
-    assert last_line(failed).startswith(error)
-    built = (hf_dir.parent / "engine" / "rank0.engine").exists()
-    assert built == (failure == "crash_rank_1")
-
-
-@pytest.mark.parametrize(
-    ("failure", "number"), [("killed", signal.SIGKILL), ("segv", signal.SIGSEGV)]
-)
-def test_a_tool_can_die_of_a_signal(
-    toolchain: StandInToolchain, hf_dir: Path, failure: str, number: int
-) -> None:
-    failed = starcoder(toolchain, hf_dir, STAND_IN_FAIL=f"convert:{failure}")
-    assert (failed.returncode, failed.stderr) == (-number, "")
-
-
-def test_a_conversion_runs_out_of_gpu_memory_in_the_words_of_pytorch(
-    toolchain: StandInToolchain, hf_dir: Path
-) -> None:
-    failed = starcoder(toolchain, hf_dir, STAND_IN_FAIL="convert:oom")
-    assert failed.returncode == 1
-    assert last_line(failed).startswith("torch.OutOfMemoryError: CUDA out of memory. Tried to")
-
-
-def test_a_build_can_succeed_and_leave_something_wrong(
-    toolchain: StandInToolchain, hf_dir: Path
-) -> None:
-    starcoder(toolchain, hf_dir, "--tp_size", "2")
-    engine_dir = hf_dir.parent / "engine"
-    failures = ("version", "missing_rank_1", "wrong_mapping", "wrong_precision", "empty_rank_0")
-    request = ",".join(f"compile:{failure}" for failure in failures)
-    assert compile_engine(toolchain, hf_dir, STAND_IN_FAIL=request).returncode == 0
-    config = read_json(engine_dir / "config.json")
-    assert config["version"] == "0.15.0"
-    assert config["pretrained_config"]["mapping"]["world_size"] == 16
-    assert config["pretrained_config"]["quantization"]["quant_algo"] == "W8A8_SQ"
-    assert names_in(engine_dir) == ["config.json", "rank0.engine"]
-    assert (engine_dir / "rank0.engine").stat().st_size == 0
-
-
-def test_trtllm_build_misses_a_rank_of_the_checkpoint(
-    toolchain: StandInToolchain, hf_dir: Path
-) -> None:
-    starcoder(toolchain.failing("convert:missing_rank_1"), hf_dir, "--tp_size", "2")
-    failed = compile_engine(toolchain, hf_dir)
-    assert last_line(failed).startswith("FileNotFoundError: [Errno 2] No such file or directory")
-    assert last_line(failed).endswith("rank1.safetensors'")
-
-
-@pytest.mark.parametrize(
-    ("failure", "error"),
-    [
-        ("compile:oops", "stand-in: STAND_IN_FAIL=compile:oops is no failure of this toolchain"),
-        ("convert:missing_rank_1", "stand-in: convert:missing_rank_1 needs two ranks, and there"),
-    ],
-)
-def test_a_failure_that_cannot_happen_is_refused(
-    toolchain: StandInToolchain, hf_dir: Path, failure: str, error: str
-) -> None:
-    refused = starcoder(toolchain, hf_dir, STAND_IN_FAIL=failure)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith(error)
-
-
 def test_the_journal_holds_every_start_in_order(toolchain: StandInToolchain, hf_dir: Path) -> None:
     assert toolchain.starts() == []
     starcoder(toolchain, hf_dir, CUDA_VISIBLE_DEVICES="0", HF_HUB_OFFLINE="1")
@@ -481,47 +352,3 @@ def test_tools_work_without_their_variables(toolchain: StandInToolchain, hf_dir:
     assert (hf_dir.parent / "engine_outputs" / "rank0.engine").is_file()
     assert (hf_dir.parent / "model.cache").is_file()
     assert len(toolchain.starts("trtllm-build")) == 1
-
-
-GPU_FACTS = """
-import importlib.metadata, json, pynvml
-pynvml.nvmlInit()
-handle = pynvml.nvmlDeviceGetHandleByIndex(1)
-print(json.dumps([
-    pynvml.nvmlSystemGetDriverVersion(),
-    pynvml.nvmlDeviceGetCount(),
-    pynvml.nvmlDeviceGetName(handle),
-    pynvml.nvmlDeviceGetCudaComputeCapability(handle),
-    pynvml.nvmlDeviceGetMemoryInfo(handle).total,
-    importlib.metadata.version("tensorrt_llm"),
-    importlib.metadata.version("tensorrt"),
-]))
-"""
-
-
-def test_site_folder_answers_for_nvml_and_the_installed_versions(tmp_path: Path) -> None:
-    toolchain = install_toolchain(tmp_path, gpus=(H100, A10G))
-    told = run(toolchain, [sys.executable, "-c", GPU_FACTS])
-    assert told.returncode == 0, told.stderr
-    assert json.loads(told.stdout) == [
-        "590.44.01",
-        2,
-        "NVIDIA A10G",
-        [8, 6],
-        24_146_608_128,
-        "1.2.1",
-        "10.14.1.48",
-    ]
-
-
-def test_machine_without_gpus_has_no_nvml_library(tmp_path: Path) -> None:
-    toolchain = install_toolchain(tmp_path, gpus=())
-    told = run(toolchain, [sys.executable, "-c", "import pynvml; pynvml.nvmlInit()"])
-    assert last_line(told) == "pynvml.NVMLError_LibraryNotFound: NVML Shared Library Not Found"
-
-
-def test_importing_tensorrt_llm_is_an_error(toolchain: StandInToolchain) -> None:
-    told = run(toolchain, [sys.executable, "-c", "import tensorrt_llm"])
-    assert last_line(told) == (
-        "ImportError: stand-in: importing tensorrt_llm takes a minute and a GPU; read its metadata"
-    )

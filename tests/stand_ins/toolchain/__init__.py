@@ -5,6 +5,7 @@ their own (``tables/``, written from upstream's sources), check what upstream ch
 upstream's layouts with a few bytes of weights. ``install_toolchain`` lays one release out::
 
     TARGET/bin/trtllm-build
+    TARGET/image_bin/python3, trtllm-build
     TARGET/examples/<family path of the release>/convert_checkpoint.py
     TARGET/examples/quantization/quantize.py
     TARGET/site/pynvml.py, tensorrt_llm/, tensorrt_llm-1.2.1.dist-info/
@@ -70,6 +71,16 @@ class StandInToolchain:
     @property
     def bin_dir(self) -> Path:
         return self.target_dir / "bin"
+
+    @property
+    def image_bin_dir(self) -> Path:
+        """Return what comes first on the PATH of an image that stands for the release's."""
+        return self.target_dir / "image_bin"
+
+    @property
+    def app_dir(self) -> Path:
+        """Return what is ``/app`` in such an image: the folder of ``examples``."""
+        return self.target_dir
 
     @property
     def examples_dir(self) -> Path:
@@ -149,14 +160,8 @@ def install_toolchain(
     for family in table["converters"]:
         path = toolchain.converter_path(family)
         _write_script(toolchain, path, module="convert", family=family)
-    build_script = toolchain.target_dir / "lib" / "trtllm_build.py"
-    _write_script(toolchain, build_script, module="compile")
-    # A shell script, because a shebang line takes neither spaces nor long paths.
-    toolchain.trtllm_build_path.write_text(
-        f'#!/bin/sh\nexec {shlex.join([sys.executable, str(build_script)])} "$@"\n',
-        encoding="utf-8",
-    )
-    toolchain.trtllm_build_path.chmod(0o755)
+    _write_console_script(toolchain)
+    _write_image_python(toolchain)
     _write_site(toolchain)
     return toolchain
 
@@ -196,11 +201,35 @@ def _write_script(
     if family is not None:
         arguments.append(repr(family))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
+    path.write_text(_code(module, arguments), encoding="utf-8")
+
+
+def _write_console_script(toolchain: StandInToolchain) -> None:
+    """Write ``trtllm-build`` as pip does where the interpreter's path is long or has spaces."""
+    path = toolchain.trtllm_build_path
+    code = _code("compile", [repr(str(toolchain.target_dir / "stand_in.json"))])
+    python = shlex.quote(sys.executable)
+    path.write_text(f"#!/bin/sh\n'''exec' {python} \"$0\" \"$@\"\n' '''\n{code}", encoding="utf-8")
+    path.chmod(0o755)
+
+
+def _write_image_python(toolchain: StandInToolchain) -> None:
+    """Write a folder that can stand for the PATH of an image: its python3, and trtllm-build."""
+    folder = toolchain.image_bin_dir
+    folder.mkdir(exist_ok=True)
+    python_path = folder / "python3"
+    python_path.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8"
+    )
+    python_path.chmod(0o755)
+    shutil.copy(toolchain.trtllm_build_path, folder / "trtllm-build")
+
+
+def _code(module: str, arguments: Sequence[str]) -> str:
+    return (
         f"import sys\n\nsys.path.insert(0, {str(_CHECKOUT)!r})\n"
         f"from tests.stand_ins.toolchain.{module} import main\n\n"
-        f"main({', '.join(arguments)})\n",
-        encoding="utf-8",
+        f"main({', '.join(arguments)})\n"
     )
 
 

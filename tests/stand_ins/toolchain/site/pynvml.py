@@ -14,7 +14,9 @@ NVML_SUCCESS = 0
 NVML_ERROR_UNINITIALIZED = 1
 NVML_ERROR_INVALID_ARGUMENT = 2
 NVML_ERROR_NOT_SUPPORTED = 3
+NVML_ERROR_NO_PERMISSION = 4
 NVML_ERROR_NOT_FOUND = 6
+NVML_ERROR_DRIVER_NOT_LOADED = 9
 NVML_ERROR_LIBRARY_NOT_FOUND = 12
 NVML_DEVICE_MIG_DISABLE = 0
 
@@ -22,7 +24,9 @@ _TEXTS = {
     NVML_ERROR_UNINITIALIZED: "Uninitialized",
     NVML_ERROR_INVALID_ARGUMENT: "Invalid Argument",
     NVML_ERROR_NOT_SUPPORTED: "Not Supported",
+    NVML_ERROR_NO_PERMISSION: "Insufficient Permissions",
     NVML_ERROR_NOT_FOUND: "Not Found",
+    NVML_ERROR_DRIVER_NOT_LOADED: "Driver Not Loaded",
     NVML_ERROR_LIBRARY_NOT_FOUND: "NVML Shared Library Not Found",
 }
 _MIB = 1024 * 1024
@@ -47,6 +51,12 @@ class NVMLError_NotSupported(NVMLError): ...
 
 
 class NVMLError_NotFound(NVMLError): ...
+
+
+class NVMLError_NoPermission(NVMLError): ...
+
+
+class NVMLError_DriverNotLoaded(NVMLError): ...
 
 
 class NVMLError_LibraryNotFound(NVMLError): ...
