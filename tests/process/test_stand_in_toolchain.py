@@ -246,6 +246,32 @@ def test_heads_that_cannot_be_shared_fail_the_conversion(
 
 
 @pytest.mark.parametrize(
+    ("family", "architecture", "options", "error"),
+    [
+        ("phi", "Phi3ForCausalLM", ("--pp_size", "2"), "Pipeline parallelism is not supported."),
+        ("nemotron_nas", "DeciLMForCausalLM", (), "trust_remote_code must be set"),
+        (
+            "baichuan",
+            "BaichuanForCausalLM",
+            ("--weight_only_precision", "int4_gptq"),
+            "int4_gptq needs quant_ckpt_path",
+        ),
+    ],
+)
+def test_families_have_assertions_of_their_own(
+    toolchain: StandInToolchain,
+    hf_dir: Path,
+    family: str,
+    architecture: str,
+    options: tuple[str, ...],
+    error: str,
+) -> None:
+    (hf_dir / "config.json").write_bytes(config_bytes(architecture))
+    failed = convert(toolchain, hf_dir, *options, family=family)
+    assert last_line(failed) == f"AssertionError: {error}"
+
+
+@pytest.mark.parametrize(
     ("options", "quant_algo", "kv_cache"),
     [
         (("--qformat", "int4_awq"), "W4A16_AWQ", None),

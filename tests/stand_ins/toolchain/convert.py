@@ -35,6 +35,9 @@ _WEIGHT_ONLY = {
     "w4a8_awq": "W4A8_AWQ",
     "w4a16_awq": "W4A16_AWQ",
 }
+# By assertions of their scripts; their flag is there all the same.
+_ONE_PIPELINE_STAGE = ("bloom", "chatglm", "gptneox", "mamba", "opt", "phi")
+_READS_QUANTIZED_FILE = ("baichuan", "gptneox")
 _SMOOTH = "W8A8_SQ_PER_{}_PLUGIN"
 
 
@@ -47,9 +50,7 @@ def main(settings_path: str, family: str) -> None:
     model_dir = str(arguments.model_dir)
     hf = read_hf_config(model_dir)
     architecture = _require_family(hf, family)
-    if family == "gemma" and arguments.ckpt_type is None:
-        # Upstream looks its parser up by the kind, and has no default.
-        raise KeyError(None)
+    _require_sense(arguments, family)
     mapping = _mapping(arguments, family)
     if getattr(arguments, "workers", 1) < 1:
         message = "max_workers must be greater than 0"
@@ -99,8 +100,19 @@ def _require_family(hf: dict[str, Any], family: str) -> str:
     return str(named[0])
 
 
+def _require_sense(arguments: argparse.Namespace, family: str) -> None:
+    if getattr(arguments, "ckpt_type", "hf") is None:
+        # Upstream looks its parser up by the kind, and has no default.
+        raise KeyError(None)
+    if family == "nemotron_nas":
+        assert arguments.trust_remote_code, "trust_remote_code must be set"
+    precision = getattr(arguments, "weight_only_precision", None)
+    if family in _READS_QUANTIZED_FILE and precision == "int4_gptq":
+        assert arguments.quant_ckpt_path, "int4_gptq needs quant_ckpt_path"
+
+
 def _mapping(arguments: argparse.Namespace, family: str) -> Mapping:
-    if hasattr(arguments, "world_size"):
+    if not hasattr(arguments, "tp_size"):
         return Mapping(tp_size=arguments.world_size)
     mapping = Mapping(
         tp_size=arguments.tp_size,
@@ -109,8 +121,8 @@ def _mapping(arguments: argparse.Namespace, family: str) -> Mapping:
         moe_tp_size=getattr(arguments, "moe_tp_size", -1),
         moe_ep_size=getattr(arguments, "moe_ep_size", -1),
     )
-    if family == "phi":
-        assert mapping.pp_size == 1, "pipeline parallelism is not supported"
+    if family in _ONE_PIPELINE_STAGE:
+        assert mapping.pp_size == 1, "Pipeline parallelism is not supported."
     given = mapping.moe_tp_size > 0 and mapping.moe_ep_size > 0
     if given and mapping.moe_tp_size * mapping.moe_ep_size != mapping.tp_size:
         message = "moe_tp_size * moe_ep_size must equal tp_size"
@@ -120,12 +132,18 @@ def _mapping(arguments: argparse.Namespace, family: str) -> Mapping:
 
 def _calibrates(arguments: argparse.Namespace) -> bool:
     asked = getattr(arguments, "smoothquant", None) is not None
-    return asked or getattr(arguments, "int8_kv_cache", False)
+    return asked or _has_int8_cache(arguments)
+
+
+def _has_int8_cache(arguments: argparse.Namespace) -> bool:
+    # MPT's script has the older name.
+    names = ("int8_kv_cache", "calibrate_kv_cache")
+    return any(getattr(arguments, name, False) for name in names)
 
 
 def _quantization(arguments: argparse.Namespace, hf: dict[str, Any], family: str) -> Quantization:
     kv_cache = None
-    if getattr(arguments, "int8_kv_cache", False):
+    if _has_int8_cache(arguments):
         kv_cache = "INT8"
     elif getattr(arguments, "fp8_kv_cache", False):
         kv_cache = "FP8"

@@ -43,11 +43,13 @@ def main(settings_path: str) -> None:
     print(f"[TensorRT-LLM] TensorRT-LLM version: {invocation.release}", flush=True)
     table = read_table(invocation.release)["quantize"]
     arguments = parser_of(_TOOL, table["arguments"]).parse_args()
-    if arguments.device == "cuda" and not invocation.gpus:
+    # For every format, and with --device cpu as well.
+    if not invocation.gpus:
         message = "GPU is required for inference."
         raise OSError(message)
     hf = read_hf_config(str(arguments.model_dir))
-    if arguments.qformat not in _UNCALIBRATED or arguments.autoq_format:
+    calibrates = arguments.autoq_format or arguments.kv_cache_dtype
+    if calibrates or arguments.qformat not in _UNCALIBRATED:
         _require_dataset(arguments.calib_dataset)
         require_calibration(invocation, arguments.calib_dataset)
     mapping = Mapping(
