@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import shlex
-import signal
 from typing import TYPE_CHECKING
 
+from trtllm_forge.failures import Diagnosis, Where, find_failure
 from trtllm_forge.process import ManagedProcess, environment_without_secrets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from trtllm_forge.errors import ForgeError
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
 
 _SHOWN_LINES = 8
+# Ranks that fail together write hundreds of lines of stack after the one that tells.
+_SEARCHED_BYTES = 1 << 18
+_STAGES: dict[str, Where] = {"convert": "convert", "compile": "compile"}
 
 
 def run_command(
@@ -49,14 +53,38 @@ def run_command(
         code = child.wait()
         if code == 0:
             return
-        if any(os.strerror(errno.ENOSPC) in line for line in child.last_lines):
+        if any(_is_full_disk(line) for line in child.last_lines):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         what = f"{source}: {child.ending()}: {shlex.join(command.inner_argv)}"
-        raise error(what, why=_cause(code, child.last_lines), log_path=log_path)
+        known = find_failure(
+            _searched_lines(log_path, child.last_lines),
+            where=_STAGES.get(source, "any"),
+            returncode=code,
+        )
+        if known is not None:
+            raise error(what, why=_known_cause(known), hint=known.hint, log_path=log_path)
+        raise error(what, why=_last_lines(child.last_lines), log_path=log_path)
 
 
-def _cause(code: int, last_lines: tuple[str, ...]) -> str:
-    if code == -signal.SIGKILL:
-        return "something killed it; most often that is the kernel when memory runs out"
-    written = [line for line in last_lines if line.strip()]
+def _is_full_disk(line: str) -> bool:
+    # A full /dev/shm is memory, and the catalogue says what to do about it.
+    return os.strerror(errno.ENOSPC) in line and "shm" not in line and "shared memory" not in line
+
+
+def _searched_lines(log_path: Path, last_lines: tuple[str, ...]) -> Sequence[str]:
+    try:
+        with log_path.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _SEARCHED_BYTES))
+            lines = log.read().decode(errors="replace").splitlines()
+    except OSError:
+        return last_lines
+    return lines or last_lines  # a full disk has an empty log
+
+
+def _known_cause(known: Diagnosis) -> str:
+    return f"{known.cause}\n{known.line}" if known.line else known.cause
+
+
+def _last_lines(lines: tuple[str, ...]) -> str:
+    written = [line for line in lines if line.strip()]
     return "\n".join(written[-_SHOWN_LINES:]) or "it printed nothing"
