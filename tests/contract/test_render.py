@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
 from google.protobuf import text_format
@@ -11,138 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2
 
-from tests.checkpoint_builder import write_files
+from tests.rendering import configs, parameters, render, stage, tree
 from tests.small_stage import printed
-from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection
+from trtllm_forge.config.models import BuildSection
 from trtllm_forge.errors import CheckpointError, RenderError
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.resources import data_path, templates_dir
-from trtllm_forge.runtimes.openvino import OpenVinoRuntime
-from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
 from trtllm_forge.stages import render as render_module
 from trtllm_forge.stages.render import MODELS, RenderStage, pbtxt_string
+from trtllm_forge.triton import contract as contract_module
 from trtllm_forge.triton.repository import read_model_configs
 
-if TYPE_CHECKING:
-    from trtllm_forge.runtimes import Runtime
-
-RUNTIMES: dict[str, Runtime] = {"openvino": OpenVinoRuntime(), "trtllm": TrtLlmRuntime()}
 EVIL = 'x" } } backend: "evil'
-
-
-def stage(
-    runtime: str = "openvino",
-    *,
-    build: BuildSection | None = None,
-    trtllm_version: str = "1.2.1",
-    **options: Any,
-) -> RenderStage:
-    config = ForgeConfig(
-        build=build or BuildSection(),
-        repository=RepositorySection(**options),
-        trtllm_version=trtllm_version,
-    )
-    return RenderStage(
-        trtllm_version=trtllm_version,
-        max_batch_size=config.build.max_batch_size,
-        repository=config.repository,
-        engine_model=RUNTIMES[runtime].engine_model(config, 0.2),
-    )
-
-
-def render(root: Path, rendered: RenderStage) -> Path:
-    """Render into ``root/repository`` from a checkpoint of two small files and a small engine."""
-    download_dir = write_files(
-        root / "download", {"tokenizer.json": b"{}", "tokenizer_config.json": b"{}"}
-    )
-    compile_dir = write_files(root / "compile", {"engine.json": b"{}", "openvino_model.bin": b"x"})
-    work_dir = root / "repository"
-    work_dir.mkdir()
-    inputs = {"download": download_dir, "compile": compile_dir}
-    rendered.run(work_dir, inputs, SilentReporter())
-    return work_dir
-
-
-def configs(root: Path, rendered: RenderStage) -> dict[str, Any]:
-    """Render, and parse what came with Triton's own messages."""
-    repository_dir = render(root, rendered)
-    return {
-        name: text_format.Parse(
-            (repository_dir / name / "config.pbtxt").read_text(encoding="utf-8"),
-            model_config_pb2.ModelConfig(),
-        )
-        for name in MODELS
-    }
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def contract_document() -> Any:
-    text = data_path("contracts/1.2.json").read_text(encoding="utf-8")
-    for name, data_type in {
-        "logits_datatype": "TYPE_FP32",
-        "encoder_input_features_data_type": "TYPE_FP16",
-        "prompt_embedding_table_data_type": "TYPE_FP16",
-    }.items():
-        text = text.replace(f"${{{name}}}", data_type)
-    assert "${" not in text
-    return json.loads(text)
-
-
-def tensors_of(messages: Any) -> list[dict[str, Any]]:
-    """Return tensors in the words of the contract's file."""
-    tensors = []
-    for message in messages:
-        tensor: dict[str, Any] = {
-            "name": message.name,
-            "data_type": model_config_pb2.DataType.Name(message.data_type),
-            "dims": list(message.dims),
-        }
-        if message.HasField("reshape"):
-            tensor["reshape"] = list(message.reshape.shape)
-        for flag in ("optional", "allow_ragged_batch"):
-            if getattr(message, flag, False):
-                tensor[flag] = True
-        tensors.append(tensor)
-    return tensors
-
-
-def without_false(tensors: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    flags = ("optional", "allow_ragged_batch")
-    return [
-        {key: value for key, value in tensor.items() if key not in flags or value}
-        for tensor in tensors
-    ]
-
-
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_tensors_of_every_model_are_those_of_release_1_2(tmp_path: Path, runtime: str) -> None:
-    parsed = configs(tmp_path, stage(runtime))
-    document = contract_document()["models"]
-    assert set(MODELS) <= set(document)
-    for name in MODELS:
-        assert tensors_of(parsed[name].input) == without_false(document[name]["inputs"]), name
-        assert tensors_of(parsed[name].output) == without_false(document[name]["outputs"]), name
-
-
-def test_steps_of_the_ensemble_are_those_of_release_1_2(tmp_path: Path) -> None:
-    steps = configs(tmp_path, stage())["ensemble"].ensemble_scheduling.step
-    assert [
-        {"model": s.model_name, "inputs": dict(s.input_map), "outputs": dict(s.output_map)}
-        for s in steps
-    ] == contract_document()["models"]["ensemble"]["steps"]
-    assert [step.model_name for step in steps] == [
-        "preprocessing",
-        "tensorrt_llm",
-        "postprocessing",
-    ]
-    assert {step.model_version for step in steps} == {-1}
 
 
 def test_rendering_again_elsewhere_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -155,10 +34,6 @@ def test_no_rendered_file_knows_where_it_was_made(tmp_path: Path) -> None:
     for name, content in tree(render(tmp_path, stage())).items():
         assert str(tmp_path).encode() not in content, name
         assert str(Path.home()).encode() not in content, name
-
-
-def parameters(config: Any) -> dict[str, str]:
-    return {key: value.string_value for key, value in config.parameters.items()}
 
 
 def test_options_of_the_repository_reach_their_fields(tmp_path: Path) -> None:
@@ -342,8 +217,15 @@ def test_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         stage(build=BuildSection(max_batch_size=1)),
         stage(trtllm_version="1.2.0"),
         stage("trtllm"),
+        replace(stage(), contract_release="1.1"),
+        replace(stage(), engine_model=replace(stage().engine_model, text_files={"a": "b"})),
+        replace(stage(), engine_model=replace(stage().engine_model, python_files=())),
+        replace(stage(), engine_model=replace(stage().engine_model, parameters={})),
     ],
-    ids=["option", "batch", "release", "runtime"],
+    ids=[
+        *("option", "batch", "release", "runtime", "contract"),
+        *("text-files", "python-files", "engine-parameters"),
+    ],
 )
 def test_each_setting_alone_changes_what_render_depends_on(changed: RenderStage) -> None:
     assert changed.parameters != stage().parameters
@@ -360,12 +242,13 @@ def test_changed_template_changes_what_render_depends_on(
     assert stage().parameters != before
 
 
+@pytest.mark.parametrize("release", ["1.1", "1.2"], ids=["nearest", "own"])
 def test_changed_contract_changes_what_render_depends_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str
 ) -> None:
-    before = stage().parameters
+    before = stage(trtllm_version=release).parameters
     copied = shutil.copytree(data_path("contracts"), tmp_path / "data" / "contracts")
     path = copied / "1.2.json"
     path.write_text(path.read_text() + "\n")
-    monkeypatch.setattr(render_module, "data_path", lambda name: tmp_path / "data" / name)
-    assert stage().parameters != before
+    monkeypatch.setattr(contract_module, "data_path", lambda name: tmp_path / "data" / name)
+    assert stage(trtllm_version=release).parameters != before

@@ -1,7 +1,9 @@
 """The ``render`` stage: templates and artifacts to a Triton model repository.
 
 Templates mirror the output folder for folder; ``.jinja`` marks what is rendered. Python models
-also get the modules of ``templates/shared`` that they import.
+also get the modules of ``templates/shared`` that they import. There is one set of templates:
+what differs between releases is data (``triton/contract.py``). Templates of the ``llmapi``
+layout lie below ``templates/llmapi``.
 """
 
 from __future__ import annotations
@@ -9,13 +11,15 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge import __version__
-from trtllm_forge.digest import sha256_file, sha256_tree
+from trtllm_forge.digest import sha256_tree
 from trtllm_forge.errors import CheckpointError, RenderError
-from trtllm_forge.resources import data_path, templates_dir
+from trtllm_forge.resources import templates_dir
 from trtllm_forge.runtimes import ENGINE_DIR
+from trtllm_forge.stages.engine_limits import EngineLimits, read_engine_limits
 from trtllm_forge.triton.contract import read_contract
 from trtllm_forge.triton.repository import verify_repository
 
@@ -28,9 +32,13 @@ if TYPE_CHECKING:
     from trtllm_forge.pipeline.stage import Command
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes import EngineModel
+    from trtllm_forge.triton.contract import ModelContract, ReleaseContract
 
 TOKENIZER_DIR = "preprocessing/1/tokenizer"
 """Where a repository holds its tokenizer, relative to the repository."""
+
+CHECKPOINT_DIR = "tensorrt_llm/1/checkpoint"
+"""Where a repository of the ``llmapi`` layout holds its checkpoint, relative to the repository."""
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -55,6 +63,7 @@ _PYTHON_MODELS = {
     "tensorrt_llm_bls": ("tensorrt_llm_bls/1/model.py",),
 }
 MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
+"""The models of the engine layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +72,19 @@ class RenderStage:
 
     Attributes:
         trtllm_version: The TensorRT-LLM release whose tensors the models have.
-        max_batch_size: Requests per step, the same in every model of the chain.
+        max_batch_size: Requests per step, the same in every model of the chain; a TensorRT
+            engine's own limit counts instead where there is one.
         repository: What ``forge.yaml`` says below ``repository``.
         engine_model: How the runtime fills the ``tensorrt_llm`` model.
+        contract_release: The release whose models are taken, where it is not that of
+            ``trtllm_version``.
     """
 
     trtllm_version: str
     max_batch_size: int
     repository: RepositorySection
     engine_model: EngineModel
+    contract_release: str | None = None
 
     @property
     def name(self) -> str:
@@ -81,15 +94,18 @@ class RenderStage:
     @property
     def parameters(self) -> Mapping[str, JsonValue]:
         """Return the settings, and the digests of the templates and of the release's contract."""
-        release = read_contract(self.trtllm_version).release
+        engine_model = self.engine_model
         return {
             "trtllm_version": self.trtllm_version,
             "max_batch_size": self.max_batch_size,
             "repository": self.repository.model_dump(),
-            "backend": self.engine_model.backend,
-            "engine_parameters": dict(self.engine_model.parameters),
+            "layout": engine_model.layout,
+            "backend": engine_model.backend,
+            "engine_parameters": dict(engine_model.parameters),
+            "python_files": list(engine_model.python_files),
+            "text_files": dict(engine_model.text_files),
             "templates_sha256": sha256_tree(templates_dir()),
-            "contract_sha256": sha256_file(data_path(f"contracts/{release}.json")),
+            "contract_sha256": self._contract(EngineLimits()).sha256,
         }
 
     @property
@@ -100,7 +116,11 @@ class RenderStage:
     @property
     def outputs(self) -> Sequence[str]:
         """Return the models' configurations."""
-        return tuple(f"{name}/config.pbtxt" for name in MODELS)
+        return tuple(f"{name}/config.pbtxt" for name in self._models)
+
+    @property
+    def _models(self) -> Sequence[str]:
+        return ("tensorrt_llm",) if self.engine_model.layout == "llmapi" else MODELS
 
     def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:
         """Return nothing: rendering starts no process."""
@@ -108,27 +128,50 @@ class RenderStage:
 
     def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
         """Render, copy and link the repository, then read it back."""
-        self._render_configs(work_dir)
+        limits = EngineLimits()
+        if self.engine_model.backend == "tensorrtllm" and "compile" in inputs:
+            limits = read_engine_limits(inputs["compile"])
+        self._render_configs(work_dir, limits, reporter)
         self._copy_python(work_dir)
-        if self.repository.tokenizer_dir is None:
+        for name, text in self.engine_model.text_files.items():
+            path = work_dir / "tensorrt_llm" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        if self.engine_model.layout == "llmapi":
+            if "download" in inputs:
+                # The files may be a user's own: their permissions stay as they are.
+                link_tree(inputs["download"], work_dir / CHECKPOINT_DIR, make_read_only=False)
+        elif self.repository.tokenizer_dir is None:
             self._copy_tokenizer(work_dir, inputs)
         if "compile" in inputs:
             link_tree(inputs["compile"], work_dir / ENGINE_DIR)
         verify_repository(work_dir)
 
-    def _render_configs(self, work_dir: Path) -> None:
+    def _contract(self, limits: EngineLimits) -> ReleaseContract:
+        return read_contract(
+            self.contract_release or self.trtllm_version,
+            self.engine_model.layout,
+            types=limits.element_types,
+        )
+
+    def _render_configs(self, work_dir: Path, limits: EngineLimits, reporter: Reporter) -> None:
         from jinja2 import TemplateError
 
         environment = _jinja_environment()
-        contract = read_contract(self.trtllm_version)
+        contract = self._contract(limits)
         batching = {
-            "max_batch_size": self.max_batch_size,
+            "max_batch_size": limits.max_batch_size or self.max_batch_size,
             "max_queue_size": self.repository.max_queue_size,
             "max_queue_delay_microseconds": self.repository.max_queue_delay_microseconds,
         }
-        for name in MODELS:
+        folder = "llmapi/" if contract.layout == "llmapi" else ""
+        for name in self._models:
             model = contract.models[name]
-            source = f"{name}/config.pbtxt.jinja"
+            source = f"{folder}{name}/config.pbtxt.jinja"
+            values = self._model_parameters(name, limits)
+            known = self._known_parameters(name, model, values)
+            for key in sorted(set(values) - set(known)):
+                reporter.note(f"TensorRT-LLM {contract.release} has no {key}: left out of {name}")
             try:
                 text = environment.get_template(source).render(
                     forge_version=__version__,
@@ -138,10 +181,11 @@ class RenderStage:
                         "inputs": model.inputs,
                         "outputs": model.outputs,
                         "steps": model.steps,
+                        "has_queue": model.dynamic_batching == "queue",
                         "backend": self.engine_model.backend,
                         "decoupled": self.repository.decoupled,
                         "instances": self._instances(name),
-                        "parameters": self._model_parameters(name),
+                        "parameters": known,
                     },
                 )
             except TemplateError as error:
@@ -149,8 +193,9 @@ class RenderStage:
                 raise RenderError(what, why=str(error)) from error
             (work_dir / name / "1").mkdir(parents=True)
             (work_dir / name / "config.pbtxt").write_text(text, encoding="utf-8")
-        # Git and archives drop empty folders; Triton needs the ensemble's.
-        (work_dir / "ensemble" / "1" / ".keep").touch()
+        if "ensemble" in self._models:
+            # Git and archives drop empty folders; Triton needs the ensemble's.
+            (work_dir / "ensemble" / "1" / ".keep").touch()
 
     def _instances(self, model: str) -> int:
         counts = {
@@ -160,7 +205,18 @@ class RenderStage:
         }
         return counts.get(model, 1)
 
-    def _model_parameters(self, model: str) -> Mapping[str, str]:
+    def _known_parameters(
+        self, name: str, model: ModelContract, values: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        """Return what the model can read, in the release's order.
+
+        Models of forge's own read further parameters, which stand behind the release's.
+        """
+        known = {key: values[key] for key in model.parameters if key in values}
+        is_upstreams = name == "tensorrt_llm" and self.engine_model.backend == "tensorrtllm"
+        return known if is_upstreams else {**known, **values}
+
+    def _model_parameters(self, model: str, limits: EngineLimits) -> Mapping[str, str]:
         repository = self.repository
         tokenizer = {
             "tokenizer_dir": repository.tokenizer_dir or TOKENIZER_DIR,
@@ -178,7 +234,7 @@ class RenderStage:
             case "postprocessing":
                 return {**tokenizer, **skip_special_tokens}
             case "tensorrt_llm":
-                return self.engine_model.parameters
+                return {**self.engine_model.parameters, **limits.parameters}
             case "tensorrt_llm_bls":
                 return {
                     "accumulate_tokens": _word(repository.accumulate_tokens),
@@ -192,13 +248,19 @@ class RenderStage:
 
     def _copy_python(self, work_dir: Path) -> None:
         source_dir = templates_dir()
-        models = {**_PYTHON_MODELS, "tensorrt_llm": self.engine_model.python_files}
-        for model, files in models.items():
+        for file in self.engine_model.python_files:
+            name = PurePosixPath(file).name
+            shutil.copyfile(source_dir / file, work_dir / "tensorrt_llm" / "1" / name)
+        if self.engine_model.layout == "llmapi":
+            return
+        for files in _PYTHON_MODELS.values():
             for file in files:
                 shutil.copyfile(source_dir / file, work_dir / file)
-            for shared in _SHARED[model] if files else ():
-                target = work_dir / model / "1" / shared
-                shutil.copyfile(source_dir / "shared" / shared, target)
+        for model, shared in _SHARED.items():
+            if model == "tensorrt_llm" and not self.engine_model.python_files:
+                continue
+            for file in shared:
+                shutil.copyfile(source_dir / "shared" / file, work_dir / model / "1" / file)
 
     def _copy_tokenizer(self, work_dir: Path, inputs: Mapping[str, Path]) -> None:
         # The export writes tokenizer.json for checkpoints that have none.
@@ -215,11 +277,11 @@ class RenderStage:
                 shutil.copyfile(source_dir / name, target_dir / name)
 
 
-def link_tree(source_dir: Path, target_dir: Path) -> None:
+def link_tree(source_dir: Path, target_dir: Path, *, make_read_only: bool = True) -> None:
     """Make ``target_dir`` hold what ``source_dir`` holds, without a second copy of the bytes.
 
-    Files are hard links, read-only so that no edit reaches the other name unseen; where the
-    file system cannot link, they are copies.
+    Files are hard links, read-only unless told otherwise, so that no edit reaches the other
+    name unseen; where the file system cannot link, they are copies.
     """
     for source in sorted(source_dir.rglob("*")):
         if not source.is_file():
@@ -228,7 +290,8 @@ def link_tree(source_dir: Path, target_dir: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         resolved = source.resolve()
         try:
-            resolved.chmod(0o444)
+            if make_read_only:
+                resolved.chmod(0o444)
             os.link(resolved, target)
         except OSError:
             shutil.copyfile(resolved, target)

@@ -1,27 +1,62 @@
-"""The tensors of each Triton model, by TensorRT-LLM release.
+"""The tensors and parameters of each Triton model, by TensorRT-LLM release.
 
-The facts live in ``data/contracts/<release>.json``, with their source and how sure it is. Some
-element types depend on the engine; the file names them ``${...}`` and ``read_contract`` fills
-them in.
+The facts lie in ``data/contracts``: a file per release for the five models around an engine, and
+in ``llmapi`` those for the one model over the LLM API::
+
+    {"release": "0.16", "confidence": "exact", "reason": "read at the release tag",
+     "source": "repository@commit:path",
+     "models": {"preprocessing": {"parameters": ["tokenizer_dir", ...],
+                                  "dynamic_batching": "queue",
+                                  "inputs": [{"name": "QUERY", ...}], "outputs": [...]},
+                "ensemble": {..., "steps": [{"model": ..., "inputs": {...}, "outputs": {...}}]}}}
+
+A release whose models could not be read has ``same_as``, the nearest one that could, in place of
+``models``. Some element types depend on the engine; the files name them ``${...}`` and
+``read_contract`` fills them in.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from trtllm_forge.digest import sha256_text
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.resources import data_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-_ELEMENT_TYPES = {
-    "${logits_datatype}": "TYPE_FP32",
-    "${encoder_input_features_data_type}": "TYPE_FP16",
-    "${prompt_embedding_table_data_type}": "TYPE_FP16",
-}
+Layout = Literal["engine", "llmapi"]
+Confidence = Literal["exact", "nearest"]
+DynamicBatching = Literal["none", "default", "queue"]
+
+_LAYOUT_WORDS: Mapping[Layout, str] = {"engine": "Triton models", "llmapi": "llmapi Triton model"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ElementTypes:
+    """The element types that an engine decides.
+
+    Attributes:
+        logits: Of context, generation and draft logits: ``TYPE_FP32`` or ``TYPE_FP16``.
+        prompt_embedding_table: Of the virtual tokens of p-tuning: that of the activations.
+        encoder_input_features: Of what an encoder is fed; a decoder alone has none.
+    """
+
+    logits: str = "TYPE_FP32"
+    prompt_embedding_table: str = "TYPE_FP16"
+    encoder_input_features: str = "TYPE_FP16"
+
+    def resolve(self, data_type: str) -> str:
+        """Return a type of the data files, with ``${...}`` filled in."""
+        return {
+            "${logits_datatype}": self.logits,
+            "${prompt_embedding_table_data_type}": self.prompt_embedding_table,
+            "${encoder_input_features_data_type}": self.encoder_input_features,
+        }.get(data_type, data_type)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,65 +91,128 @@ class EnsembleStep:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelContract:
-    """Inputs and outputs of one Triton model, and for the ensemble its steps."""
+    """What the release declares of one Triton model.
+
+    Attributes:
+        inputs: In the order of the release.
+        outputs: In the order of the release; one that it lists twice is here once.
+        parameters: The names it knows, in its order.
+        dynamic_batching: Whether Triton batches requests for it: not, by Triton's defaults, or
+            with a queue whose limits are settings.
+        steps: Of the ensemble.
+    """
 
     inputs: tuple[TensorContract, ...]
     outputs: tuple[TensorContract, ...]
+    parameters: tuple[str, ...] = ()
+    dynamic_batching: DynamicBatching = "none"
     steps: tuple[EnsembleStep, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseContract:
-    """All models of one release's repository."""
+    """All models of one release's repository.
+
+    Attributes:
+        release: Its first two numbers.
+        layout: Which repository it is: five models around an engine, or one over the LLM API.
+        confidence: ``exact`` when it was read at the release's tag.
+        reason: Where the confidence comes from, in a sentence.
+        source: What was read.
+        models: By name, in the order in which a request passes them.
+        sha256: Of the data that it was read from.
+    """
 
     release: str
-    confidence: str
+    layout: Layout
+    confidence: Confidence
+    reason: str
     source: str
     models: Mapping[str, ModelContract]
+    sha256: str
 
 
-def known_releases() -> tuple[str, ...]:
-    """Return the releases whose tensors are known, oldest first."""
-    names = (path.stem for path in data_path("contracts").glob("*.json"))
+def known_releases(layout: Layout = "engine") -> tuple[str, ...]:
+    """Return the releases whose models are known, oldest first."""
+    names = (path.stem for path in _contracts_dir(layout).glob("*.json"))
     return tuple(sorted(names, key=lambda name: [int(part) for part in name.split(".")]))
 
 
-def read_contract(trtllm_version: str) -> ReleaseContract:
+def read_contract(
+    trtllm_version: str, layout: Layout = "engine", *, types: ElementTypes | None = None
+) -> ReleaseContract:
     """Return the contract of a TensorRT-LLM version, by its first two numbers.
 
+    Args:
+        trtllm_version: ``1.2.1``, ``1.3.0rc4`` or ``0.16``.
+        layout: Which of the release's repositories.
+        types: What the engine decides; None for the types of an engine built with defaults.
+
     Raises:
-        ConfigError: The release's tensors are not known.
+        ConfigError: The release's models are not known.
     """
     release = ".".join(trtllm_version.split(".")[:2])
-    path = data_path("contracts") / f"{release}.json"
-    if release not in known_releases():
-        what = f"the Triton models of TensorRT-LLM {trtllm_version} are not known"
-        why = f"this forge knows release {', '.join(known_releases())}"
-        hint = f"--trtllm-version {known_releases()[-1]}"
-        raise ConfigError(what, why=why, hint=hint)
-    document = json.loads(path.read_text(encoding="utf-8"))
+    releases = known_releases(layout)
+    if release not in releases:
+        what = f"the {_LAYOUT_WORDS[layout]} of TensorRT-LLM {trtllm_version} "
+        what += "are not known" if layout == "engine" else "is not known"
+        why = f"this forge knows release {', '.join(releases)}"
+        raise ConfigError(what, why=why, hint=f"--trtllm-version {releases[-1]}")
+    text = (_contracts_dir(layout) / f"{release}.json").read_text(encoding="utf-8")
+    document = json.loads(text)
+    models = document.get("models")
+    if models is None:
+        nearest = (_contracts_dir(layout) / f"{document['same_as']}.json").read_text("utf-8")
+        text += nearest
+        models = json.loads(nearest)["models"]
+    types = types or ElementTypes()
     return ReleaseContract(
         release=document["release"],
+        layout=layout,
         confidence=document["confidence"],
+        reason=document["reason"],
         source=document["source"],
-        models={name: _model(model) for name, model in document["models"].items()},
+        models=_with_equal_wires({name: _model(model, types) for name, model in models.items()}),
+        sha256=sha256_text(text),
     )
 
 
-def _model(document: dict[str, Any]) -> ModelContract:
+def _contracts_dir(layout: Layout) -> Path:
+    return data_path("contracts/llmapi" if layout == "llmapi" else "contracts")
+
+
+def _model(document: dict[str, Any], types: ElementTypes) -> ModelContract:
     return ModelContract(
-        inputs=tuple(_tensor(tensor) for tensor in document["inputs"]),
-        outputs=tuple(_tensor(tensor) for tensor in document["outputs"]),
+        inputs=tuple(_tensor(tensor, types) for tensor in document["inputs"]),
+        outputs=tuple(_tensor(tensor, types) for tensor in document["outputs"]),
+        parameters=tuple(document["parameters"]),
+        dynamic_batching=document.get("dynamic_batching", "none"),
         steps=tuple(EnsembleStep(**step) for step in document.get("steps", ())),
     )
 
 
-def _tensor(document: dict[str, Any]) -> TensorContract:
-    data_type = document["data_type"]
+def _with_equal_wires(models: Mapping[str, ModelContract]) -> Mapping[str, ModelContract]:
+    """Give the ensemble's inputs the types of what they are wired to.
+
+    Release 1.2 leaves the type of the prompt embedding table open in ``tensorrt_llm`` and says
+    FP16 in the ensemble; Triton loads no ensemble whose wires differ in type.
+    """
+    if "ensemble" not in models:
+        return models
+    ensemble = models["ensemble"]
+    wired: dict[str, str] = {}
+    for step in ensemble.steps:
+        types = {tensor.name: tensor.data_type for tensor in models[step.model].inputs}
+        wired |= {outer: types[inner] for inner, outer in step.inputs.items()}
+    inputs = tuple(replace(tensor, data_type=wired[tensor.name]) for tensor in ensemble.inputs)
+    return {**models, "ensemble": replace(ensemble, inputs=inputs)}
+
+
+def _tensor(document: dict[str, Any], types: ElementTypes) -> TensorContract:
     reshape = document.get("reshape")
     return TensorContract(
         name=document["name"],
-        data_type=_ELEMENT_TYPES.get(data_type, data_type),
+        data_type=types.resolve(document["data_type"]),
         dims=tuple(document["dims"]),
         reshape=None if reshape is None else tuple(reshape),
         optional=document.get("optional", False),

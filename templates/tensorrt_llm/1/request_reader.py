@@ -18,6 +18,7 @@ _UNSUPPORTED = (
     "runtime_top_p_reset_ids",
     "return_context_logits",
     "return_generation_logits",
+    "return_kv_cache_reuse_stats",
     "prompt_embedding_table",
     "prompt_table_extra_ids",
     "prompt_vocab_size",
@@ -50,7 +51,14 @@ _FLOATS = {
     "len_penalty": "length_penalty",
     "beam_search_diversity_rate": "diversity_penalty",
 }
-_INTEGERS = {"runtime_top_k": "top_k", "min_tokens": "min_tokens", "seed": "seed"}
+_INTEGERS = {
+    "runtime_top_k": "top_k",
+    "min_tokens": "min_tokens",
+    "seed": "seed",
+    # Their names up to TensorRT-LLM 0.19; a release declares the ones or the others.
+    "min_length": "min_tokens",
+    "random_seed": "seed",
+}
 
 
 class RequestReader:

@@ -73,6 +73,10 @@ _TO_ENGINE = {
         "return_perf_metrics",
         "return_num_input_tokens",
         "return_num_output_tokens",
+        # Declared by older releases alone, the first two for min_tokens and seed.
+        "min_length",
+        "random_seed",
+        "return_kv_cache_reuse_stats",
         "guided_decoding_guide_type",
         "guided_decoding_guide",
     )
