@@ -29,6 +29,7 @@ class ArgumentTable:
     Attributes:
         line: Its first two numbers, ``1.2``.
         evidence: Whether the table was read at the release or at the nearest revision.
+        note: How near it was read, in words.
         sources: Where it was read.
         names: Every argument, those of nested objects with a dot: ``kv_cache_config.dtype``.
         exact: Those that the release's own documentation shows.
@@ -36,9 +37,15 @@ class ArgumentTable:
 
     line: str
     evidence: Evidence
+    note: str
     sources: tuple[str, ...]
     names: frozenset[str]
     exact: frozenset[str]
+
+    @property
+    def source(self) -> str:
+        """Return where it was read, in one line."""
+        return "; ".join(self.sources)
 
     def evidence_for(self, name: str) -> Evidence:
         """Return on what it rests that the release has this argument."""
@@ -81,6 +88,7 @@ def read_arguments(release: Release) -> ArgumentTable:
     return ArgumentTable(
         line=release.tables,
         evidence=evidence,
+        note=row["note"],
         sources=tuple(document["sources"][key] for key in keys),
         names=frozenset(document["arguments"]) - frozenset(row["without"]),
         exact=frozenset(exact["arguments"]),

@@ -17,6 +17,8 @@ _SAMPLING = {
     "max_tokens": int,
     "seed": int,
 }
+# Inputs that some releases declare and that are not served; ignoring one would change the answer.
+_UNSUPPORTED = ("image_url", "lora_id", "lora_name", "lora_path", "lora_ckpt_source")
 _OUTPUTS = ("finish_reason", "stop_reason", "cumulative_logprob")
 
 
@@ -39,8 +41,11 @@ def read_request(request, *, is_decoupled):
     """Return what a request asks for.
 
     Raises:
-        ValueError: An input is missing or of another shape; the text names it.
+        ValueError: An input is missing, of another shape or not served; the text names it.
     """
+    for name in _UNSUPPORTED:
+        if _flat(request, name):
+            raise ValueError(f"{name} is not supported by this model")
     streaming = bool(_scalar(request, "streaming", bool) or False)
     if streaming and not is_decoupled:
         raise ValueError("Streaming is only supported in decoupled mode.")
