@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from trtllm_forge.architectures import find_architecture
+from trtllm_forge.build_document import BuildResult, PreparedBuild
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
+from trtllm_forge.hub import read_hub_access
+from trtllm_forge.machine import look_at_machine
+from trtllm_forge.pipeline.lock import read_lock
 from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.publish import (
     is_published,
@@ -17,125 +20,27 @@ from trtllm_forge.pipeline.publish import (
 )
 from trtllm_forge.pipeline.run import lock_of, run_plan
 from trtllm_forge.pipeline.store import Store
-from trtllm_forge.runtimes import choose_runtime
+from trtllm_forge.runtimes.choice import choose_runtime
 from trtllm_forge.stages.download import DownloadStage, resolve_checkpoint
 from trtllm_forge.stages.render import RenderStage
-from trtllm_forge.triton.contract import read_contract
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from trtllm_forge.config.models import ForgeConfig
-    from trtllm_forge.pipeline.plan import PlannedStage
-    from trtllm_forge.pipeline.run import StageResult
-    from trtllm_forge.pipeline.stage import Command, Stage
+    from trtllm_forge.estimates import Estimates
+    from trtllm_forge.pipeline.stage import Stage
     from trtllm_forge.reporter import Reporter
-    from trtllm_forge.runtimes import RuntimeChoice
+    from trtllm_forge.runtimes.choice import RuntimeChoice
     from trtllm_forge.settings import Settings
     from trtllm_forge.stages.download import ResolvedCheckpoint
 
-DOCUMENT_SCHEMA = 1
 DEFAULT_KV_FRACTION = 0.9
+"""Upstream's share of the free GPU memory for the KV cache."""
 
-_WEIGHT_BITS = {"fp16": 16.0, "bf16": 16.0, "int8": 8.5, "int4": 5.0}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedBuild:
-    """A build of which everything is known and nothing is done yet.
-
-    Attributes:
-        config: What was asked for.
-        checkpoint: The checkpoint, resolved to a commit.
-        choice: The runtime, and why.
-        store: Where artifacts are kept.
-        plan: What each stage would do.
-        output_dir: Where the repository will be.
-    """
-
-    config: ForgeConfig
-    checkpoint: ResolvedCheckpoint
-    choice: RuntimeChoice
-    store: Store
-    plan: tuple[PlannedStage, ...]
-    output_dir: Path
-
-    def document(self) -> dict[str, object]:
-        """Return the plan as the JSON document of ``forge build --dry-run``."""
-        build = self.config.build
-        source = self.checkpoint.source
-        return {
-            "schema": DOCUMENT_SCHEMA,
-            "model": {
-                "repo_id": source.repo_id,
-                "revision": source.revision,
-                "architecture": self.checkpoint.config.architecture,
-                "family": source.family,
-            },
-            "runtime": self.choice.runtime.name,
-            "runtime_reason": self.choice.reason,
-            "trtllm_version": self.config.trtllm_version,
-            "container": None,
-            "parallel": {
-                "tp_size": build.tp_size,
-                "pp_size": build.pp_size,
-                "world_size": build.tp_size * build.pp_size,
-            },
-            "stages": [_stage_document(planned) for planned in self.plan],
-            "estimates": self._estimates(),
-            "repository": str(self.output_dir),
-        }
-
-    def text(self) -> str:
-        """Return the plan for a person."""
-        lines = []
-        for planned in self.plan:
-            word = "run" if planned.run else "skip"
-            lines.append(f"{planned.stage.name:<9}{word:<5}{'; '.join(planned.reasons)}")
-            lines += [f"    $ {shlex.join(command.argv)}" for command in planned.commands]
-        lines.append(f"repository  {self.output_dir}")
-        return "\n".join(lines)
-
-    def _estimates(self) -> dict[str, object]:
-        bits = _WEIGHT_BITS[self.config.build.precision]
-        size = self.checkpoint.size_bytes
-        return {"checkpoint_bytes": size, "artifact_bytes": int(size * bits / 16)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildResult:
-    """A build that is done.
-
-    Attributes:
-        prepared: The build that was run.
-        results: What became of each stage.
-        repository_dir: The repository, in place.
-        skipped: Whether nothing had to be done.
-    """
-
-    prepared: PreparedBuild
-    results: tuple[StageResult, ...]
-    repository_dir: Path
-    skipped: bool
-
-    def document(self) -> dict[str, object]:
-        """Return what was done as the JSON document of ``forge build``."""
-        stages = [
-            {
-                **_stage_document(result.planned),
-                "run": result.ran,
-                "seconds": round(result.seconds, 3),
-                "peak_rss_bytes": result.entry.peak_rss_bytes,
-            }
-            for result in self.results
-        ]
-        return {
-            **self.prepared.document(),
-            "stages": stages,
-            "repository": str(self.repository_dir),
-            "lock": str(self.repository_dir / LOCK_NAME),
-            "skipped": self.skipped,
-        }
+_DEFAULT_NUM_TOKENS = 8192
+_DEFAULT_SEQ_LEN = 2048
 
 
 def prepare_build(
@@ -146,6 +51,7 @@ def prepare_build(
     output_dir: Path | None = None,
     force: frozenset[str] = frozenset(),
     with_engine: bool = True,
+    planning: bool = False,
 ) -> PreparedBuild:
     """Resolve the checkpoint, choose the runtime and plan the stages; any machine can.
 
@@ -156,17 +62,27 @@ def prepare_build(
         output_dir: Where the repository goes; None for a folder named after the model.
         force: Stages to run even when they are fresh.
         with_engine: Whether the engine is made; without it the repository alone is rendered.
+        planning: Nothing will be run, so a checkpoint folder may lack its weights.
 
     Raises:
         ConfigError: What was asked for does not fit together, or the output folder is not ours.
         CheckpointError: The checkpoint is not there or not whole.
-        PrerequisiteError: The runtime's engines cannot be built by this release.
+        PrerequisiteError: The checkpoint takes a token.
     """
-    # Before the engine is made, which may take an hour.
-    read_contract(config.trtllm_version)
-    choice = choose_runtime(config.runtime)
-    reporter.note(choice.reason)
-    checkpoint = _resolve(config, settings, reporter)
+    checkpoint = _resolve(config, settings, reporter, planning=planning)
+    architecture = find_architecture(checkpoint.config.architecture, model=str(config.model))
+    choice = choose_runtime(
+        config,
+        architecture,
+        look_at_machine(),
+        settings,
+        weights_bytes=checkpoint.weights_bytes,
+        checkpoint_dir=checkpoint.reference.folder,
+    )
+    for reason in choice.reasons:
+        reporter.note(reason)
+    # From here on the release has a name, also where none was asked for.
+    config = config.model_copy(update={"trtllm_version": choice.release.version})
     choice.runtime.require_support(config, checkpoint.config)
     output_dir = output_dir or settings.model_repos_dir / _repository_name(config, checkpoint)
     require_own_folder(output_dir)
@@ -178,6 +94,9 @@ def prepare_build(
     _require_known(force, stages)
     store = Store(settings.cache_dir)
     plan = make_plan(stages, store, previous=read_lock(output_dir), force=force)
+    notes = choice.runtime.notes(config, checkpoint.config) if with_engine else ()
+    for note in notes:
+        reporter.warning(note)
     return PreparedBuild(
         config=config,
         checkpoint=checkpoint,
@@ -185,11 +104,18 @@ def prepare_build(
         store=store,
         plan=plan,
         output_dir=output_dir,
+        estimates=_estimate(config, checkpoint, choice) if with_engine else None,
+        evidence=tuple(choice.runtime.evidence(config, checkpoint.config)),
+        notes=tuple(notes),
     )
 
 
-def run_build(prepared: PreparedBuild, reporter: Reporter) -> BuildResult:
+def run_build(
+    prepared: PreparedBuild, reporter: Reporter, *, confirm: Callable[[str], bool]
+) -> BuildResult:
     """Run what the plan says and put the repository in place.
+
+    ``confirm`` is asked before anything large is downloaded for the tools.
 
     Raises:
         PrerequisiteError: This machine lacks what a stage that has to run needs.
@@ -197,7 +123,7 @@ def run_build(prepared: PreparedBuild, reporter: Reporter) -> BuildResult:
     """
     if any(planned.run and planned.commands for planned in prepared.plan):
         # Before the download, which may take an hour.
-        prepared.choice.runtime.require_machine()
+        prepared.choice.runtime.require_machine(reporter, confirm=confirm)
     results = run_plan(prepared.plan, prepared.store, reporter)
     lock_text = lock_of(results).to_text()
     entry = results[-1].entry
@@ -213,11 +139,14 @@ def run_build(prepared: PreparedBuild, reporter: Reporter) -> BuildResult:
     )
 
 
-def _resolve(config: ForgeConfig, settings: Settings, reporter: Reporter) -> ResolvedCheckpoint:
+def _resolve(
+    config: ForgeConfig, settings: Settings, reporter: Reporter, *, planning: bool
+) -> ResolvedCheckpoint:
     if config.model is None:
         what = "no model was named"
         why = "neither as an argument nor as `model` in forge.yaml"
         raise ConfigError(what, why=why, hint="forge build sample --int4")
+    access = read_hub_access()
     return resolve_checkpoint(
         config.model,
         settings=settings,
@@ -225,20 +154,56 @@ def _resolve(config: ForgeConfig, settings: Settings, reporter: Reporter) -> Res
         revision=config.checkpoint.revision,
         allow_pickle=config.checkpoint.allow_pickle,
         trust_remote_code=config.checkpoint.trust_remote_code,
+        access=replace(access, offline=True) if config.offline else access,
+        planning=planning,
     )
+
+
+def _estimate(
+    config: ForgeConfig, checkpoint: ResolvedCheckpoint, choice: RuntimeChoice
+) -> Estimates | None:
+    if choice.runtime.name == "openvino":
+        return None
+    from trtllm_forge.estimates import estimate
+    from trtllm_forge.geometry import read_geometry
+
+    build = config.build
+    quantization = checkpoint.config.quantization
+    is_gptq = quantization is not None and quantization.method in ("gptq", "awq")
+    return estimate(
+        read_geometry(checkpoint.config.document),
+        checkpoint_bytes=checkpoint.weights_bytes,
+        precision="int4_gptq" if is_gptq else build.precision,
+        kv_cache=build.kv_cache,
+        tp_size=build.tp_size,
+        pp_size=build.pp_size,
+        max_batch_size=build.max_batch_size,
+        max_seq_len=build.max_seq_len or checkpoint.config.max_seq_len or _DEFAULT_SEQ_LEN,
+        max_num_tokens=build.max_num_tokens or _DEFAULT_NUM_TOKENS,
+        max_beam_width=build.max_beam_width,
+        # Default of trtllm-build's --tokens_per_block, which went from 64 to 32 after 0.18.
+        tokens_per_block=64 if choice.release.is_before("0.19") else 32,
+        workers=build.workers or 1,
+        gpu=choice.gpu,
+        fraction=_kv_fraction(config, checkpoint),
+        flow="engine" if choice.runtime.name == "trtllm" else "pytorch",
+    )
+
+
+def _kv_fraction(config: ForgeConfig, checkpoint: ResolvedCheckpoint) -> float:
+    preset = checkpoint.preset
+    from_preset = preset.kv_cache_free_gpu_mem_fraction if preset else None
+    return config.repository.kv_cache_free_gpu_mem_fraction or from_preset or DEFAULT_KV_FRACTION
 
 
 def _render_stage(
     config: ForgeConfig, checkpoint: ResolvedCheckpoint, choice: RuntimeChoice
 ) -> RenderStage:
-    preset = checkpoint.preset
-    from_preset = preset.kv_cache_free_gpu_mem_fraction if preset else None
-    fraction = config.repository.kv_cache_free_gpu_mem_fraction or from_preset
     return RenderStage(
-        trtllm_version=config.trtllm_version,
+        trtllm_version=choice.release.contract,
         max_batch_size=config.build.max_batch_size,
         repository=config.repository,
-        engine_model=choice.runtime.engine_model(config, fraction or DEFAULT_KV_FRACTION),
+        engine_model=choice.runtime.engine_model(config, _kv_fraction(config, checkpoint)),
     )
 
 
@@ -256,23 +221,3 @@ def _require_known(force: frozenset[str], stages: list[Stage]) -> None:
     if unknown:
         what = f"there is no stage {unknown[0]} in this build"
         raise ConfigError(what, why=f"its stages are {', '.join(names)}")
-
-
-def _stage_document(planned: PlannedStage) -> dict[str, object]:
-    return {
-        "name": planned.stage.name,
-        "run": planned.run,
-        "reasons": list(planned.reasons),
-        "key": planned.key,
-        "commands": [_command_document(command) for command in planned.commands],
-        "outputs": list(planned.stage.outputs),
-    }
-
-
-def _command_document(command: Command) -> dict[str, object]:
-    return {
-        "argv": list(command.argv),
-        "inner_argv": list(command.inner_argv),
-        "env": dict(command.env),
-        "cwd": str(command.cwd) if command.cwd else None,
-    }

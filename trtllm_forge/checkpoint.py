@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import struct
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from trtllm_forge.architectures import find_architecture
 from trtllm_forge.checkpoint_files import (
     PICKLE_INDEX_NAME,
     SAFETENSORS_INDEX_NAME,
@@ -16,9 +15,9 @@ from trtllm_forge.checkpoint_files import (
     require_tokenizer,
 )
 from trtllm_forge.errors import CheckpointError
-from trtllm_forge.resources import read_yaml
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 CheckpointOrigin = Literal["hub", "local", "sample"]
@@ -42,6 +41,25 @@ class CheckpointSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """How the weights of a checkpoint are quantised already.
+
+    Attributes:
+        method: ``gptq``, ``awq``, ``modelopt``, ``fp8`` and so on, as the checkpoint says.
+        bits: Of a weight, 0 where it does not say.
+        group_size: Weights per scale, 0 where it does not say.
+        algorithm: ModelOpt's name, ``FP8`` or ``NVFP4``; empty for other methods.
+        has_act_order: Whether GPTQ reordered the columns (``desc_act``).
+    """
+
+    method: str
+    bits: int = 0
+    group_size: int = 0
+    algorithm: str = ""
+    has_act_order: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """What forge reads from a checkpoint's ``config.json``.
 
@@ -54,6 +72,10 @@ class CheckpointConfig:
         num_kv_heads: Key/value heads, 1 for multi-query attention.
         head_dim: Elements of one head.
         eos_token_ids: Ids that end a generation.
+        num_heads: Query heads.
+        dtype: Element type of the weights, ``float16`` and so on; empty where it does not say.
+        quantization: How the weights are quantised already, or None for plain ones.
+        document: The whole of ``config.json``, for those who read a family's own keys.
     """
 
     architecture: str
@@ -64,55 +86,10 @@ class CheckpointConfig:
     num_kv_heads: int
     head_dim: int
     eos_token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """What forge knows of one architecture.
-
-    Attributes:
-        name: As ``config.json`` spells it.
-        family: The folder of TensorRT-LLM's converters, or Hugging Face's ``model_type``.
-        engine_flow: Some release from 0.16 to 1.2 builds a TensorRT engine of it.
-        pytorch_backend: TensorRT-LLM's PyTorch backend runs it.
-    """
-
-    name: str
-    family: str
-    engine_flow: bool
-    pytorch_backend: bool
-
-
-@lru_cache(maxsize=1)
-def known_architectures() -> dict[str, Architecture]:
-    """Return the architectures of ``data/architectures.yaml``, by name."""
-    document = read_yaml("architectures.yaml")
-    return {
-        name: Architecture(
-            name=name,
-            family=fields["family"],
-            engine_flow=fields["engine_flow"],
-            pytorch_backend=fields["pytorch_backend"],
-        )
-        for name, fields in document["architectures"].items()
-    }
-
-
-def find_architecture(name: str, *, model: str) -> Architecture:
-    """Return the architecture called ``name``.
-
-    Raises:
-        CheckpointError: Forge does not know it; the message names the closest it knows.
-    """
-    known = known_architectures()
-    if name in known:
-        return known[name]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    what = f"{model} has the unknown architecture {name}"
-    raise CheckpointError(
-        what,
-        why=f"forge knows {len(known)} text-generating architectures, the closest is {close[0]}",
-    )
+    num_heads: int = 0
+    dtype: str = ""
+    quantization: Quantization | None = None
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def verify_checkpoint(
@@ -223,7 +200,30 @@ def _understand(checkpoint_dir: Path, document: dict[str, Any]) -> CheckpointCon
         num_kv_heads=_kv_heads(values, heads),
         head_dim=_first_int(values, "head_dim") or (hidden // heads if heads else 0),
         eos_token_ids=_eos_token_ids(checkpoint_dir, values),
+        num_heads=heads,
+        dtype=str(values.get("torch_dtype") or values.get("dtype") or ""),
+        quantization=_quantization(checkpoint_dir, values),
+        document=document,
     )
+
+
+def _quantization(checkpoint_dir: Path, values: dict[str, Any]) -> Quantization | None:
+    """Return what ``quantization_config`` says, or ModelOpt's own file beside it."""
+    stated = values.get("quantization_config")
+    modelopt_path = checkpoint_dir / "hf_quant_config.json"
+    if isinstance(stated, dict):
+        return Quantization(
+            method=str(stated.get("quant_method") or "unknown"),
+            bits=_first_int(stated, "bits", "w_bit"),
+            group_size=_first_int(stated, "group_size", "q_group_size"),
+            algorithm=str(stated.get("quant_algo") or ""),
+            has_act_order=stated.get("desc_act") is True,
+        )
+    if modelopt_path.exists():
+        inner = _read_json(modelopt_path).get("quantization")
+        algorithm = inner.get("quant_algo") if isinstance(inner, dict) else None
+        return Quantization(method="modelopt", algorithm=str(algorithm or ""))
+    return None
 
 
 def _kv_heads(values: dict[str, Any], heads: int) -> int:

@@ -1,4 +1,4 @@
-"""Which files of a checkpoint forge needs: pure functions over names.
+"""Which files of a checkpoint forge needs: functions over names.
 
 Many repositories hold the same weights several times (pickle, ONNX, TensorFlow, the author's own
 ``consolidated`` layout). One form is taken, safetensors before pickle, from the top folder only.
@@ -6,6 +6,7 @@ Many repositories hold the same weights several times (pickle, ONNX, TensorFlow,
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from trtllm_forge.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from pathlib import Path
 
 CONFIG_NAME = "config.json"
 SAFETENSORS_NAME = "model.safetensors"
@@ -75,7 +77,12 @@ class CheckpointFile:
 
 
 def choose_files(
-    names: Iterable[str], *, model: str, allow_pickle: bool, trust_remote_code: bool = False
+    names: Iterable[str],
+    *,
+    model: str,
+    allow_pickle: bool,
+    trust_remote_code: bool = False,
+    require_weights: bool = True,
 ) -> tuple[str, ...]:
     """Return the names, sorted, that a build of the checkpoint needs.
 
@@ -84,6 +91,7 @@ def choose_files(
         model: What the user calls it, for the messages.
         allow_pickle: Take pickle weights when there are no safetensors.
         trust_remote_code: Take the checkpoint's own Python files too.
+        require_weights: Whether a checkpoint without weights is refused.
 
     Raises:
         CheckpointError: It has no ``config.json``, no weights, or only pickle weights.
@@ -93,7 +101,8 @@ def choose_files(
         what = f"{model} is no checkpoint: it has no {CONFIG_NAME}"
         raise CheckpointError(what, why=_shown("its files are", top))
     chosen = {name for name in top if _matches(name, _SIDE_FILES)}
-    chosen.update(choose_weights(top, model=model, allow_pickle=allow_pickle))
+    if require_weights or any(is_weight(name) for name in top):
+        chosen.update(choose_weights(top, model=model, allow_pickle=allow_pickle))
     if trust_remote_code:
         chosen.update(name for name in top if name.endswith(".py"))
     return tuple(sorted(chosen))
@@ -129,6 +138,21 @@ def choose_weights(names: Collection[str], *, model: str, allow_pickle: bool) ->
             hint=f"forge build {shlex.quote(model)} --allow-pickle",
         )
     return (*pickles, *(name for name in top if name == PICKLE_INDEX_NAME))
+
+
+def is_weight(name: str) -> bool:
+    """Return whether a file holds weights; an index holds none."""
+    return name.endswith((".safetensors", ".bin", ".pt"))
+
+
+def indexed_bytes(checkpoint_dir: Path) -> int | None:
+    """Return the size of all weights that the safetensors index states, or None."""
+    path = checkpoint_dir / SAFETENSORS_INDEX_NAME
+    try:
+        total = json.loads(path.read_text(encoding="utf-8"))["metadata"]["total_size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return int(total) if isinstance(total, (int, float)) else None
 
 
 def require_tokenizer(names: Collection[str], *, model: str) -> None:

@@ -12,7 +12,8 @@ from tests.checkpoint_builder import (
     write_files,
 )
 from tests.small_stage import printed
-from trtllm_forge.checkpoint import known_architectures, verify_checkpoint
+from trtllm_forge.architectures import known_architectures
+from trtllm_forge.checkpoint import verify_checkpoint
 from trtllm_forge.checkpoint_files import choose_files
 from trtllm_forge.errors import CheckpointError
 from trtllm_forge.local_checkpoint import digest_files

@@ -15,6 +15,7 @@ from trtllm_forge.cli.options import (
     OutputOption,
     QuietOption,
     VerboseOption,
+    YesOption,
 )
 
 
@@ -27,6 +28,7 @@ def build(
     config: ConfigPathOption = None,
     force: ForceOption = None,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     json: JsonOption = False,
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
@@ -49,11 +51,12 @@ def build(
             console,
             output_dir=output,
             force=frozenset(force or ()),
+            planning=dry_run,
         )
         if dry_run:
             console.result(prepared.text(), prepared.document())
             return
-        result = run_build(prepared, console)
+        result = run_build(prepared, console, confirm=lambda text: yes or console.confirm(text))
         done = "nothing to do" if result.skipped else "built"
         console.result(f"{done}: {result.repository_dir}", result.document())
         is_known = result.repository_dir.parent == settings.model_repos_dir

@@ -54,19 +54,14 @@ def takes_config_options(
 
 
 def _option_parameters(without: Collection[str]) -> list[inspect.Parameter]:
-    from trtllm_forge.config.keys import (
-        LATER_PRECISION_FLAGS,
-        PRECISION_FLAGS,
-        config_keys,
-    )
+    from trtllm_forge.config.keys import PRECISION_FLAGS, config_keys
 
     parameters = []
     for key in config_keys():
         if key.section in without or key.name == "model":
             continue
         if key.name == "precision":
-            parameters += [_precision(word, key, hidden=False) for word in PRECISION_FLAGS]
-            parameters += [_precision(word, key, hidden=True) for word in LATER_PRECISION_FLAGS]
+            parameters += [_precision(word, key) for word in PRECISION_FLAGS]
         else:
             parameters.append(_parameter(key))
     return parameters
@@ -92,12 +87,11 @@ def _parameter(key: ConfigKey) -> inspect.Parameter:
     return _keyword(key.name, Annotated[str | None, option])
 
 
-def _precision(word: str, key: ConfigKey, *, hidden: bool) -> inspect.Parameter:
+def _precision(word: str, key: ConfigKey) -> inspect.Parameter:
     default = " [default]" if word == key.default else ""
     option = typer.Option(
         f"--{word.replace('_', '-')}",
         help=f"Weights in {word}.{default}",
-        hidden=hidden,
         show_default=False,
         rich_help_panel=key.section,
     )

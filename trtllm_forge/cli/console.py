@@ -125,6 +125,13 @@ class Console:
                 self._bar_ids[name] = self._bars.add_task(name, total=total, unit=unit)
             self._bars.update(self._bar_ids[name], completed=done, total=total)
 
+    def confirm(self, question: str) -> bool:
+        """Ask on the terminal; without one the answer is no."""
+        if self._json or not (_is_terminal(sys.stdin) and _is_terminal(sys.stderr)):
+            return False
+        self._write_err(f"{question} [y/N] ")
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     def close(self) -> None:
         """Take the progress bars off the screen."""
         self._close_bars()

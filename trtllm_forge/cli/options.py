@@ -43,6 +43,10 @@ DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the plan and change nothing.", rich_help_panel=BUILDING),
 ]
+YesOption = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Answer every question with yes.", rich_help_panel=BUILDING),
+]
 ForceOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -46,7 +46,7 @@ def render(
         if dry_run:
             console.result(prepared.text(), prepared.document())
             return
-        result = run_build(prepared, console)
+        result = run_build(prepared, console, confirm=console.confirm)
         done = "nothing to do" if result.skipped else "rendered"
         console.result(f"{done}: {result.repository_dir}", result.document())
         console.next_step(f"forge build {shlex.quote(str(loaded.config.model))}")

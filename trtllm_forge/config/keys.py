@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic import BaseModel
 
-from trtllm_forge.config.models import ForgeConfig, Wanted
+from trtllm_forge.config.models import ForgeConfig, Precision, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["bool", "int", "float", "str"]
 
-PRECISION_FLAGS = ("fp16", "bf16", "int8", "int4")
-LATER_PRECISION_FLAGS = ("int4_awq", "int4_gptq", "fp8", "nvfp4")
+PRECISION_FLAGS = get_args(Precision)
 
 _SHORT_FLAGS = {"tp_size": "--tp", "pp_size": "--pp"}
 
@@ -61,7 +60,7 @@ class ConfigKey:
     def flag(self) -> str:
         """Return the option that sets it; ``precision`` has one per word instead."""
         if self.name == "precision":
-            return " ".join(f"--{word}" for word in PRECISION_FLAGS)
+            return " ".join(f"--{word.replace('_', '-')}" for word in PRECISION_FLAGS)
         return _SHORT_FLAGS.get(self.name, f"--{self.name.replace('_', '-')}")
 
     @property

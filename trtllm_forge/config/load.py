@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from trtllm_forge.config.document import ConfigDocument, read_document
-from trtllm_forge.config.keys import (
-    LATER_PRECISION_FLAGS,
-    PRECISION_FLAGS,
-    ConfigKey,
-    config_keys,
-)
+from trtllm_forge.config.keys import PRECISION_FLAGS, ConfigKey, config_keys
 from trtllm_forge.config.mistakes import Mistake, config_error, nearest
 from trtllm_forge.config.models import ForgeConfig
 
@@ -141,18 +136,13 @@ def _take_flags(collected: _Collected, flags: Mapping[str, object]) -> None:
             value = flags[key.name]
             origin = f"--no-{key.flag[2:]}" if value is False else key.flag
             collected.set(key, value, "MODEL" if key.name == "model" else origin)
-    given = [name for name in (*PRECISION_FLAGS, *LATER_PRECISION_FLAGS) if flags.get(name)]
+    given = [name for name in PRECISION_FLAGS if flags.get(name)]
     precision = next(key for key in config_keys() if key.name == "precision")
     words = [f"--{name.replace('_', '-')}" for name in given]
     if len(given) > 1:
         what = f"a build has one precision, {' and '.join(words)} were given"
         fix = f"keep {words[0]}"
         collected.mistakes.append(Mistake(what=what, where="the command line", fix=fix))
-    elif given and given[0] in LATER_PRECISION_FLAGS:
-        what = f"precision {given[0]} is not in this release of forge"
-        where = f"{words[0]}; this release has {', '.join(PRECISION_FLAGS)}"
-        fix = "--int4" if "int4" in given[0] else "--int8"
-        collected.mistakes.append(Mistake(what=what, where=where, fix=fix))
     elif given:
         collected.set(precision, given[0], words[0])
 

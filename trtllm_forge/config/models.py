@@ -21,7 +21,18 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-Precision = Literal["fp16", "bf16", "int8", "int4"]
+Precision = Literal[
+    "fp16",
+    "bf16",
+    "int8",
+    "int4",
+    "int4_awq",
+    "int4_gptq",
+    "w4a8_awq",
+    "int8_sq",
+    "fp8",
+    "nvfp4",
+]
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ FolderName = Annotated[
 ]
 Release = Annotated[
     str,
-    Field(pattern=r"^\d+\.\d+(\.\d+)?((rc|\.post|\.dev)\d+)?$"),
+    Field(pattern=r"^\d+\.\d+(\.\d+){0,2}(rc\d+)?(\.(post|dev)\d+)?$"),
     Wanted("a release such as 1.2.1", "1.2.1"),
 ]
 
@@ -84,6 +95,9 @@ class BuildSection(_Section):
     precision: Precision = "fp16"
     """Element type of the weights; int8 and int4 are weight-only."""
 
+    kv_cache: Literal["int8", "fp8"] | None = None
+    """Element type of the KV cache; unset takes that of the activations."""
+
     group_size: Count = 128
     """Weights that share one scale in int4."""
 
@@ -107,6 +121,45 @@ class BuildSection(_Section):
 
     max_beam_width: Annotated[int, Field(ge=1, le=256)] = 1
     """Beams of one request."""
+
+    calib_dataset: Text | None = None
+    """Folder or Hub name of calibration data; unset takes the release's default (TensorRT)."""
+
+    calib_size: Count = 512
+    """Samples of the calibration data (TensorRT)."""
+
+    gemm_plugin: Literal["auto", "float16", "bfloat16", "fp8", "nvfp4", "disable"] | None = None
+    """Plugin for matrix products; unset takes what suits the precision (TensorRT)."""
+
+    workers: Count | None = None
+    """Ranks converted and compiled at once; unset takes what the machine holds (TensorRT)."""
+
+    gather_context_logits: bool = False
+    """Keep the logits of the prompt, which costs memory at every step (TensorRT)."""
+
+    speculative: Literal["none", "prompt_lookup", "lookahead", "draft_tokens"] = "none"
+    """Draft tokens from the prompt's n-grams, by lookahead decoding, or given by the client."""
+
+    max_draft_len: Count | None = None
+    """Draft tokens per step; unset takes the mode's default."""
+
+    lookahead_window: Count = 7
+    """Columns of lookahead decoding's window (TensorRT)."""
+
+    lookahead_ngram: Count = 7
+    """Tokens of lookahead decoding's n-grams (TensorRT)."""
+
+    lookahead_verification: Annotated[int, Field(ge=0)] = 7
+    """N-grams that lookahead decoding verifies per step (TensorRT)."""
+
+    lora_dir: Text | None = None
+    """Folder of a LoRA adapter the engine is built for (TensorRT)."""
+
+    lora_target_modules: Text | None = None
+    """Modules the adapter changes, comma separated; unset takes the adapter's own (TensorRT)."""
+
+    max_lora_rank: Count = 64
+    """Largest rank of an adapter (TensorRT)."""
 
 
 class RepositorySection(_Section):
@@ -227,8 +280,23 @@ class ForgeConfig(_Section):
     runtime: Literal["auto", "trtllm", "llmapi", "openvino"] = "auto"
     """What executes the artifact; auto takes what this release and machine can build."""
 
-    trtllm_version: Release = "1.2.1"
-    """TensorRT-LLM release the model repository is made for."""
+    trtllm_version: Release | None = None
+    """TensorRT-LLM release; unset takes the newest that an image carries and the model runs on."""
+
+    executor: Literal["auto", "local", "docker"] = "auto"
+    """Where TensorRT-LLM's tools run: this environment, or the release's Triton image."""
+
+    examples_dir: Text | None = None
+    """TensorRT-LLM's examples folder, where the environment or the image has none."""
+
+    gpu: Text | None = None
+    """GPU the engine is for, such as h100-80g; unset takes the one that is there."""
+
+    offline: bool = False
+    """Fetch nothing: neither files of the Hub nor an image nor calibration data."""
+
+    releases_file: Text | None = None
+    """File that describes releases of TensorRT-LLM newer than this forge."""
 
     checkpoint: CheckpointSection = CheckpointSection()
     """Which checkpoint is taken, and what of it is trusted."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from trtllm_forge.errors import ConfigError
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from trtllm_forge.checkpoint import CheckpointConfig
     from trtllm_forge.config.models import ForgeConfig
     from trtllm_forge.pipeline.stage import Stage
+    from trtllm_forge.releases.catalogue import Evidence as EvidenceLevel
+    from trtllm_forge.reporter import Reporter
 
 RuntimeName = Literal["trtllm", "llmapi", "openvino"]
 Layout = Literal["engine", "llmapi"]
@@ -32,6 +31,7 @@ class EngineModel:
         python_files: Template files, below ``templates/``, its version folder needs.
         layout: Which models stand around it: upstream's five, or itself alone.
         text_files: Further files of it, by their path below its folder, written as they are.
+        checkpoint_dir: Where the repository holds the HF checkpoint, empty for not at all.
     """
 
     backend: str
@@ -39,6 +39,24 @@ class EngineModel:
     python_files: tuple[str, ...] = field(default=())
     layout: Layout = "engine"
     text_files: Mapping[str, str] = field(default_factory=dict)
+    checkpoint_dir: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """How sure a fact is that a plan rests on.
+
+    Attributes:
+        subject: The tool and the release.
+        level: ``exact`` when read at the release, ``nearest`` when read near it.
+        note: How near, in words.
+        source: Repository, commit and path.
+    """
+
+    subject: str
+    level: EvidenceLevel
+    note: str
+    source: str
 
 
 class Runtime(Protocol):
@@ -51,52 +69,20 @@ class Runtime(Protocol):
     def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
         """Raise ``ConfigError`` for a precision, size or architecture it does not take."""
 
-    def require_machine(self) -> None:
-        """Raise ``PrerequisiteError`` when this machine cannot build for it."""
+    def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
+        """Raise ``PrerequisiteError`` when this machine cannot build for it.
+
+        ``confirm`` is asked before anything large is downloaded for it.
+        """
 
     def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
-        """Return the stages between ``download`` and ``render``.
-
-        Raises:
-            PrerequisiteError: This release of forge cannot build for the runtime.
-        """
+        """Return the stages between ``download`` and ``render``."""
 
     def engine_model(self, config: ForgeConfig, kv_fraction: float) -> EngineModel:
         """Return how the ``tensorrt_llm`` model is filled in."""
 
+    def evidence(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Evidence]:
+        """Return how sure the facts about the release's tools are."""
 
-@dataclass(frozen=True, kw_only=True)
-class RuntimeChoice:
-    """The runtime that was taken, and why, in one line."""
-
-    runtime: Runtime
-    reason: str
-
-
-def choose_runtime(name: str) -> RuntimeChoice:
-    """Return the runtime of this name; ``auto`` takes what this release can build for.
-
-    Raises:
-        ConfigError: There is no runtime of that name in this release.
-    """
-    from trtllm_forge.runtimes.openvino import OpenVinoRuntime
-    from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
-
-    runtimes: dict[str, Runtime] = {"openvino": OpenVinoRuntime(), "trtllm": TrtLlmRuntime()}
-    if name in runtimes:
-        return RuntimeChoice(runtime=runtimes[name], reason=f"runtime {name}: asked for")
-    if name != "auto":
-        what = f"runtime {name} is not in this release of forge"
-        why = f"it has {', '.join(sorted(runtimes))}"
-        raise ConfigError(what, why=why, hint="--runtime openvino")
-    if _has_nvidia_gpu():
-        reason = "runtime openvino: a GPU is visible, but this release builds no TensorRT engines"
-    else:
-        reason = "runtime openvino: no NVIDIA GPU is visible, so the CPU twin is built"
-    return RuntimeChoice(runtime=runtimes["openvino"], reason=reason)
-
-
-def _has_nvidia_gpu() -> bool:
-    return Path("/proc/driver/nvidia/gpus").is_dir() and any(
-        Path("/proc/driver/nvidia/gpus").iterdir()
-    )
+    def notes(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[str]:
+        """Return what the user should know before the run, a sentence each."""

@@ -15,17 +15,18 @@ import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from trtllm_forge.architectures import find_architecture
 from trtllm_forge.checkpoint import (
     CheckpointConfig,
     CheckpointSource,
-    find_architecture,
     read_checkpoint_config,
     verify_checkpoint,
 )
 from trtllm_forge.checkpoint_files import (
     CheckpointFile,
     choose_files,
-    choose_weights,
+    indexed_bytes,
+    is_weight,
     require_tokenizer,
 )
 from trtllm_forge.digest import canonical_json, sha256_file, sha256_text
@@ -67,6 +68,7 @@ class ResolvedCheckpoint:
         config: Its ``config.json``.
         files: The files a build needs, with their digests.
         allow_pickle: Whether pickle weights are accepted.
+        weights_bytes: Size of the weights, as their files or their index say; None for unknown.
         access: How the Hub is reached; None for a folder and for the sample.
         has_weights: Whether ``files`` holds the weights, too.
     """
@@ -77,17 +79,13 @@ class ResolvedCheckpoint:
     config: CheckpointConfig
     files: tuple[CheckpointFile, ...]
     allow_pickle: bool
+    weights_bytes: int | None = None
     access: HubAccess | None = None
     has_weights: bool = True
 
     def without_weights(self) -> ResolvedCheckpoint:
         """Return the same checkpoint with its small files alone, for what needs no engine."""
-        weights = choose_weights(
-            [file.path for file in self.files],
-            model=self.reference.text,
-            allow_pickle=self.allow_pickle,
-        )
-        files = tuple(file for file in self.files if file.path not in weights)
+        files = tuple(file for file in self.files if not is_weight(file.path))
         return replace(self, files=files, has_weights=False)
 
     @property
@@ -105,6 +103,7 @@ def resolve_checkpoint(
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
     access: HubAccess | None = None,
+    planning: bool = False,
 ) -> ResolvedCheckpoint:
     """Return what MODEL is: its commit, its files and its config, but not its weights.
 
@@ -119,6 +118,7 @@ def resolve_checkpoint(
         allow_pickle: Accept pickle weights where there are no safetensors.
         trust_remote_code: Take the checkpoint's own Python files too.
         access: How the Hub is reached; None for what the environment says.
+        planning: Nothing will be built, so a folder may lack weights and tokenizer.
 
     Raises:
         ConfigError: MODEL is nothing forge knows.
@@ -134,6 +134,7 @@ def resolve_checkpoint(
             reporter=reporter,
             allow_pickle=allow_pickle,
             trust_remote_code=trust_remote_code,
+            planning=planning,
         )
     return _resolve_hub(
         reference,
@@ -179,6 +180,7 @@ def _resolve_hub(
         config=config,
         files=files,
         allow_pickle=allow_pickle,
+        weights_bytes=_weights_bytes(files),
         access=access,
     )
 
@@ -191,14 +193,20 @@ def _resolve_folder(
     reporter: Reporter,
     allow_pickle: bool,
     trust_remote_code: bool,
+    planning: bool,
 ) -> ResolvedCheckpoint:
     names = choose_files(
         [path.name for path in folder.iterdir() if path.is_file()],
         model=reference.text,
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
+        require_weights=not planning,
     )
-    config = verify_checkpoint(folder, allow_pickle=allow_pickle, model=reference.text)
+    if planning:
+        config = read_checkpoint_config(folder)
+        find_architecture(config.architecture, model=reference.text)
+    else:
+        config = verify_checkpoint(folder, allow_pickle=allow_pickle, model=reference.text)
     digests = digest_files([folder / name for name in names], settings.cache_dir, reporter)
     files = tuple(
         CheckpointFile(
@@ -220,7 +228,13 @@ def _resolve_folder(
         config=config,
         files=files,
         allow_pickle=allow_pickle,
+        weights_bytes=_weights_bytes(files) or indexed_bytes(folder),
     )
+
+
+def _weights_bytes(files: Sequence[CheckpointFile]) -> int | None:
+    sizes = [file.size_bytes for file in files if is_weight(file.path)]
+    return sum(sizes) or None
 
 
 class DownloadStage:

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING
 from trtllm_forge.architectures import find_architecture
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.releases.catalogue import read_catalogue
-from trtllm_forge.runtimes import EngineModel
+from trtllm_forge.runtimes import EngineModel, Evidence
 from trtllm_forge.runtimes.llmapi.arguments import read_arguments
 from trtllm_forge.runtimes.llmapi.model_yaml import CHECKPOINT_DIR, MODEL_YAML, model_arguments
 from trtllm_forge.runtimes.llmapi.quantization import require_precision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from trtllm_forge.architectures import Architecture
     from trtllm_forge.checkpoint import CheckpointConfig
     from trtllm_forge.config.models import ForgeConfig
     from trtllm_forge.pipeline.stage import Stage
     from trtllm_forge.releases.catalogue import Release
+    from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes import RuntimeName
 
 __all__ = ["CHECKPOINT_DIR", "LlmApiRuntime", "release_of"]
@@ -55,7 +57,7 @@ class LlmApiRuntime:
         require_precision(config, checkpoint)
         _require_options(config, checkpoint)
 
-    def require_machine(self) -> None:
+    def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
         """Accept: there is nothing to build, so nothing can be missing."""
 
     def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
@@ -72,7 +74,29 @@ class LlmApiRuntime:
             python_files=_PYTHON_FILES,
             layout="llmapi",
             text_files={MODEL_YAML: text},
+            checkpoint_dir=CHECKPOINT_DIR,
         )
+
+    def evidence(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Evidence]:
+        """Return how sure the arguments of ``tensorrt_llm.LLM`` are in this release."""
+        release = release_of(config)
+        table = read_arguments(release)
+        return [
+            Evidence(
+                subject=f"tensorrt_llm.LLM of TensorRT-LLM {release.version}",
+                level=table.evidence,
+                note=f"arguments of release {table.line}",
+                source="; ".join(table.sources),
+            )
+        ]
+
+    def notes(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[str]:
+        """Say where it is not known since when the backend has the architecture."""
+        architecture = find_architecture(checkpoint.architecture, model=str(config.model))
+        if architecture.pytorch_since is None:
+            release = release_of(config).version
+            return (f"whether TensorRT-LLM {release} has {architecture.name} yet is not known",)
+        return ()
 
 
 def release_of(config: ForgeConfig) -> Release:
@@ -99,9 +123,8 @@ def _require_architecture(
         since = architecture.pytorch_since
         what = f"runtime llmapi takes {architecture.name} from TensorRT-LLM {since} on"
         why = f"{release.version} was asked for"
-        newest = read_catalogue().newest("llmapi")
-        version = newest.version if newest else since
-        hint = f"{again} --runtime llmapi --trtllm-version {version}"
+        version = _newest_with(architecture)
+        hint = f"{again} --runtime llmapi --trtllm-version {version}" if version else ""
         raise ConfigError(what, why=why, hint=hint)
     what = f"runtime llmapi does not take {architecture.name}"
     why = "no release of TensorRT-LLM has a class for it in its PyTorch backend"
@@ -109,6 +132,17 @@ def _require_architecture(
         why += "; up to 1.2 it builds an engine of it"
         raise ConfigError(what, why=why, hint=f"{again} --runtime trtllm")
     raise ConfigError(what, why=why, hint=f"{again} --runtime openvino")
+
+
+def _newest_with(architecture: Architecture) -> str:
+    """Return the newest release whose backend has it, one that an image carries if there is."""
+    fitting = [
+        release
+        for release in read_catalogue().releases.values()
+        if architecture.has_flow("llmapi", release)
+    ]
+    with_image = [release for release in fitting if release.image]
+    return next((release.version for release in reversed(with_image or fitting)), "")
 
 
 def _require_options(config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
@@ -129,7 +163,7 @@ def _require_options(config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
     if build.lora_dir:
         what = "runtime llmapi takes no LoRA adapter"
         why = "Triton's llmapi model has no input that chooses one up to 1.2"
-        raise ConfigError(what, why=why, hint=f"{again}")
+        raise ConfigError(what, why=why, hint=again)
     if build.max_seq_len and checkpoint.max_seq_len and build.max_seq_len > checkpoint.max_seq_len:
         what = (
             f"max_seq_len is {build.max_seq_len} tokens, "

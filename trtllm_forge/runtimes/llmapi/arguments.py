@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.resources import read_yaml
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def read_arguments(release: Release) -> ArgumentTable:
         newest = list(document["releases"])[-1]
         what = f"runtime llmapi does not take TensorRT-LLM {release.version}"
         why = f"Triton's model over the LLM API is known from {FIRST_RELEASE} to {newest}"
-        raise ConfigError(what, why=why, hint="--trtllm-version 1.2.1")
+        with_image = read_catalogue().newest("llmapi")
+        hint = f"--trtllm-version {with_image.version}" if with_image else ""
+        raise ConfigError(what, why=why, hint=hint)
     exact = row.get("exact", {"source": None, "arguments": ()})
     keys = [*row["source"], *([exact["source"]] if exact["source"] else [])]
     evidence: Literal["exact", "nearest"] = row["evidence"]

@@ -15,6 +15,8 @@ from trtllm_forge.errors import ConfigError
 from trtllm_forge.runtimes.llmapi.arguments import quantization_facts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trtllm_forge.checkpoint import CheckpointConfig, Quantization
     from trtllm_forge.config.models import ForgeConfig
 
@@ -23,7 +25,7 @@ _WEIGHT_ONLY = ("int8", "int4")
 _READS = "it reads ModelOpt's hf_quant_config.json, block-scaled FP8 and MXFP4"
 
 
-def recipe_of(checkpoint: CheckpointConfig) -> str | None:
+def recipe_of(checkpoint: CheckpointConfig, *, model: str) -> str | None:
     """Return the documentation's name for how a checkpoint is quantised, or None if plain.
 
     Raises:
@@ -35,12 +37,12 @@ def recipe_of(checkpoint: CheckpointConfig) -> str | None:
     facts = quantization_facts()
     if quantization.method == "modelopt":
         recipe = facts["modelopt"].get(quantization.algorithm)
+    elif quantization.method == "fp8" and not _has_weight_blocks(checkpoint):
+        recipe = None
     else:
         recipe = facts["methods"].get(quantization.method)
-    if quantization.method == "fp8" and not _has_weight_blocks(checkpoint):
-        recipe = None
     if recipe is None:
-        raise _unreadable(checkpoint, quantization)
+        raise _unreadable(checkpoint, quantization, model)
     return str(recipe)
 
 
@@ -51,29 +53,22 @@ def require_precision(config: ForgeConfig, checkpoint: CheckpointConfig) -> str 
         ConfigError: The checkpoint is of another precision, and the backend does not quantise.
     """
     precision = config.build.precision
-    recipe = recipe_of(checkpoint)
+    recipe = recipe_of(checkpoint, model=str(config.model))
     if precision in _PLAIN:
         return recipe
-    if recipe is not None and recipe in quantization_facts()["precisions"].get(precision, ()):
+    recipes = quantization_facts()["precisions"].get(precision, ())
+    if recipe in recipes:
         return recipe
+    again = _again(str(config.model))
     if recipe is not None:
         what = f"{config.model} is quantised already, as {recipe}; {precision} was asked for"
         why = "the PyTorch backend serves a checkpoint as it is quantised"
-        raise ConfigError(what, why=why, hint=f"{_again(config)} --runtime llmapi --fp16")
+        raise ConfigError(what, why=why, hint=f"{again} --runtime llmapi --fp16")
     what = f"runtime llmapi does not make {precision} of a plain checkpoint"
-    if precision in _WEIGHT_ONLY:
-        why = (
-            "the PyTorch backend's weight-only layers load weights and scales that are quantised "
-            "already"
-        )
-    elif precision == "fp8":
-        why = (
-            "the PyTorch backend quantises to FP8 when it loads only as a prototype "
-            "(force_dynamic_quantization); a checkpoint that ModelOpt quantised is served"
-        )
-    else:
-        why = f"the PyTorch backend serves {precision} from a checkpoint that ModelOpt quantised"
-    raise ConfigError(what, why=why, hint=_nearest(config, checkpoint, f"--{_flag(precision)}"))
+    flag = f"--{precision.replace('_', '-')}"
+    takes_engine = precision in known_architectures()[checkpoint.architecture].precisions
+    nearest = f"--runtime trtllm {flag}" if takes_engine else "--runtime llmapi --bf16"
+    raise ConfigError(what, why=_why_not(precision, recipes), hint=f"{again} {nearest}")
 
 
 def require_gpu(recipe: str | None, kv_cache: str | None, gpu_architecture: str) -> None:
@@ -102,25 +97,34 @@ def _has_weight_blocks(checkpoint: CheckpointConfig) -> bool:
     return isinstance(settings, dict) and bool(settings.get("weight_block_size"))
 
 
-def _unreadable(checkpoint: CheckpointConfig, quantization: Quantization) -> ConfigError:
+def _why_not(precision: str, recipes: Sequence[str]) -> str:
+    if precision in _WEIGHT_ONLY:
+        return (
+            "the PyTorch backend's weight-only layers load weights and scales that are quantised "
+            "already"
+        )
+    if precision == "fp8":
+        return (
+            "the PyTorch backend quantises to FP8 when it loads only as a prototype "
+            "(force_dynamic_quantization); it serves checkpoints that ModelOpt quantised"
+        )
+    if recipes:
+        return f"the PyTorch backend serves {precision} from a checkpoint that ModelOpt quantised"
+    return f"the PyTorch backend has no {precision}"
+
+
+def _unreadable(
+    checkpoint: CheckpointConfig, quantization: Quantization, model: str
+) -> ConfigError:
     name = quantization.algorithm or quantization.method
     kind = f"{name} ({quantization.bits} bits)" if quantization.bits else name
     what = f"runtime llmapi does not read checkpoints quantised as {kind}"
     why = f"of the quantised checkpoints, {_READS}"
-    takes_engine = known_architectures()[checkpoint.architecture].engine_flow
-    hint = "--runtime trtllm" if takes_engine and quantization.method in ("gptq", "awq") else ""
+    precisions = known_architectures()[checkpoint.architecture].precisions
+    takes_engine = quantization.method in ("gptq", "awq") and "int4_gptq" in precisions
+    hint = f"{_again(model)} --runtime trtllm --int4-gptq" if takes_engine else ""
     return ConfigError(what, why=why, hint=hint)
 
 
-def _nearest(config: ForgeConfig, checkpoint: CheckpointConfig, flag: str) -> str:
-    if known_architectures()[checkpoint.architecture].engine_flow:
-        return f"{_again(config)} --runtime trtllm {flag}"
-    return f"{_again(config)} --runtime llmapi --bf16"
-
-
-def _again(config: ForgeConfig) -> str:
-    return f"forge build {shlex.quote(str(config.model))}"
-
-
-def _flag(precision: str) -> str:
-    return precision.replace("_", "-")
+def _again(model: str) -> str:
+    return f"forge build {shlex.quote(model)}"

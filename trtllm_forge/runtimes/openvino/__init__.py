@@ -13,12 +13,13 @@ from trtllm_forge.runtimes import ENGINE_DIR, EngineModel
 from trtllm_forge.runtimes.openvino.compile import CompileStage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from trtllm_forge.checkpoint import CheckpointConfig
     from trtllm_forge.config.models import ForgeConfig
     from trtllm_forge.pipeline.stage import Stage
-    from trtllm_forge.runtimes import RuntimeName
+    from trtllm_forge.reporter import Reporter
+    from trtllm_forge.runtimes import Evidence, RuntimeName
 
 _PRECISIONS = ("fp16", "int8", "int4")
 _PACKAGES = ("openvino-genai", "optimum-intel", "nncf", "torch", "transformers")
@@ -49,6 +50,7 @@ class OpenVinoRuntime:
             )
             why = f"build.tp_size = {build.tp_size}, build.pp_size = {build.pp_size}"
             raise ConfigError(what, why=why, hint=f"{again} --tp 1 --pp 1")
+        self._require_options(config, again)
         if (
             build.max_seq_len
             and checkpoint.max_seq_len
@@ -64,7 +66,23 @@ class OpenVinoRuntime:
             why = "its config.json has no max_position_embeddings, and build.max_seq_len is unset"
             raise ConfigError(what, why=why, hint=f"{again} --max-seq-len 2048")
 
-    def require_machine(self) -> None:
+    def _require_options(self, config: ForgeConfig, again: str) -> None:
+        """Raise for what only TensorRT-LLM has."""
+        build = config.build
+        only_there = {
+            "kv_cache": build.kv_cache,
+            "gemm_plugin": build.gemm_plugin,
+            "gather_context_logits": build.gather_context_logits,
+            "lora_dir": build.lora_dir,
+            "speculative": None if build.speculative == "none" else build.speculative,
+        }
+        for name, value in only_there.items():
+            if value:
+                what = f"runtime openvino does not take {name} {value}".removesuffix(" True")
+                hint = f"{again} --runtime trtllm"
+                raise ConfigError(what, why="it is TensorRT-LLM's", hint=hint)
+
+    def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
         """Raise unless the packages that export and serve are installed."""
         if sys.version_info >= (3, 13):
             what = (
@@ -126,6 +144,14 @@ class OpenVinoRuntime:
                 )
             ),
         )
+
+    def evidence(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Evidence]:
+        """Return nothing: the exporting packages are installed here and pinned."""
+        return ()
+
+    def notes(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[str]:
+        """Return nothing that is not an error."""
+        return ()
 
 
 def _word(value: bool) -> str:

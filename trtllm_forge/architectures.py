@@ -1,0 +1,100 @@
+"""The model architectures forge knows, and which of TensorRT-LLM's flows takes each.
+
+The facts live in ``data/architectures.yaml``, with their sources.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import CheckpointError
+from trtllm_forge.resources import read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtllm_forge.releases.catalogue import Flow, Release
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What forge knows of one architecture.
+
+    Attributes:
+        name: As ``config.json`` spells it.
+        family: The folder of TensorRT-LLM's converters, or Hugging Face's ``model_type``.
+        converter: Its table of flags, empty without an engine flow.
+        engine_flow: Some release from 0.16 to 1.2 builds a TensorRT engine of it.
+        engine_since: The first that does, or None where 0.16 already did.
+        pytorch_backend: TensorRT-LLM's PyTorch backend runs it.
+        pytorch_since: The first release whose backend does, or None where that is not known.
+        gpt_variant: What the gpt family's converter calls it, or empty.
+        precisions: What the engine flow takes for it, in some release.
+        precision_since: The first release for those that a release has the flag of before.
+        unlisted: Precisions ``quantize.py`` makes for it that no list of upstream's has.
+        has_modelopt: Whether ``quantize.py`` names it.
+    """
+
+    name: str
+    family: str
+    converter: str
+    engine_flow: bool
+    engine_since: str | None
+    pytorch_backend: bool
+    pytorch_since: str | None
+    gpt_variant: str
+    precisions: tuple[str, ...]
+    precision_since: Mapping[str, str]
+    unlisted: tuple[str, ...]
+    has_modelopt: bool
+
+    def has_flow(self, flow: Flow, release: Release) -> bool:
+        """Return whether ``release`` takes it through ``flow``, as far as that is known."""
+        if flow not in release.flows:
+            return False
+        if flow == "engine":
+            return self.engine_flow and not release.is_before(self.engine_since or "0")
+        return self.pytorch_backend and not release.is_before(self.pytorch_since or "0")
+
+
+@lru_cache(maxsize=1)
+def known_architectures() -> dict[str, Architecture]:
+    """Return the architectures of ``data/architectures.yaml``, by name."""
+    document = read_yaml("architectures.yaml")
+    return {
+        name: Architecture(
+            name=name,
+            family=fields["family"],
+            converter=fields.get("converter") or "",
+            engine_flow=fields["engine_flow"],
+            engine_since=fields.get("engine_since"),
+            pytorch_backend=fields["pytorch_backend"],
+            pytorch_since=fields.get("pytorch_since"),
+            gpt_variant=fields.get("gpt_variant") or "",
+            precisions=tuple(fields.get("precisions") or ()),
+            precision_since=fields.get("precision_since") or {},
+            unlisted=tuple(fields.get("unlisted") or ()),
+            has_modelopt=bool(fields.get("modelopt")),
+        )
+        for name, fields in document["architectures"].items()
+    }
+
+
+def find_architecture(name: str, *, model: str) -> Architecture:
+    """Return the architecture called ``name``.
+
+    Raises:
+        CheckpointError: Forge does not know it; the message names the closest it knows.
+    """
+    known = known_architectures()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    what = f"{model} has the unknown architecture {name}"
+    raise CheckpointError(
+        what,
+        why=f"forge knows {len(known)} text-generating architectures, the closest is {close[0]}",
+    )

@@ -1,0 +1,266 @@
+"""TensorRT-LLM's releases and the Triton images that carry them.
+
+The facts live in ``data/releases.yaml``. A file of the same shape, named by ``releases_file``,
+adds releases and images that are newer than it::
+
+    schema: 1
+    images:
+      - {triton: "26.09", trtllm: "1.2.2", size_gb: 14.3, examples: true}
+    releases:
+      "1.2.2": {like: "1.2.1", engine: true, llmapi: true}
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.resources import read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+Evidence = Literal["exact", "nearest", "unsupported"]
+Flow = Literal["engine", "llmapi"]
+
+FLOW_NAMES: Mapping[Flow, str] = {"engine": "the engine flow", "llmapi": "the LLM API"}
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A Triton image that carries TensorRT-LLM.
+
+    Attributes:
+        reference: What ``docker pull`` takes.
+        triton_release: ``26.07``.
+        trtllm_version: The TensorRT-LLM inside.
+        versions: Of server, python, tensorrt, cuda and driver, as far as they are known.
+        size_gb: Compressed size in GB of 10^9 bytes, as the compatibility table gives it.
+        has_examples: Whether TensorRT-LLM's examples lie in ``/app/examples``.
+    """
+
+    reference: str
+    triton_release: str
+    trtllm_version: str
+    versions: Mapping[str, str]
+    size_gb: float
+    has_examples: bool
+
+    @property
+    def size_bytes(self) -> int:
+        """Return the size to download, in bytes."""
+        return int(self.size_gb * 1e9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One release of TensorRT-LLM.
+
+    Attributes:
+        version: Its full name, ``1.2.1``.
+        flows: What it can do: build engines, serve through the LLM API.
+        gpu_architectures: Those it documents, ``sm_90`` and so on.
+        images: The Triton images that carry it, newest first.
+        versions: Of tensorrt, cuda, torch, modelopt and transformers, where they are known.
+        tables: The release whose flag tables are taken: its own first two numbers, or those
+            of the release that an overlay says it is like.
+        contract: The release whose Triton models are taken.
+        is_overlaid: Whether it comes from a file of the user's.
+    """
+
+    version: str
+    flows: tuple[Flow, ...]
+    gpu_architectures: tuple[str, ...]
+    images: tuple[Image, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    tables: str
+    contract: str
+    is_overlaid: bool = False
+
+    @property
+    def image(self) -> Image | None:
+        """Return the newest image that carries it."""
+        return self.images[0] if self.images else None
+
+    def is_before(self, version: str) -> bool:
+        """Return whether it is older than ``version``."""
+        return version_key(self.version) < version_key(version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """Every release that is known, oldest first, and every image, newest first."""
+
+    releases: Mapping[str, Release]
+    images: tuple[Image, ...]
+    sources: Mapping[str, str]
+
+    def newest(self, flow: Flow, *, line: str = "") -> Release | None:
+        """Return the newest release of ``line`` that has ``flow`` and an image, else any."""
+        fitting = [
+            release
+            for release in self.releases.values()
+            if flow in release.flows and is_of_line(release.version, line)
+        ]
+        with_image = [release for release in fitting if release.image]
+        return next(reversed(with_image or fitting), None)
+
+    def find(self, version: str) -> Release:
+        """Return the release called ``version``; ``1.2`` stands for its newest patch.
+
+        Raises:
+            ConfigError: It is newer or older than what is known, or there is none of that name.
+        """
+        if version in self.releases:
+            return self.releases[version]
+        # A fourth number is a build for one container, which nobody means who leaves it out.
+        of_line = [
+            name
+            for name in self.releases
+            if is_of_line(name, version) and not re.fullmatch(r"\d+(\.\d+){3}", name)
+        ]
+        if of_line:
+            with_image = [name for name in of_line if self.releases[name].image]
+            return self.releases[(with_image or of_line)[-1]]
+        raise self._unknown(version)
+
+    def _unknown(self, version: str) -> ConfigError:
+        names = list(self.releases)
+        what = f"TensorRT-LLM {version} is not a release that this forge knows"
+        if version_key(version) > version_key(names[-1]):
+            newest = self.newest("engine")
+            why = f"it is newer than {names[-1]}, the last one known; releases_file can describe it"
+            nearest = newest.version if newest else names[-1]
+        elif version_key(version) < version_key(names[0]):
+            why = f"forge supports releases from {names[0]} on"
+            nearest = names[0]
+        else:
+            before = [n for n in names if version_key(n) < version_key(version)]
+            nearest = before[-1]
+            why = f"the nearest that is known is {nearest}"
+        return ConfigError(what, why=why, hint=f"--trtllm-version {nearest}")
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Return what versions sort by: numbers, pre-releases before their release, posts after."""
+    match = re.match(r"(\d+(?:\.\d+)*)(?:rc(\d+))?(?:\.(?:post|dev)(\d+))?", version)
+    if match is None:
+        return (0,)
+    numbers = [int(part) for part in match[1].split(".")]
+    numbers += [0] * (4 - len(numbers))
+    candidate = int(match[2]) if match[2] else 1 << 20
+    return (*numbers[:4], candidate, int(match[3] or 0))
+
+
+def is_of_line(version: str, line: str) -> bool:
+    """Return whether ``version`` is ``line`` or one of its patches: 1.2.1 is of 1.2."""
+    return not line or version == line or version.startswith((f"{line}.", f"{line}rc"))
+
+
+@lru_cache(maxsize=4)
+def read_catalogue(overlay: Path | None = None) -> Catalogue:
+    """Return what the package knows, and what the file ``overlay`` adds to it.
+
+    Raises:
+        ConfigError: The overlay cannot be read or has another shape.
+    """
+    document = read_yaml("releases.yaml")
+    if overlay is not None:
+        document = _with_overlay(document, _read_overlay(overlay), overlay)
+    images = tuple(_image(row, document) for row in document["images"])
+    overlaid = document.get("overlaid", frozenset())
+    releases = {
+        version: _release(version, row, images, is_overlaid=version in overlaid)
+        for version, row in _rows(document).items()
+    }
+    return Catalogue(
+        releases=dict(sorted(releases.items(), key=lambda item: version_key(item[0]))),
+        images=images,
+        sources=document["sources"],
+    )
+
+
+def _rows(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    pre = document["pre_releases"]
+    shared = {"engine": False, "llmapi": True, "gpus": pre["gpus"], "contract": pre["contract"]}
+    return {**dict.fromkeys(pre["versions"], shared), **document["releases"]}
+
+
+def _image(row: dict[str, Any], document: dict[str, Any]) -> Image:
+    known = ("server", "python", "tensorrt", "cuda", "driver")
+    repository, suffix = document["image_repository"], document["image_suffix"]
+    return Image(
+        reference=row.get("reference") or f"{repository}:{row['triton']}{suffix}",
+        triton_release=row["triton"],
+        trtllm_version=row["trtllm"],
+        versions={name: str(row[name]) for name in known if name in row},
+        size_gb=float(row["size_gb"]),
+        has_examples=row["examples"],
+    )
+
+
+def _release(
+    version: str, row: dict[str, Any], images: tuple[Image, ...], *, is_overlaid: bool
+) -> Release:
+    known = ("tensorrt", "cuda", "torch", "modelopt", "transformers")
+    line = ".".join(version.split("rc")[0].split(".")[:2])
+    flows: list[Flow] = [flow for flow in FLOW_NAMES if row[flow]]
+    return Release(
+        version=version,
+        flows=tuple(flows),
+        gpu_architectures=tuple(row["gpus"]),
+        images=tuple(image for image in images if image.trtllm_version == version),
+        versions={name: str(row[name]) for name in known if name in row},
+        tables=row.get("tables", line),
+        contract=row.get("contract", line),
+        is_overlaid=is_overlaid,
+    )
+
+
+def _read_overlay(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        what = f"releases_file {path} cannot be read"
+        raise ConfigError(what, why=str(error)) from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        what = f"releases_file {path} is of another shape"
+        why = f"it begins with `schema: {SCHEMA}` and holds images and releases"
+        raise ConfigError(what, why=why)
+    return document
+
+
+def _with_overlay(document: dict[str, Any], overlay: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return ``document`` with what the overlay adds; its entries come first."""
+    known = _rows(document)
+    releases: dict[str, Any] = {}
+    try:
+        for version, row in (overlay.get("releases") or {}).items():
+            like = str(row.get("like", ""))
+            if like not in known:
+                what = f"releases_file {path}: {version} needs `like`, one of the known releases"
+                raise ConfigError(what, why=f"it says {like}" if like else "it has none")
+            line = ".".join(like.split("rc")[0].split(".")[:2])
+            tables = {"tables": known[like].get("tables", line)}
+            contract = {"contract": known[like].get("contract", line)}
+            added = {key: value for key, value in row.items() if key != "like"}
+            releases[str(version)] = {**known[like], **tables, **contract, **added}
+        images = list(overlay.get("images") or ())
+        for image in images:
+            _image(image, document)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"releases_file {path} is of another shape"
+        raise ConfigError(what, why=f"{type(error).__name__}: {error}") from error
+    return {
+        **document,
+        "images": [*images, *document["images"]],
+        "releases": {**document["releases"], **releases},
+        "overlaid": frozenset(releases),
+    }

@@ -1,0 +1,279 @@
+"""Chooses runtime, release and executor, and says why in one line each."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.executors import Mount, choose_executor
+from trtllm_forge.gpu import named_gpu
+from trtllm_forge.releases.catalogue import FLOW_NAMES, read_catalogue
+
+if TYPE_CHECKING:
+    from trtllm_forge.architectures import Architecture
+    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.executors import Executor
+    from trtllm_forge.gpu import Gpu
+    from trtllm_forge.machine import Machine
+    from trtllm_forge.releases.catalogue import Catalogue, Flow, Image, Release
+    from trtllm_forge.runtimes import Runtime, RuntimeName
+    from trtllm_forge.runtimes.trtllm.tools import Tools
+    from trtllm_forge.settings import Settings
+
+_FLOW_OF: dict[RuntimeName, Flow] = {"trtllm": "engine", "llmapi": "llmapi"}
+_RUNTIME_OF: dict[Flow, RuntimeName] = {"engine": "trtllm", "llmapi": "llmapi"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeChoice:
+    """What was chosen.
+
+    Attributes:
+        runtime: What executes the artifact.
+        release: Of TensorRT-LLM; for the twin, the one whose tensors it has.
+        image: The Triton image of the release, None for the twin and where there is none.
+        executor: ``local`` or ``docker``, None where no tool of TensorRT-LLM runs.
+        gpu: The GPU the artifact is for: the named one, else the first visible one.
+        reasons: Why, a line each.
+    """
+
+    runtime: Runtime
+    release: Release
+    image: Image | None
+    executor: str | None
+    gpu: Gpu | None
+    reasons: tuple[str, ...]
+
+
+def choose_runtime(
+    config: ForgeConfig,
+    architecture: Architecture,
+    machine: Machine,
+    settings: Settings,
+    *,
+    weights_bytes: int | None = None,
+    checkpoint_dir: Path | None = None,
+) -> RuntimeChoice:
+    """Return what serves the model, of which release, and where its tools run.
+
+    Args:
+        config: What was asked for.
+        architecture: What forge knows of the model.
+        machine: This machine.
+        settings: Where forge keeps things.
+        weights_bytes: Size of the checkpoint's weights, None for unknown.
+        checkpoint_dir: The user's own checkpoint folder, None for one of the Hub.
+
+    Raises:
+        ConfigError: The release, the runtime and the architecture do not go together; the
+            message names the nearest that do.
+    """
+    overlay = Path(config.releases_file).expanduser() if config.releases_file else None
+    catalogue = read_catalogue(overlay)
+    gpu = named_gpu(config.gpu) if config.gpu else next(iter(machine.gpus.gpus), None)
+    name, reason = _choose_name(config, architecture, machine)
+    if name == "openvino":
+        from trtllm_forge.runtimes.openvino import OpenVinoRuntime
+
+        version = config.trtllm_version
+        release = catalogue.find(version) if version else _newest(catalogue, "engine")
+        return RuntimeChoice(
+            runtime=OpenVinoRuntime(),
+            release=release,
+            image=None,
+            executor=None,
+            gpu=None,
+            reasons=(reason,),
+        )
+    release, why = _choose_release(config, architecture, machine, catalogue, _FLOW_OF[name])
+    if name == "llmapi":
+        from trtllm_forge.runtimes.llmapi import LlmApiRuntime
+
+        return RuntimeChoice(
+            runtime=LlmApiRuntime(),
+            release=release,
+            image=release.image,
+            executor=None,
+            gpu=gpu,
+            reasons=(reason, why),
+        )
+    from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
+
+    image = release.image
+    chosen = choose_executor(
+        config.executor,
+        image=image.reference if image else None,
+        image_bytes=image.size_bytes if image else None,
+        offline=config.offline,
+        cache_dir=settings.cache_dir,
+        release=release.version,
+    )
+    mounts = _mounts(settings, checkpoint_dir) if chosen.executor.name == "docker" else ()
+    tools, has_examples = _tools(config, release, chosen.executor, machine, mounts, gpu)
+    return RuntimeChoice(
+        runtime=TrtLlmRuntime(
+            architecture=architecture,
+            tools=tools,
+            weights_bytes=weights_bytes,
+            cache_dir=settings.cache_dir,
+            has_examples=has_examples,
+            wanted_architecture=gpu.architecture if config.gpu and gpu else "",
+        ),
+        release=release,
+        image=image,
+        executor=chosen.executor.name,
+        gpu=gpu,
+        reasons=(reason, why, chosen.reason),
+    )
+
+
+def _choose_name(
+    config: ForgeConfig, architecture: Architecture, machine: Machine
+) -> tuple[RuntimeName, str]:
+    if config.runtime != "auto":
+        return config.runtime, f"runtime {config.runtime}: asked for"
+    if machine.can_build_engines:
+        count = len(machine.gpus.gpus)
+        gpus = f"{count} GPU{'s' if count > 1 else ''} and a TensorRT-LLM toolchain are here"
+        if architecture.engine_flow:
+            return "trtllm", f"runtime trtllm: {gpus}"
+        if architecture.pytorch_backend:
+            why = f"{architecture.name} has no engine flow"
+            return "llmapi", f"runtime llmapi: {gpus}, and {why}"
+    if machine.has_gpu:
+        why = "a GPU is visible, but there is neither trtllm-build nor docker"
+        return "openvino", f"runtime openvino: {why}"
+    return "openvino", "runtime openvino: no NVIDIA GPU is visible, so the CPU twin is built"
+
+
+def _choose_release(
+    config: ForgeConfig,
+    architecture: Architecture,
+    machine: Machine,
+    catalogue: Catalogue,
+    flow: Flow,
+) -> tuple[Release, str]:
+    wanted = config.trtllm_version
+    again = f"forge build {shlex.quote(str(config.model))}"
+    if wanted is None:
+        release, why = _unasked_release(config, machine, catalogue, flow)
+    else:
+        release, why = catalogue.find(wanted), "asked for"
+    if architecture.has_flow(flow, release):
+        shown = f", the newest image is {release.image.triton_release}" if release.image else ""
+        return release, f"TensorRT-LLM {release.version}: {why}{shown}"
+    if flow not in release.flows:
+        nearest = _newest(catalogue, flow)
+        what = f"TensorRT-LLM {release.version} does not have {FLOW_NAMES[flow]}"
+        if flow == "engine":
+            fact = f"it ends with {nearest.version}"
+        else:
+            fact = f"it begins with {_oldest(catalogue, flow).version}"
+        hint = f"{again} --runtime {_RUNTIME_OF[flow]} --trtllm-version {nearest.version}"
+        raise ConfigError(what, why=fact, hint=hint)
+    since = architecture.engine_since if flow == "engine" else architecture.pytorch_since
+    has_it = architecture.engine_flow if flow == "engine" else architecture.pytorch_backend
+    if has_it and since:
+        first = next(r for r in catalogue.releases.values() if architecture.has_flow(flow, r))
+        what = (
+            f"{FLOW_NAMES[flow]} of TensorRT-LLM {release.version} does not take "
+            f"{architecture.name}"
+        )
+        hint = f"{again} --runtime {_RUNTIME_OF[flow]} --trtllm-version {first.version}"
+        raise ConfigError(what, why=f"it does since {since}", hint=hint)
+    raise _no_flow(architecture, catalogue, flow, again)
+
+
+def _unasked_release(
+    config: ForgeConfig, machine: Machine, catalogue: Catalogue, flow: Flow
+) -> tuple[Release, str]:
+    installed = machine.toolchain.version if machine.toolchain else None
+    version = (installed or "").partition("+")[0]
+    if config.executor != "docker" and flow in _flows(catalogue, version):
+        return catalogue.releases[version], "it is installed here"
+    return _newest(catalogue, flow), f"the newest with {FLOW_NAMES[flow]}"
+
+
+def _no_flow(
+    architecture: Architecture, catalogue: Catalogue, flow: Flow, again: str
+) -> ConfigError:
+    what = f"no release of TensorRT-LLM takes {architecture.name} through {FLOW_NAMES[flow]}"
+    other: Flow = "llmapi" if flow == "engine" else "engine"
+    fitting = [r for r in catalogue.releases.values() if architecture.has_flow(other, r)]
+    with_image = [release for release in fitting if release.image]
+    if not fitting:
+        return ConfigError(what, hint=f"{again} --runtime openvino")
+    release = (with_image or fitting)[-1]
+    why = f"{FLOW_NAMES[other]} does, the newest is TensorRT-LLM {release.version}"
+    hint = f"{again} --runtime {_RUNTIME_OF[other]} --trtllm-version {release.version}"
+    return ConfigError(what, why=why, hint=hint)
+
+
+def _flows(catalogue: Catalogue, version: str) -> tuple[Flow, ...]:
+    release = catalogue.releases.get(version)
+    return release.flows if release else ()
+
+
+def _newest(catalogue: Catalogue, flow: Flow) -> Release:
+    release = catalogue.newest(flow)
+    assert release is not None
+    return release
+
+
+def _oldest(catalogue: Catalogue, flow: Flow) -> Release:
+    return next(release for release in catalogue.releases.values() if flow in release.flows)
+
+
+def _tools(
+    config: ForgeConfig,
+    release: Release,
+    executor: Executor,
+    machine: Machine,
+    mounts: tuple[Mount, ...],
+    gpu: Gpu | None,
+) -> tuple[Tools, bool]:
+    """Return the release's tools, and whether the folder of its examples is there."""
+    from trtllm_forge.runtimes.trtllm.tools import IMAGE_EXAMPLES_DIR, Tools
+
+    is_docker = executor.name == "docker"
+    toolchain = None if is_docker else machine.toolchain
+    own = Path(config.examples_dir).expanduser().absolute() if config.examples_dir else None
+    if own is not None and not own.is_dir():
+        what = f"examples_dir {own} is no folder"
+        raise ConfigError(what, why="it is the folder `examples` of a clone of TensorRT-LLM")
+    examples_dir = IMAGE_EXAMPLES_DIR
+    has_examples = bool(is_docker and release.image and release.image.has_examples)
+    if own is not None:
+        has_examples = True
+        if is_docker:
+            mounts += (Mount(source=own, target=IMAGE_EXAMPLES_DIR, read_only=True),)
+        else:
+            examples_dir = str(own)
+    elif toolchain is not None and toolchain.examples_dir is not None:
+        examples_dir, has_examples = str(toolchain.examples_dir), True
+    tools = Tools(
+        release=release,
+        executor=executor,
+        python=str(toolchain.python) if toolchain else "python3",
+        builder=str(toolchain.executable) if toolchain else "trtllm-build",
+        examples_dir=examples_dir,
+        mounts=mounts,
+        gpu_count=len(machine.gpus.gpus),
+        gpu_memory_bytes=gpu.memory_bytes if gpu else 0,
+        gpu_architecture=gpu.architecture if gpu else "",
+        free_memory_bytes=machine.free_memory_bytes,
+        cpu_count=machine.cpu_count,
+    )
+    return tools, has_examples
+
+
+def _mounts(settings: Settings, checkpoint_dir: Path | None) -> tuple[Mount, ...]:
+    """Return what every container sees: the store, and the checkpoint that it links to."""
+    from trtllm_forge.hub import read_hub_access
+
+    source = checkpoint_dir.absolute() if checkpoint_dir else read_hub_access().cache_dir
+    folders = (settings.cache_dir, source)
+    return tuple(Mount(source=f, target=str(f), read_only=True) for f in folders)

@@ -1,0 +1,273 @@
+"""The TensorRT engine's runtime: TensorRT-LLM's tools make the engine, its backend serves it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ConfigError, PrerequisiteError
+from trtllm_forge.releases.flags import find_flags
+from trtllm_forge.runtimes import ENGINE_DIR, EngineModel, Evidence
+from trtllm_forge.runtimes.trtllm.compile import CompileStage, EngineLimits, Lora
+from trtllm_forge.runtimes.trtllm.convert import ConvertStage
+from trtllm_forge.runtimes.trtllm.mapping import require_mapping
+from trtllm_forge.runtimes.trtllm.recipe import choose_recipe
+from trtllm_forge.runtimes.trtllm.speculation import choose_speculation
+from trtllm_forge.runtimes.trtllm.tools import IMAGE_EXAMPLES_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trtllm_forge.architectures import Architecture
+    from trtllm_forge.checkpoint import CheckpointConfig
+    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.pipeline.stage import Stage
+    from trtllm_forge.releases.flags import FlagTable
+    from trtllm_forge.reporter import Reporter
+    from trtllm_forge.runtimes import RuntimeName
+    from trtllm_forge.runtimes.trtllm.recipe import Recipe
+    from trtllm_forge.runtimes.trtllm.tools import Tools
+
+_FP8_LIKE = ("fp8", "nvfp4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrtLlmRuntime:
+    """TensorRT-LLM's C++ backend in the ``tensorrt_llm`` slot.
+
+    Attributes:
+        architecture: What forge knows of the model.
+        tools: The release's tools, and the machine they run on.
+        weights_bytes: Size of the HF checkpoint's weights, None for unknown.
+        cache_dir: The store.
+        has_examples: Whether the tools' examples folder is known to be there.
+        wanted_architecture: The GPU that was named, ``sm_90``, or empty.
+    """
+
+    architecture: Architecture
+    tools: Tools
+    weights_bytes: int | None
+    cache_dir: Path
+    has_examples: bool
+    wanted_architecture: str
+
+    @property
+    def name(self) -> RuntimeName:
+        """Return the word the runtime is known by."""
+        return "trtllm"
+
+    def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
+        """Raise for a precision, mapping, length or mode the release does not take."""
+        again = f"forge build {shlex.quote(str(config.model))}"
+        build = config.build
+        recipe = self._recipe(config, checkpoint)
+        converter = self._converter_table()
+        require_mapping(build, checkpoint, converter, again)
+        self._require_script(config, recipe, converter, again)
+        choose_speculation(build, self.tools.release, again)
+        limit = checkpoint.max_seq_len
+        if build.max_seq_len and limit and build.max_seq_len > limit:
+            what = f"max_seq_len is {build.max_seq_len} tokens, the checkpoint was made for {limit}"
+            raise ConfigError(what, hint=f"{again} --max-seq-len {limit}")
+
+    def _require_script(
+        self, config: ForgeConfig, recipe: Recipe, converter: FlagTable | None, again: str
+    ) -> None:
+        """Raise for what the script would stumble over, or would do behind the user's back."""
+        needs_code = converter is not None and ("--trust_remote_code",) in converter.needs
+        if needs_code and recipe.tool == "convert_checkpoint":
+            trusted = config.checkpoint.trust_remote_code
+            if not trusted:
+                what = f"{recipe.table.title} runs Python code that the checkpoint carries"
+                why = "it refuses to start without --trust_remote_code"
+                raise ConfigError(what, why=why, hint=f"{again} --trust-remote-code")
+        # quantize.py looks for the family's name in the whole path: "prompts" is MPT to it.
+        # Source: NVIDIA/TensorRT-LLM@042c510d33e3 quantize_by_modelopt.py, get_model.
+        is_mistaken = "mpt" in str(self.cache_dir).lower() and self.architecture.family != "mpt"
+        if recipe.tool == "quantize" and is_mistaken:
+            what = f'the cache lies in {self.cache_dir}, and "mpt" is in that path'
+            why = "quantize.py takes every model below such a path for an MPT model"
+            hint = f"FORGE_CACHE_DIR=/var/tmp/forge {again}"
+            raise ConfigError(what, why=why, hint=hint)
+        has_dataset = config.build.calib_dataset is not None
+        if recipe.needs_calibration and config.offline and not has_dataset:
+            what = f"precision {recipe.precision} needs calibration data, and offline is set"
+            why = "the release's default data set would be downloaded from the Hub"
+            raise ConfigError(what, why=why, hint=f"{again} --calib-dataset FOLDER")
+
+    def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
+        """Raise unless the tools can run here, on the GPU the engine is for."""
+        if not self.has_examples:
+            release = self.tools.release.version
+            what = f"TensorRT-LLM's examples are missing, which hold the converters of {release}"
+            why = (
+                f"{IMAGE_EXAMPLES_DIR} has none; with a clone of TensorRT-LLM, "
+                "--examples-dir TensorRT-LLM/examples names them"
+            )
+            repository = "https://github.com/NVIDIA/TensorRT-LLM"
+            hint = f"git clone --depth 1 --branch v{release} {repository}"
+            raise PrerequisiteError(what, why=why, hint=hint)
+        found = self.tools.gpu_architecture
+        if self.tools.gpu_count and self.wanted_architecture not in ("", found):
+            what = (
+                f"the engine is for a GPU of {self.wanted_architecture}, the one here is of {found}"
+            )
+            why = "TensorRT compiles for the GPU it runs on"
+            raise PrerequisiteError(what, why=why)
+        self.tools.executor.require(reporter, confirm=confirm)
+
+    def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
+        """Return the stages that convert the checkpoint and build the engine."""
+        build = config.build
+        again = f"forge build {shlex.quote(str(config.model))}"
+        recipe = self._recipe(config, checkpoint)
+        convert = ConvertStage(
+            recipe=recipe,
+            architecture=self.architecture,
+            tp_size=build.tp_size,
+            pp_size=build.pp_size,
+            group_size=build.group_size,
+            calib_dataset=build.calib_dataset,
+            calib_size=build.calib_size,
+            weights_bytes=self.weights_bytes,
+            workers=build.workers,
+            tools=self.tools,
+        )
+        compile_stage = CompileStage(
+            recipe=recipe,
+            table=self._build_table(),
+            limits=EngineLimits(
+                max_batch_size=build.max_batch_size,
+                max_seq_len=build.max_seq_len or checkpoint.max_seq_len or None,
+                max_num_tokens=build.max_num_tokens,
+                max_beam_width=build.max_beam_width,
+            ),
+            tp_size=build.tp_size,
+            pp_size=build.pp_size,
+            gemm_plugin=build.gemm_plugin or _gemm_plugin(recipe),
+            speculation=choose_speculation(build, self.tools.release, again),
+            lora=_lora(config),
+            gather_context_logits=build.gather_context_logits,
+            workers=build.workers,
+            cache_dir=self.cache_dir,
+            tools=self.tools,
+        )
+        return [convert, compile_stage]
+
+    def engine_model(self, config: ForgeConfig, kv_fraction: float) -> EngineModel:
+        """Return the C++ backend's parameters.
+
+        The backend resolves ``gpt_model_path`` against the server's working directory, so the
+        path is absolute, below the folder the repository is deployed to.
+        """
+        repository, build = config.repository, config.build
+        again = f"forge build {shlex.quote(str(config.model))}"
+        speculation = choose_speculation(build, self.tools.release, again)
+        # Without paged context FMHA the engine can neither share nor split prompts.
+        has_paged_context = build.kv_cache is None or build.precision == build.kv_cache
+        parameters = {
+            "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
+            "gpt_model_type": repository.batching_strategy,
+            "gpt_model_path": f"{repository.mount_root.rstrip('/')}/{ENGINE_DIR}",
+            "max_beam_width": str(build.max_beam_width),
+            "batch_scheduler_policy": repository.batch_scheduler_policy,
+            "kv_cache_free_gpu_mem_fraction": str(kv_fraction),
+            "enable_kv_cache_reuse": _word(repository.enable_kv_cache_reuse and has_paged_context),
+            "enable_chunked_context": _word(
+                repository.enable_chunked_context and has_paged_context
+            ),
+            "exclude_input_in_output": _word(repository.exclude_input_in_output),
+            "executor_worker_path": "/opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker",
+            **speculation.parameters,
+        }
+        if repository.max_tokens_in_paged_kv_cache is not None:
+            parameters["max_tokens_in_paged_kv_cache"] = str(
+                repository.max_tokens_in_paged_kv_cache
+            )
+        return EngineModel(backend="tensorrtllm", parameters=parameters)
+
+    def evidence(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Evidence]:
+        """Return how sure the flags of both tools are."""
+        tables = (self._recipe(config, checkpoint).table, self._build_table())
+        return [
+            Evidence(subject=t.title, level=t.evidence, note=t.note, source=t.source)
+            for t in tables
+        ]
+
+    def notes(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[str]:
+        """Return what the user should know before the run."""
+        notes = []
+        recipe = self._recipe(config, checkpoint)
+        if recipe.needs_calibration:
+            dataset = config.build.calib_dataset
+            if dataset is None:
+                default = "cnn_dailymail"
+                notes.append(
+                    f"calibration: {recipe.table.title} downloads its default data set, {default}, "
+                    "from the Hub; --calib-dataset DIR takes local texts"
+                )
+            elif not Path(dataset).expanduser().exists():
+                notes.append(f"calibration: the data set {dataset} is downloaded from the Hub")
+        if not recipe.has_paged_context:
+            notes.append(
+                f"an {recipe.kv_cache} KV cache with {recipe.precision} weights leaves out block "
+                "reuse and chunked context, which TensorRT-LLM does not take with it"
+            )
+        if recipe.precision in self.architecture.unlisted:
+            notes.append(
+                f"quantize.py names {self.architecture.name}, but no list of upstream's has "
+                f"{recipe.precision} for it"
+            )
+        documented = self.tools.release.gpu_architectures
+        architecture = self.wanted_architecture or self.tools.gpu_architecture
+        if architecture and architecture not in documented:
+            notes.append(
+                f"TensorRT-LLM {self.tools.release.version} does not list {architecture} among "
+                f"its GPUs: {', '.join(documented)}"
+            )
+        return notes
+
+    def _recipe(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Recipe:
+        return choose_recipe(
+            config, checkpoint, self.architecture, self.tools.release, sm=self.tools.sm
+        )
+
+    def _converter_table(self) -> FlagTable | None:
+        return find_flags(
+            "convert_checkpoint", self.tools.release, family=self.architecture.converter
+        )
+
+    def _build_table(self) -> FlagTable:
+        table = find_flags("trtllm_build", self.tools.release)
+        if table is None:
+            version = self.tools.release.version
+            what = f"the flags of trtllm-build in TensorRT-LLM {version} are not known"
+            raise ConfigError(what)
+        return table
+
+
+def _gemm_plugin(recipe: Recipe) -> str:
+    """Return what suits the precision: TensorRT's own kernels are the faster ones for fp8."""
+    return "disable" if recipe.precision in _FP8_LIKE else "auto"
+
+
+def _lora(config: ForgeConfig) -> Lora | None:
+    build = config.build
+    if build.lora_dir is None:
+        return None
+    lora_dir = Path(build.lora_dir).expanduser().absolute()
+    if not lora_dir.is_dir():
+        what = f"lora_dir {lora_dir} is no folder"
+        raise ConfigError(what, why="it holds adapter_config.json and the adapter's weights")
+    modules = (build.lora_target_modules or "").split(",")
+    return Lora(
+        lora_dir=lora_dir,
+        target_modules=tuple(module.strip() for module in modules if module.strip()),
+        max_rank=build.max_lora_rank,
+    )
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"

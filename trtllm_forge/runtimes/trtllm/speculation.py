@@ -1,0 +1,92 @@
+"""Speculative decoding in the engine flow: what the engine is built with, what Triton is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtllm_forge.config.models import BuildSection
+    from trtllm_forge.releases.catalogue import Release
+
+_DRAFT_TOKENS = 10
+# The Triton model of earlier releases has no parameters for the sizes.
+_LOOKAHEAD_SINCE = "0.19"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speculation:
+    """A speculative mode.
+
+    Attributes:
+        mode: ``trtllm-build``'s word, or empty for none.
+        max_draft_len: Draft tokens per step the engine has room for.
+        parameters: What the ``tensorrt_llm`` model of the repository says of it.
+    """
+
+    mode: str = ""
+    max_draft_len: int = 0
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def choose_speculation(build: BuildSection, release: Release, again: str) -> Speculation:
+    """Return what ``build.speculative`` means in the engine flow; prompt lookup is lookahead.
+
+    Raises:
+        ConfigError: The release or another value does not go with it.
+    """
+    if build.speculative == "none":
+        if build.max_draft_len is not None:
+            what = f"max_draft_len is {build.max_draft_len}, and there is no speculative mode"
+            raise ConfigError(what, hint=f"{again} --speculative lookahead")
+        return Speculation()
+    if build.gather_context_logits:
+        what = f"gather_context_logits does not go with speculative {build.speculative}"
+        why = "trtllm-build refuses the logits of the prompt with draft tokens"
+        raise ConfigError(what, why=why, hint=f"{again} --no-gather-context-logits")
+    if build.max_beam_width > 1:
+        what = f"max_beam_width is {build.max_beam_width}, speculative {build.speculative} needs 1"
+        raise ConfigError(what, hint=f"{again} --max-beam-width 1")
+    if build.speculative == "draft_tokens":
+        mode = "draft_tokens_external"
+        return Speculation(mode=mode, max_draft_len=build.max_draft_len or _DRAFT_TOKENS)
+    if release.is_before(_LOOKAHEAD_SINCE):
+        what = f"the Triton models of TensorRT-LLM {release.version} have no lookahead decoding"
+        why = f"their parameters for it come with {_LOOKAHEAD_SINCE}"
+        hint = f"{again} --trtllm-version {_LOOKAHEAD_SINCE}.0"
+        raise ConfigError(what, why=why, hint=hint)
+    if build.max_draft_len is not None:
+        what = f"max_draft_len is {build.max_draft_len}, lookahead decoding derives it"
+        why = "from lookahead_window, lookahead_ngram and lookahead_verification"
+        raise ConfigError(what, why=why, hint=f"{again} --lookahead-window 5")
+    window, ngram = build.lookahead_window, build.lookahead_ngram
+    verification = build.lookahead_verification
+    return Speculation(
+        mode="lookahead_decoding",
+        max_draft_len=lookahead_draft_len(window, ngram, verification),
+        parameters={
+            "decoding_mode": "lookahead",
+            "lookahead_window_size": str(window),
+            "lookahead_ngram_size": str(ngram),
+            "lookahead_verification_set_size": str(verification),
+        },
+    )
+
+
+def lookahead_draft_len(window: int, ngram: int, verification: int) -> int:
+    """Return the draft tokens per step of lookahead decoding.
+
+    Args:
+        window: Columns of the lookahead branch.
+        ngram: Tokens of an n-gram.
+        verification: N-grams verified per step.
+
+    Source: NVIDIA/TensorRT-LLM examples/lookahead/README.md, section "Overview".
+    """
+    if ngram == 1:
+        return 0
+    return ngram - 2 + (window - 1 + verification) * (ngram - 1)
