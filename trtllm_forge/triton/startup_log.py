@@ -9,13 +9,17 @@ The lines read here, of Triton 2.51; older ones break the quoted text at its ``\
     ... "loading: M:1"
     ... "successfully loaded 'M'"
     error: creating server: Internal - failed to load all models
+
+What a message means and what to do about it comes from the catalogue of ``failures``.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from trtllm_forge.failures import Diagnosis, find_failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +34,8 @@ _LOADING = re.compile(r"\"loading: (?P<model>[^:\"]+):")
 _LOADED = re.compile(r"\"successfully loaded '(?P<model>[^']+)'")
 _PLACE = re.compile(r"^\s*(?P<file>.+)\((?P<line>\d+)\): (?P<function>\S+)$", re.MULTILINE)
 _STATUS = re.compile(r"^(?:Internal|Invalid argument|Unavailable|Unsupported|Not found): ")
+# An ensemble's failure repeats that of its model.
+_FOLLOWS = re.compile(r"ensemble '[^']+' depends on '[^']+' which has no loaded version")
 # A new entry starts with a date or, in the other format, a severity and a day.
 _ENTRY = re.compile(r"^(?:\d{4}-\d\d-\d\dT|[IWEF]\d{4} |\+--|error: )")
 
@@ -42,15 +48,35 @@ class StartupFailure:
         model: The model that did not load, or empty when it was the server itself.
         message: The model's or the server's own error.
         place: ``file:line in function`` of the Python model, or empty.
+        diagnosis: What is known about it, or None.
     """
 
     model: str
     message: str
     place: str
+    diagnosis: Diagnosis | None = None
 
 
-def find_startup_failure(lines: Sequence[str]) -> StartupFailure | None:
-    """Return the first failure in a log, the model's own before what follows from it."""
+def find_startup_failure(
+    lines: Sequence[str], *, returncode: int | None = None
+) -> StartupFailure | None:
+    """Return the first failure in a log, the model's own before what follows from it.
+
+    Args:
+        lines: The log.
+        returncode: The server's exit code, minus the signal's number for a signal; None when it
+            still runs or that is not known.
+    """
+    failure = _told_failure(lines)
+    known = _diagnosis(lines, failure, returncode)
+    if failure is not None:
+        return replace(failure, diagnosis=known)
+    if known is None:
+        return None
+    return StartupFailure(model="", message=known.line or known.cause, place="", diagnosis=known)
+
+
+def _told_failure(lines: Sequence[str]) -> StartupFailure | None:
     for index, line in enumerate(lines):
         if match := _FAILED_LOAD.search(line):
             # Where the text is not escaped, it goes on in the lines after.
@@ -62,6 +88,19 @@ def find_startup_failure(lines: Sequence[str]) -> StartupFailure | None:
             if match := pattern.search(line):
                 return _failure(match.groupdict().get("model", ""), match["text"])
     return None
+
+
+def _diagnosis(
+    lines: Sequence[str], failure: StartupFailure | None, returncode: int | None
+) -> Diagnosis | None:
+    if failure is not None:
+        own = find_failure(failure.message.splitlines(), where="serve", returncode=None)
+        if own is not None:
+            return own
+        if failure.model:
+            lines = [line for line in lines if not _FOLLOWS.search(line)]
+    parts = [part for line in lines for part in line.split("\\n")]
+    return find_failure(parts, where="serve", returncode=returncode)
 
 
 def models_still_loading(lines: Sequence[str]) -> tuple[str, ...]:
