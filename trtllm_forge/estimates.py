@@ -187,9 +187,11 @@ class _Plan:
     def blocks(self, gpu: Gpu) -> int:
         """``floor(fraction * (usable - weights - activations) / kv bytes)``, the least of ranks."""
         left = [usable_gpu_bytes(gpu) - size - self.activations() for size in self.weights()]
+        # A stage without layers, when there are more stages than layers, holds no cache.
         tokens = (
-            self.fraction * max(free, 0) / kv if kv else float(self.max_seq_len)
+            self.fraction * max(free, 0) / kv
             for free, kv in zip(left, self.kv_bytes(), strict=True)
+            if kv
         )
         return int(min(tokens)) // self.tokens_per_block
 

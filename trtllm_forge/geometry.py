@@ -3,10 +3,7 @@
 ``read_geometry`` turns the many spellings of Hugging Face's families into one ``ModelGeometry``.
 What the shape amounts to in parameters is ``parameters.py``'s, in bytes ``estimates.py``'s.
 
-Families differ in what their config does not say: which layers have a bias, how many norms a layer
-has, whether the output layer shares the embedding. Those rules are in ``_FAMILIES``, read off the
-modelling files of Hugging Face transformers 5.5 (``src/transformers/models/<model_type>``) and
-checked by a test against published parameter counts.
+What a config leaves unsaid is in ``families.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import CheckpointError
+from trtllm_forge.families import FAMILIES, LLAMA, TEXT_PARTS, FamilyRules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,94 +129,6 @@ class ModelGeometry:
     is_known: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Family:
-    """What a family's config leaves unsaid; a named key of the config overrides a rule.
-
-    ``bias`` gives query-key-value, output and MLP; ``bias_key`` names a key that sets all three.
-    """
-
-    gated: bool = True
-    tied: bool = False
-    bias: tuple[bool, bool, bool] = (False, False, False)
-    bias_key: str = ""
-    lm_head_bias: bool = False
-    norm_bias: bool = False
-    norms: int = 2
-    qk_norm: bool = False
-    embedding_norm: bool = False
-    learned_positions: bool = False
-    extra_positions: int = 0
-    rotary: bool = True
-    head_dim: int = 0
-
-
-_GPT2 = _Family(
-    gated=False,
-    tied=True,
-    bias=(True, True, True),
-    norm_bias=True,
-    learned_positions=True,
-    rotary=False,
-)
-_LLAMA = _Family()
-_FAMILIES = {
-    "gpt_bigcode": _GPT2,
-    "gpt2": _GPT2,
-    "opt": _Family(
-        gated=False,
-        tied=True,
-        bias=(True, True, True),
-        bias_key="enable_bias",
-        norm_bias=True,
-        learned_positions=True,
-        extra_positions=2,
-        rotary=False,
-    ),
-    "gptj": _Family(
-        gated=False, bias=(False, False, True), lm_head_bias=True, norm_bias=True, norms=1
-    ),
-    "gpt_neox": _Family(gated=False, bias=(True, True, True), norm_bias=True),
-    "bloom": _Family(
-        gated=False,
-        tied=True,
-        bias=(True, True, True),
-        norm_bias=True,
-        embedding_norm=True,
-        rotary=False,
-    ),
-    "falcon": _Family(gated=False, tied=True, bias_key="bias", norm_bias=True),
-    "mpt": _Family(gated=False, tied=True, rotary=False),
-    "phi": _Family(
-        gated=False, bias=(True, True, True), lm_head_bias=True, norm_bias=True, norms=1
-    ),
-    "starcoder2": _Family(
-        gated=False, tied=True, bias=(True, True, True), bias_key="use_bias", norm_bias=True
-    ),
-    "stablelm": _Family(norm_bias=True),
-    "nemotron": _Family(gated=False, norm_bias=True),
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "ministral": _LLAMA,
-    "mixtral": _LLAMA,
-    "granite": _LLAMA,
-    "internlm2": _LLAMA,
-    "phi3": _LLAMA,
-    "deepseek_v2": _LLAMA,
-    "deepseek_v3": _LLAMA,
-    "qwen2": _Family(bias=(True, False, False)),
-    "qwen2_moe": _Family(bias=(True, False, False)),
-    "qwen3": _Family(qk_norm=True, head_dim=128),
-    "qwen3_moe": _Family(qk_norm=True),
-    "cohere": _Family(tied=True, norms=1),
-    "gemma": _Family(tied=True, head_dim=256),
-    "gemma2": _Family(tied=True, norms=4, head_dim=256),
-    "gemma3_text": _Family(tied=True, norms=4, qk_norm=True, head_dim=256),
-}
-# Families whose text part is another family's decoder.
-_TEXT_PARTS = {"gemma3": "gemma3_text", "refinedweb": "falcon", "refinedwebmodel": "falcon"}
-
-
 def read_geometry(config: Mapping[str, Any]) -> ModelGeometry:
     """Return the shape of the decoder that a ``config.json`` describes.
 
@@ -228,15 +138,16 @@ def read_geometry(config: Mapping[str, Any]) -> ModelGeometry:
     Raises:
         CheckpointError: A size that every decoder has is absent, or is no positive whole number.
     """
-    text = config.get("text_config")
-    values: dict[str, Any] = {**config, **(text if isinstance(text, dict) else {})}
+    values: dict[str, Any] = dict(config)
+    for part in ("text_config", "ffn_config"):
+        values.update(config[part] if isinstance(config.get(part), dict) else {})
     outer = str(config.get("model_type", "")).lower()
-    model_type = outer if outer in _FAMILIES else str(values.get("model_type", outer)).lower()
-    model_type = _TEXT_PARTS.get(model_type, _TEXT_PARTS.get(outer, model_type))
-    family = _FAMILIES.get(model_type, _LLAMA)
+    model_type = outer if outer in FAMILIES else str(values.get("model_type", outer)).lower()
+    model_type = TEXT_PARTS.get(model_type, TEXT_PARTS.get(outer, model_type))
+    family = FAMILIES.get(model_type, LLAMA)
     hidden = _size(values, "hidden_size", "n_embd", "d_model", "n_embed")
-    heads = _size(values, "num_attention_heads", "n_head", "n_heads")
-    head_dim = _first(values, "head_dim") or family.head_dim or hidden // heads
+    heads = _size(values, "num_attention_heads", "n_head", "n_heads", "num_heads")
+    head_dim = _first(values, "head_dim", "kv_channels") or family.head_dim or hidden // heads
     rotary_dim = _rotary_dim(values, family, head_dim, model_type)
     positions = _first(
         values, "max_position_embeddings", "n_positions", "max_seq_len", "seq_length"
@@ -245,12 +156,13 @@ def read_geometry(config: Mapping[str, Any]) -> ModelGeometry:
     return ModelGeometry(
         model_type=model_type,
         hidden_size=hidden,
-        num_layers=_size(values, "num_hidden_layers", "n_layer", "n_layers"),
+        num_layers=_size(values, "num_hidden_layers", "n_layer", "n_layers", "num_layers"),
         num_heads=heads,
         num_kv_heads=_kv_heads(values, heads, model_type),
         head_dim=head_dim,
-        intermediate_size=_intermediate_size(values, hidden),
-        vocab_size=_size(values, "vocab_size"),
+        # Qwen's first family counts gate and way up together.
+        intermediate_size=_intermediate_size(values, hidden) // (2 if model_type == "qwen" else 1),
+        vocab_size=_size(values, "padded_vocab_size", "vocab_size"),
         max_positions=positions or 2048,
         position_rows=_position_rows(values, family, positions),
         rotary_dim=rotary_dim,
@@ -269,11 +181,13 @@ def read_geometry(config: Mapping[str, Any]) -> ModelGeometry:
         mla=_mla(values),
         dtype_bytes=_DTYPE_BYTES.get(_dtype(config, values), 2),
         is_quantized="quantization_config" in values,
-        is_known=model_type in _FAMILIES,
+        is_known=model_type in FAMILIES,
     )
 
 
-def _biases(values: Mapping[str, Any], family: _Family, model_type: str) -> tuple[bool, bool, bool]:
+def _biases(
+    values: Mapping[str, Any], family: FamilyRules, model_type: str
+) -> tuple[bool, bool, bool]:
     if family.bias_key:
         every = _flag(values, family.bias_key, family.bias[0])
         return every, every, every
@@ -283,6 +197,8 @@ def _biases(values: Mapping[str, Any], family: _Family, model_type: str) -> tupl
     qkv, output, mlp = family.bias
     if model_type == "stablelm":
         return _flag(values, "use_qkv_bias", False), False, False
+    if model_type == "chatglm":
+        return _flag(values, "add_qkv_bias", qkv), output, mlp
     if model_type in ("qwen2", "qwen2_moe"):
         return qkv, output, mlp
     if "attention_bias" in values and values["attention_bias"] is not None:
@@ -300,10 +216,12 @@ def _kv_heads(values: Mapping[str, Any], heads: int, model_type: str) -> int:
     attention = values.get("attn_config")
     if isinstance(attention, dict):
         return _first(attention, "kv_n_heads") or heads
+    if values.get("multi_query_attention"):
+        return _first(values, "multi_query_group_num") or 1
     return _first(values, "num_key_value_heads", "num_kv_heads") or heads
 
 
-def _norms(values: Mapping[str, Any], family: _Family, model_type: str) -> int:
+def _norms(values: Mapping[str, Any], family: FamilyRules, model_type: str) -> int:
     if model_type == "falcon" and _flag(values, "parallel_attn", True):
         new = bool(values.get("new_decoder_architecture"))
         return 2 if new and values.get("num_ln_in_parallel_attn") != 1 else 1
@@ -317,7 +235,7 @@ def _intermediate_size(values: Mapping[str, Any], hidden: int) -> int:
     return given or (_first(values, "expansion_ratio") or 4) * hidden
 
 
-def _position_rows(values: Mapping[str, Any], family: _Family, positions: int) -> int:
+def _position_rows(values: Mapping[str, Any], family: FamilyRules, positions: int) -> int:
     attention = values.get("attn_config")
     if "expansion_ratio" in values and isinstance(attention, dict):
         learned = not attention.get("alibi") and _flag(values, "learned_pos_emb", True)
@@ -325,7 +243,9 @@ def _position_rows(values: Mapping[str, Any], family: _Family, positions: int) -
     return positions + family.extra_positions if family.learned_positions else 0
 
 
-def _rotary_dim(values: Mapping[str, Any], family: _Family, head_dim: int, model_type: str) -> int:
+def _rotary_dim(
+    values: Mapping[str, Any], family: FamilyRules, head_dim: int, model_type: str
+) -> int:
     if not family.rotary or (model_type == "falcon" and values.get("alibi")):
         return 0
     if model_type == "gptj":
@@ -338,14 +258,16 @@ def _rotary_dim(values: Mapping[str, Any], family: _Family, head_dim: int, model
 
 
 def _moe(values: Mapping[str, Any], model_type: str) -> MoeGeometry | None:
-    experts = _first(values, "num_local_experts", "n_routed_experts", "num_experts")
+    experts = _first(
+        values, "num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts"
+    )
     if experts < 2:
         return None
-    width = _first(values, "moe_intermediate_size") or _first(values, "intermediate_size")
+    width = _first(values, "moe_intermediate_size", "intermediate_size", "ffn_hidden_size")
     shared = _first(values, "shared_expert_intermediate_size")
     return MoeGeometry(
         num_experts=experts,
-        experts_per_token=_first(values, "num_experts_per_tok") or 2,
+        experts_per_token=_first(values, "num_experts_per_tok", "moe_top_k") or 2,
         intermediate_size=width,
         shared_intermediate_size=shared or _first(values, "n_shared_experts") * width,
         shared_gate=model_type == "qwen2_moe",

@@ -253,6 +253,35 @@ PUBLISHED = {
         },
         6_649_286_656,
     ),
+    "chatglm3-6b": (
+        {
+            "model_type": "chatglm",
+            "hidden_size": 4096,
+            "num_layers": 28,
+            "num_attention_heads": 32,
+            "kv_channels": 128,
+            "multi_query_attention": True,
+            "multi_query_group_num": 2,
+            "ffn_hidden_size": 13696,
+            "padded_vocab_size": 65024,
+            "add_qkv_bias": True,
+            "seq_length": 8192,
+        },
+        6_243_584_000,
+    ),
+    "qwen-7b": (llama_like("qwen", intermediate_size=22016, vocab_size=151936), 7_721_324_544),
+    "dbrx": (
+        {
+            "model_type": "dbrx",
+            "d_model": 6144,
+            "n_layers": 40,
+            "n_heads": 48,
+            "vocab_size": 100352,
+            "attn_config": {"kv_n_heads": 8},
+            "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4},
+        },
+        131_596_523_520,
+    ),
     "qwen3-8b": (
         llama_like(
             "qwen3",
@@ -536,6 +565,16 @@ def test_a_cache_too_small_for_one_sequence_names_what_would_do_alone() -> None:
         options: dict[str, Any] = {"max_seq_len": 131072, "fraction": 0.5, **fields}
         again = plan(LLAMA_3_8B, gpu=named_gpu("l4"), **{"max_num_tokens": 2048, **options})
         assert again.concurrent_sequences == change.concurrent_sequences >= 1
+
+
+def test_a_stage_without_layers_does_not_bound_the_cache() -> None:
+    gpu = named_gpu("h100-80g")
+    config = llama_like(num_hidden_layers=2)
+    two, three = (plan(config, gpu=gpu, pp_size=stages) for stages in (2, 3))
+    assert three.kv_bytes_per_token_per_rank == (16384, 16384, 0)
+    assert three.kv_cache_tokens is not None
+    assert two.kv_cache_tokens is not None
+    assert three.kv_cache_tokens >= two.kv_cache_tokens
 
 
 def test_what_the_figures_leave_out_is_said() -> None:
