@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,8 @@ from trtllm_forge.failures import (
     without_marks,
 )
 from trtllm_forge.resources import read_yaml
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "troubleshooting.md"
 
 ENTRIES = known_failures()
 NAMES = ("Open MPI", "PyTorch", "Python", "TensorRT", "Triton")
@@ -189,3 +192,19 @@ def test_a_line_with_its_whole_stack_is_cut_around_what_tells() -> None:
     assert found.line.startswith("... x")
     assert found.line.endswith("y ...")
     assert "Assertion failed: mpiSize == tp * pp" in found.line
+
+
+def row(entry: KnownFailure) -> str:
+    cause, hint = (
+        re.sub(r"\{(\w+)\}", r"*\1*", text).replace("|", r"\|").replace("<", r"\<")
+        for text in (entry.cause, entry.hint)
+    )
+    thread = f"[thread]({entry.thread})" if entry.thread else ""
+    return f"| `{entry.code}` | {cause} | {hint} | {thread} |"
+
+
+def test_troubleshooting_lists_every_entry() -> None:
+    shown = PAGE.read_text("utf-8").split("<!-- failures -->\n")[1].split("<!-- /failures -->")[0]
+
+    wanted = ["| Code | Why | What to do | Met by others |", "|---|---|---|---|"]
+    assert shown.splitlines() == [*wanted, *(row(entry) for entry in ENTRIES)]
