@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.small_stage import printed
+from trtllm_forge.checkpoint import CheckpointConfig, Quantization
+from trtllm_forge.config.models import BuildSection, ForgeConfig
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.runtimes.llmapi import LlmApiRuntime
+from trtllm_forge.runtimes.llmapi.quantization import recipe_of, require_gpu, require_precision
+
+PLAIN = CheckpointConfig(
+    architecture="LlamaForCausalLM",
+    model_type="llama",
+    max_seq_len=4096,
+    vocab_size=32_000,
+    num_layers=2,
+    num_kv_heads=2,
+    head_dim=64,
+    eos_token_ids=(2,),
+)
+
+
+def config(**build: Any) -> ForgeConfig:
+    return ForgeConfig(
+        model="org/coder", trtllm_version="1.2.1", build=BuildSection.model_validate(build)
+    )
+
+
+def quantised(method: str, **fields: Any) -> CheckpointConfig:
+    return replace(PLAIN, quantization=Quantization(method=method, **fields))
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "recipe"),
+    [
+        pytest.param(PLAIN, None, id="plain"),
+        pytest.param(quantised("modelopt", algorithm="FP8"), "FP8 per-tensor", id="modelopt-fp8"),
+        pytest.param(quantised("modelopt", algorithm="NVFP4"), "NVFP4", id="modelopt-nvfp4"),
+        pytest.param(quantised("modelopt", algorithm="W4A16_AWQ"), "W4A16 AWQ", id="modelopt-awq"),
+        pytest.param(quantised("modelopt", algorithm="fp8_pb_wo"), "FP8 block", id="modelopt-pb"),
+        pytest.param(quantised("mxfp4"), "MXFP4", id="mxfp4"),
+        pytest.param(
+            replace(
+                quantised("fp8"),
+                document={"quantization_config": {"weight_block_size": [128, 128]}},
+            ),
+            "FP8 block",
+            id="fp8-blocks",
+        ),
+    ],
+)
+def test_recipes_of_checkpoints_that_the_backend_reads(
+    checkpoint: CheckpointConfig, recipe: str | None
+) -> None:
+    assert recipe_of(checkpoint, model="m") == recipe
+    LlmApiRuntime().require_support(config(), checkpoint)
+
+
+READS = (
+    "  why:  of the quantised checkpoints, it reads ModelOpt's hf_quant_config.json, block-scaled "
+    "FP8 and MXFP4"
+)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "kind", "tries"),
+    [
+        (quantised("gptq", bits=4), "gptq (4 bits)", "--int4-gptq"),
+        (quantised("awq", bits=4), "awq (4 bits)", "--int4-gptq"),
+        (
+            replace(quantised("gptq", bits=4), architecture="Starcoder2ForCausalLM"),
+            "gptq (4 bits)",
+            "",
+        ),
+        (quantised("fp8"), "fp8", ""),
+        (quantised("bitsandbytes", bits=8), "bitsandbytes (8 bits)", ""),
+        (quantised("modelopt", algorithm="MIXED_PRECISION"), "MIXED_PRECISION", ""),
+    ],
+    ids=["gptq", "awq", "gptq-without-converter", "fp8-per-tensor", "bitsandbytes", "mixed"],
+)
+def test_quantised_checkpoints_that_the_backend_does_not_read_are_refused(
+    checkpoint: CheckpointConfig, kind: str, tries: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        LlmApiRuntime().require_support(config(), checkpoint)
+    text = f"error: runtime llmapi does not read checkpoints quantised as {kind}\n{READS}"
+    if tries:
+        text += f"\n  try:  forge build org/coder --runtime trtllm {tries}"
+    assert printed(raised.value) == (text, 2)
+
+
+@pytest.mark.parametrize(
+    ("precision", "why", "tries"),
+    [
+        (
+            "int4",
+            "the PyTorch backend's weight-only layers load weights and scales that are quantised "
+            "already",
+            "--runtime trtllm --int4",
+        ),
+        (
+            "fp8",
+            "the PyTorch backend quantises to FP8 when it loads only as a prototype "
+            "(force_dynamic_quantization); it serves checkpoints that ModelOpt quantised",
+            "--runtime trtllm --fp8",
+        ),
+        (
+            "int4_awq",
+            "the PyTorch backend serves int4_awq from a checkpoint that ModelOpt quantised",
+            "--runtime trtllm --int4-awq",
+        ),
+        ("int8_sq", "the PyTorch backend has no int8_sq", "--runtime trtllm --int8-sq"),
+    ],
+)
+def test_a_plain_checkpoint_is_not_quantised_when_it_loads(
+    precision: str, why: str, tries: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        LlmApiRuntime().require_support(config(precision=precision), PLAIN)
+    assert printed(raised.value) == (
+        f"error: runtime llmapi does not make {precision} of a plain checkpoint\n"
+        f"  why:  {why}\n"
+        f"  try:  forge build org/coder {tries}",
+        2,
+    )
+
+
+def test_where_no_engine_can_be_built_either_the_plain_checkpoint_is_offered() -> None:
+    with pytest.raises(ConfigError) as raised:
+        require_precision(
+            config(precision="int8"), replace(PLAIN, architecture="Exaone4ForCausalLM")
+        )
+    assert raised.value.hint == "forge build org/coder --runtime llmapi --bf16"
+
+
+def test_a_quantised_checkpoint_keeps_its_precision() -> None:
+    fp8 = quantised("modelopt", algorithm="FP8")
+    assert require_precision(config(precision="fp8"), fp8) == "FP8 per-tensor"
+    with pytest.raises(ConfigError) as raised:
+        require_precision(config(precision="nvfp4"), fp8)
+    assert printed(raised.value) == (
+        "error: org/coder is quantised already, as FP8 per-tensor; nvfp4 was asked for\n"
+        "  why:  the PyTorch backend serves a checkpoint as it is quantised\n"
+        "  try:  forge build org/coder --runtime llmapi --fp16",
+        2,
+    )
+
+
+def test_gpus_run_the_recipes_of_the_hardware_table() -> None:
+    require_gpu("FP8 block", "fp8", "sm_90")
+    require_gpu(None, None, "sm_75")
+    with pytest.raises(ConfigError) as raised:
+        require_gpu("FP8 per-tensor", None, "sm_80")
+    assert printed(raised.value) == (
+        "error: FP8 per-tensor does not run on sm_80 in the PyTorch backend\n"
+        "  why:  it runs on sm_89, sm_90, sm_100, sm_103, sm_120",
+        2,
+    )
+    with pytest.raises(ConfigError, match="FP8 KV does not run on sm_75"):
+        require_gpu(None, "fp8", "sm_75")
+
+
+def test_an_architecture_without_a_pytorch_class_is_refused_with_the_engine_flow() -> None:
+    with pytest.raises(ConfigError) as raised:
+        LlmApiRuntime().require_support(
+            config(), replace(PLAIN, architecture="GPTBigCodeForCausalLM")
+        )
+    assert printed(raised.value) == (
+        "error: runtime llmapi does not take GPTBigCodeForCausalLM\n"
+        "  why:  no release of TensorRT-LLM has a class for it in its PyTorch backend; up to 1.2 "
+        "it builds an engine of it\n"
+        "  try:  forge build org/coder --runtime trtllm",
+        2,
+    )
+
+
+def test_an_architecture_that_came_later_is_refused_with_the_release_that_has_it() -> None:
+    starcoder2 = replace(PLAIN, architecture="Starcoder2ForCausalLM")
+    old = ForgeConfig(model="org/coder", trtllm_version="1.1.0")
+    with pytest.raises(ConfigError) as raised:
+        LlmApiRuntime().require_support(old, starcoder2)
+    assert printed(raised.value) == (
+        "error: runtime llmapi takes Starcoder2ForCausalLM from TensorRT-LLM 1.2 on\n"
+        "  why:  1.1.0 was asked for\n"
+        "  try:  forge build org/coder --runtime llmapi --trtllm-version 1.2.1",
+        2,
+    )
+    LlmApiRuntime().require_support(config(), starcoder2)
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        pytest.param(
+            {"kv_cache": "int8"},
+            "error: runtime llmapi has no int8 KV cache\n"
+            "  why:  the PyTorch backend's KV cache is of the activations' type, or fp8\n"
+            "  try:  forge build org/coder --runtime llmapi --kv-cache fp8",
+            id="int8-kv",
+        ),
+        pytest.param(
+            {"speculative": "lookahead"},
+            "error: runtime llmapi does not take speculative lookahead\n"
+            "  why:  without a second model, the PyTorch backend drafts from n-grams alone\n"
+            "  try:  forge build org/coder --runtime llmapi --speculative prompt_lookup",
+            id="lookahead",
+        ),
+        pytest.param(
+            {"max_beam_width": 4},
+            "error: runtime llmapi has one beam, 4 were asked for\n"
+            "  why:  Triton's llmapi model has no input for a beam width\n"
+            "  try:  forge build org/coder --runtime llmapi --max-beam-width 1",
+            id="beams",
+        ),
+        pytest.param(
+            {"lora_dir": "/adapter"},
+            "error: runtime llmapi takes no LoRA adapter\n"
+            "  why:  Triton's llmapi model has no input that chooses one up to 1.2\n"
+            "  try:  forge build org/coder --runtime llmapi",
+            id="lora",
+        ),
+        pytest.param(
+            {"max_seq_len": 5000},
+            "error: max_seq_len is 5000 tokens, the checkpoint was made for 4096\n"
+            "  try:  forge build org/coder --runtime llmapi --max-seq-len 4096",
+            id="length",
+        ),
+    ],
+)
+def test_options_that_the_backend_has_not_are_refused(build: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        LlmApiRuntime().require_support(config(**build), PLAIN)
+    assert printed(raised.value) == (text, 2)
+
+
+def test_nothing_is_converted_or_compiled() -> None:
+    assert LlmApiRuntime().stages(config(), PLAIN) == ()
