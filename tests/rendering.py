@@ -10,48 +10,66 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from tests.checkpoint_builder import write_files
+from trtllm_forge.architectures import find_architecture
 from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection
+from trtllm_forge.gpu import GpuReport
+from trtllm_forge.machine import Machine
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.resources import data_path
 from trtllm_forge.runtimes import EngineModel
-from trtllm_forge.runtimes.openvino import OpenVinoRuntime
-from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
+from trtllm_forge.runtimes.choice import choose_runtime
+from trtllm_forge.settings import read_settings
 from trtllm_forge.stages.render import RenderStage
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtllm_forge.runtimes import Runtime
+    from trtllm_forge.runtimes import RuntimeName
     from trtllm_forge.triton.contract import Layout
 
-RUNTIMES: dict[str, Runtime] = {"openvino": OpenVinoRuntime(), "trtllm": TrtLlmRuntime()}
+RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "trtllm")
+"""Those of the engine layout."""
+
 MODEL_YAML = "model: /models/tensorrt_llm/1/checkpoint\n"
 LLMAPI = EngineModel(
-    layout="llmapi", backend="python", parameters={}, text_files={"1/model.yaml": MODEL_YAML}
+    layout="llmapi",
+    backend="python",
+    parameters={},
+    text_files={"1/model.yaml": MODEL_YAML},
+)
+_MACHINE = Machine(
+    gpus=GpuReport(gpus=()), toolchain=None, docker=None, free_memory_bytes=1 << 34, cpu_count=1
 )
 
 
 def stage(
-    runtime: str = "openvino",
+    runtime: RuntimeName = "openvino",
     *,
     build: BuildSection | None = None,
     trtllm_version: str = "1.2.1",
     **options: Any,
 ) -> RenderStage:
+    """Return the stage as a build of a StarCoder would have it on a machine without a GPU."""
     config = ForgeConfig(
+        model="sample",
+        runtime=runtime,
+        executor="local",
         build=build or BuildSection(),
         repository=RepositorySection(**options),
         trtllm_version=trtllm_version,
     )
+    architecture = find_architecture("GPTBigCodeForCausalLM", model="sample")
+    choice = choose_runtime(config, architecture, _MACHINE, read_settings())
     return RenderStage(
         trtllm_version=trtllm_version,
         max_batch_size=config.build.max_batch_size,
         repository=config.repository,
-        engine_model=RUNTIMES[runtime].engine_model(config, 0.2),
+        engine_model=choice.runtime.engine_model(config, 0.2),
     )
 
 
 def llmapi_stage(trtllm_version: str = "1.2.1", engine_model: EngineModel = LLMAPI) -> RenderStage:
+    """Return the stage of the one model over the LLM API."""
     return RenderStage(
         trtllm_version=trtllm_version,
         max_batch_size=64,

@@ -47,7 +47,6 @@ def test_options_of_the_repository_reach_their_fields(tmp_path: Path) -> None:
             preprocessing_instances=2,
             postprocessing_instances=3,
             bls_instances=4,
-            tokenizer_type="llama",
             add_special_tokens=False,
             skip_special_tokens=False,
             accumulate_tokens=True,
@@ -70,7 +69,6 @@ def test_options_of_the_repository_reach_their_fields(tmp_path: Path) -> None:
     for name in ("tensorrt_llm", "tensorrt_llm_bls"):
         assert not parsed[name].model_transaction_policy.decoupled
     for name in ("preprocessing", "postprocessing", "tensorrt_llm_bls"):
-        assert parameters(parsed[name])["tokenizer_type"] == "llama"
         assert parameters(parsed[name])["tokenizer_dir"] == "preprocessing/1/tokenizer"
     assert parameters(parsed["preprocessing"])["add_special_tokens"] == "false"
     assert parameters(parsed["postprocessing"])["skip_special_tokens"] == "false"
@@ -217,13 +215,12 @@ def test_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         stage(build=BuildSection(max_batch_size=1)),
         stage(trtllm_version="1.2.0"),
         stage("trtllm"),
-        replace(stage(), contract_release="1.1"),
         replace(stage(), engine_model=replace(stage().engine_model, text_files={"a": "b"})),
         replace(stage(), engine_model=replace(stage().engine_model, python_files=())),
         replace(stage(), engine_model=replace(stage().engine_model, parameters={})),
     ],
     ids=[
-        *("option", "batch", "release", "runtime", "contract"),
+        *("option", "batch", "release", "runtime"),
         *("text-files", "python-files", "engine-parameters"),
     ],
 )

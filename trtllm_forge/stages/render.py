@@ -19,7 +19,7 @@ from trtllm_forge.digest import sha256_tree
 from trtllm_forge.errors import CheckpointError, RenderError
 from trtllm_forge.resources import templates_dir
 from trtllm_forge.runtimes import ENGINE_DIR
-from trtllm_forge.stages.engine_limits import EngineLimits, read_engine_limits
+from trtllm_forge.stages.engine_facts import EngineFacts, read_engine_facts
 from trtllm_forge.triton.contract import read_contract
 from trtllm_forge.triton.repository import verify_repository
 
@@ -76,15 +76,12 @@ class RenderStage:
             engine's own limit counts instead where there is one.
         repository: What ``forge.yaml`` says below ``repository``.
         engine_model: How the runtime fills the ``tensorrt_llm`` model.
-        contract_release: The release whose models are taken, where it is not that of
-            ``trtllm_version``.
     """
 
     trtllm_version: str
     max_batch_size: int
     repository: RepositorySection
     engine_model: EngineModel
-    contract_release: str | None = None
 
     @property
     def name(self) -> str:
@@ -105,7 +102,7 @@ class RenderStage:
             "python_files": list(engine_model.python_files),
             "text_files": dict(engine_model.text_files),
             "templates_sha256": sha256_tree(templates_dir()),
-            "contract_sha256": self._contract(EngineLimits()).sha256,
+            "contract_sha256": self._contract(EngineFacts()).sha256,
         }
 
     @property
@@ -128,10 +125,10 @@ class RenderStage:
 
     def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
         """Render, copy and link the repository, then read it back."""
-        limits = EngineLimits()
+        facts = EngineFacts()
         if self.engine_model.backend == "tensorrtllm" and "compile" in inputs:
-            limits = read_engine_limits(inputs["compile"])
-        self._render_configs(work_dir, limits, reporter)
+            facts = read_engine_facts(inputs["compile"])
+        self._render_configs(work_dir, facts, reporter)
         self._copy_python(work_dir)
         for name, text in self.engine_model.text_files.items():
             path = work_dir / "tensorrt_llm" / name
@@ -147,20 +144,17 @@ class RenderStage:
             link_tree(inputs["compile"], work_dir / ENGINE_DIR)
         verify_repository(work_dir)
 
-    def _contract(self, limits: EngineLimits) -> ReleaseContract:
-        return read_contract(
-            self.contract_release or self.trtllm_version,
-            self.engine_model.layout,
-            types=limits.element_types,
-        )
+    def _contract(self, facts: EngineFacts) -> ReleaseContract:
+        layout = self.engine_model.layout
+        return read_contract(self.trtllm_version, layout, types=facts.element_types)
 
-    def _render_configs(self, work_dir: Path, limits: EngineLimits, reporter: Reporter) -> None:
+    def _render_configs(self, work_dir: Path, facts: EngineFacts, reporter: Reporter) -> None:
         from jinja2 import TemplateError
 
         environment = _jinja_environment()
-        contract = self._contract(limits)
+        contract = self._contract(facts)
         batching = {
-            "max_batch_size": limits.max_batch_size or self.max_batch_size,
+            "max_batch_size": facts.max_batch_size or self.max_batch_size,
             "max_queue_size": self.repository.max_queue_size,
             "max_queue_delay_microseconds": self.repository.max_queue_delay_microseconds,
         }
@@ -168,7 +162,7 @@ class RenderStage:
         for name in self._models:
             model = contract.models[name]
             source = f"{folder}{name}/config.pbtxt.jinja"
-            values = self._model_parameters(name, limits)
+            values = self._model_parameters(name, facts)
             known = self._known_parameters(name, model, values)
             for key in sorted(set(values) - set(known)):
                 reporter.note(f"TensorRT-LLM {contract.release} has no {key}: left out of {name}")
@@ -216,12 +210,9 @@ class RenderStage:
         is_upstreams = name == "tensorrt_llm" and self.engine_model.backend == "tensorrtllm"
         return known if is_upstreams else {**known, **values}
 
-    def _model_parameters(self, model: str, limits: EngineLimits) -> Mapping[str, str]:
+    def _model_parameters(self, model: str, facts: EngineFacts) -> Mapping[str, str]:
         repository = self.repository
-        tokenizer = {
-            "tokenizer_dir": repository.tokenizer_dir or TOKENIZER_DIR,
-            "tokenizer_type": repository.tokenizer_type,
-        }
+        tokenizer = {"tokenizer_dir": repository.tokenizer_dir or TOKENIZER_DIR}
         skip_special_tokens = {"skip_special_tokens": _word(repository.skip_special_tokens)}
         match model:
             case "preprocessing":
@@ -234,7 +225,7 @@ class RenderStage:
             case "postprocessing":
                 return {**tokenizer, **skip_special_tokens}
             case "tensorrt_llm":
-                return {**self.engine_model.parameters, **limits.parameters}
+                return {**self.engine_model.parameters, **facts.parameters}
             case "tensorrt_llm_bls":
                 return {
                     "accumulate_tokens": _word(repository.accumulate_tokens),

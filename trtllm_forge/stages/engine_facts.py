@@ -31,7 +31,7 @@ _LOGITS_TYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineLimits:
+class EngineFacts:
     """The part of an engine's description that its repository repeats.
 
     Attributes:
@@ -52,7 +52,7 @@ class EngineLimits:
         return {"max_beam_width": str(self.max_beam_width)}
 
 
-def read_engine_limits(engine_dir: Path) -> EngineLimits:
+def read_engine_facts(engine_dir: Path) -> EngineFacts:
     """Return what ``engine_dir/engine.json`` says; without the file, nothing.
 
     Raises:
@@ -61,7 +61,7 @@ def read_engine_limits(engine_dir: Path) -> EngineLimits:
     """
     path = engine_dir / ENGINE_FILE
     if not path.exists():
-        return EngineLimits()
+        return EngineFacts()
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -70,7 +70,7 @@ def read_engine_limits(engine_dir: Path) -> EngineLimits:
     if not isinstance(document, dict):
         what = f"{path} holds no JSON object"
         raise RenderError(what, why=f"it holds {type(document).__name__}")
-    return EngineLimits(
+    return EngineFacts(
         max_batch_size=_limit(path, document, "max_batch_size"),
         max_beam_width=_limit(path, document, "max_beam_width"),
         element_types=ElementTypes(
