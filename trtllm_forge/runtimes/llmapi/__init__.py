@@ -85,8 +85,8 @@ class LlmApiRuntime:
             Evidence(
                 subject=f"tensorrt_llm.LLM of TensorRT-LLM {release.version}",
                 level=table.evidence,
-                note=f"arguments of release {table.line}",
-                source="; ".join(table.sources),
+                note=table.note,
+                source=table.source,
             )
         ]
 
