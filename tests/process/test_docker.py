@@ -445,7 +445,7 @@ def test_failed_command_of_a_container_is_told_without_the_wrapping(
 
 # --- the end of a container
 
-SLEEP = "import time; print('started', flush=True); time.sleep(600)"
+SLEEP = "import time; print('started', flush=True); time.sleep(60)"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
 
 
