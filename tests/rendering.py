@@ -36,6 +36,7 @@ LLMAPI = EngineModel(
     backend="python",
     parameters={},
     text_files={"1/model.yaml": MODEL_YAML},
+    checkpoint_dir="tensorrt_llm/1/checkpoint",
 )
 _MACHINE = Machine(
     gpus=GpuReport(gpus=()), toolchain=None, docker=None, free_memory_bytes=1 << 34, cpu_count=1

@@ -216,12 +216,13 @@ def test_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         stage(trtllm_version="1.2.0"),
         stage("trtllm"),
         replace(stage(), engine_model=replace(stage().engine_model, text_files={"a": "b"})),
+        replace(stage(), engine_model=replace(stage().engine_model, checkpoint_dir="a")),
         replace(stage(), engine_model=replace(stage().engine_model, python_files=())),
         replace(stage(), engine_model=replace(stage().engine_model, parameters={})),
     ],
     ids=[
         *("option", "batch", "release", "runtime"),
-        *("text-files", "python-files", "engine-parameters"),
+        *("text-files", "checkpoint", "python-files", "engine-parameters"),
     ],
 )
 def test_each_setting_alone_changes_what_render_depends_on(changed: RenderStage) -> None:

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 TOKENIZER_DIR = "preprocessing/1/tokenizer"
 """Where a repository holds its tokenizer, relative to the repository."""
 
-CHECKPOINT_DIR = "tensorrt_llm/1/checkpoint"
-"""Where a repository of the ``llmapi`` layout holds its checkpoint, relative to the repository."""
-
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -101,6 +98,7 @@ class RenderStage:
             "engine_parameters": dict(engine_model.parameters),
             "python_files": list(engine_model.python_files),
             "text_files": dict(engine_model.text_files),
+            "checkpoint_dir": engine_model.checkpoint_dir,
             "templates_sha256": sha256_tree(templates_dir()),
             "contract_sha256": self._contract(EngineFacts()).sha256,
         }
@@ -134,14 +132,18 @@ class RenderStage:
             path = work_dir / "tensorrt_llm" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        if self.engine_model.layout == "llmapi":
-            if "download" in inputs:
-                # The files may be a user's own: their permissions stay as they are.
-                link_tree(inputs["download"], work_dir / CHECKPOINT_DIR, make_read_only=False)
-        elif self.repository.tokenizer_dir is None:
+        if self.engine_model.checkpoint_dir and "download" in inputs:
+            target_dir = work_dir / self.engine_model.checkpoint_dir
+            # The files may be a user's own: their permissions stay as they are.
+            link_tree(inputs["download"], target_dir, make_read_only=False)
+        if self.engine_model.layout == "engine" and self.repository.tokenizer_dir is None:
             self._copy_tokenizer(work_dir, inputs)
         if "compile" in inputs:
             link_tree(inputs["compile"], work_dir / ENGINE_DIR)
+        for version_dir in work_dir.glob("*/1"):
+            if not any(version_dir.iterdir()):
+                # Git and archives drop empty folders; Triton needs every version folder.
+                (version_dir / ".keep").touch()
         verify_repository(work_dir)
 
     def _contract(self, facts: EngineFacts) -> ReleaseContract:
@@ -187,9 +189,6 @@ class RenderStage:
                 raise RenderError(what, why=str(error)) from error
             (work_dir / name / "1").mkdir(parents=True)
             (work_dir / name / "config.pbtxt").write_text(text, encoding="utf-8")
-        if "ensemble" in self._models:
-            # Git and archives drop empty folders; Triton needs the ensemble's.
-            (work_dir / "ensemble" / "1" / ".keep").touch()
 
     def _instances(self, model: str) -> int:
         counts = {
