@@ -20,7 +20,7 @@ from trtllm_forge.pipeline.publish import (
 )
 from trtllm_forge.pipeline.run import lock_of, run_plan
 from trtllm_forge.pipeline.store import Store
-from trtllm_forge.runtimes.choice import choose_runtime
+from trtllm_forge.runtimes.choice import choose_runtime, require_known_release
 from trtllm_forge.stages.download import DownloadStage, resolve_checkpoint
 from trtllm_forge.stages.render import RenderStage
 
@@ -69,6 +69,8 @@ def prepare_build(
         CheckpointError: The checkpoint is not there or not whole.
         PrerequisiteError: The checkpoint takes a token.
     """
+    # Before anything is asked of the Hub.
+    require_known_release(config)
     checkpoint = _resolve(config, settings, reporter, planning=planning)
     architecture = find_architecture(checkpoint.config.architecture, model=str(config.model))
     choice = choose_runtime(

@@ -11,7 +11,6 @@ import pytest
 
 from tests.checkpoint_builder import checkpoint_files, write_files
 from tests.small_stage import RecordingReporter, SmallStage, printed
-from trtllm_forge import runtimes
 from trtllm_forge.building import BuildResult, PreparedBuild, prepare_build, run_build
 from trtllm_forge.checkpoint import read_checkpoint_config
 from trtllm_forge.config.models import (
@@ -22,9 +21,8 @@ from trtllm_forge.config.models import (
 )
 from trtllm_forge.errors import ConfigError, ForgeError, PrerequisiteError
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.runtimes import choose_runtime, openvino
+from trtllm_forge.runtimes import openvino
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime, convert_tokenizer
-from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
 from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.repository import read_model_configs
 
@@ -48,7 +46,7 @@ def compile_stage(monkeypatch: pytest.MonkeyPatch) -> SmallStage:
         stage.parameters = {"precision": config.build.precision}
         return [stage]
 
-    monkeypatch.setattr(OpenVinoRuntime, "require_machine", lambda _: None)
+    monkeypatch.setattr(OpenVinoRuntime, "require_machine", lambda *_, **__: None)
     monkeypatch.setattr(OpenVinoRuntime, "stages", stages)
     return stage
 
@@ -65,7 +63,11 @@ def prepare(model: str | Path | None, precision: Any = "int4", **options: Any) -
 
 
 def build(model: str | Path, precision: Any = "int4", **options: Any) -> BuildResult:
-    return run_build(prepare(model, precision, **options), SilentReporter())
+    return run_build(prepare(model, precision, **options), SilentReporter(), confirm=refuse)
+
+
+def refuse(question: str) -> bool:
+    raise AssertionError(question)
 
 
 def refusal(call: Callable[[], object], kind: type[ForgeError]) -> tuple[str, int]:
@@ -280,15 +282,15 @@ def test_build_without_a_model_is_refused(compile_stage: SmallStage) -> None:
 
 
 @pytest.mark.parametrize("with_engine", [True, False], ids=["build", "render"])
-def test_release_whose_models_are_not_known_is_refused_before_anything_runs(
+def test_release_that_is_not_known_is_refused_before_anything_runs(
     checkpoint_dir: Path, compile_stage: SmallStage, with_engine: bool
 ) -> None:
-    config = {"trtllm_version": "1.0.0"}
-    call = lambda: prepare(checkpoint_dir, config=config, with_engine=with_engine)  # noqa: E731
+    config = {"trtllm_version": "1.5.0"}
+    call = lambda: prepare("no/such-model", config=config, with_engine=with_engine)  # noqa: E731
     assert refusal(call, ConfigError) == (
-        "error: the Triton models of TensorRT-LLM 1.0.0 are not known\n"
-        "  why:  this forge knows release 1.2\n"
-        "  try:  --trtllm-version 1.2",
+        "error: TensorRT-LLM 1.5.0 is not a release that this forge knows\n"
+        "  why:  it is newer than 1.4.0rc1, the last one known; releases_file can describe it\n"
+        "  try:  --trtllm-version 1.2.1",
         2,
     )
 
@@ -322,6 +324,7 @@ def test_render_alone_writes_the_repository_of_a_runtime_this_machine_lacks(
             config, read_settings(), SilentReporter(), output_dir=output_dir, with_engine=False
         ),
         SilentReporter(),
+        confirm=refuse,
     )
     configs = read_model_configs(output_dir)
     assert configs["tensorrt_llm"].backend == "tensorrtllm"
@@ -334,46 +337,6 @@ def test_note_says_which_runtime_was_taken(checkpoint_dir: Path, compile_stage: 
     config = ForgeConfig(model=str(checkpoint_dir), runtime="openvino")
     prepare_build(config, read_settings(), reporter)
     assert reporter.notes == ["runtime openvino: asked for"]
-
-
-@pytest.mark.parametrize(
-    ("gpu", "reason"),
-    [
-        (False, "runtime openvino: no NVIDIA GPU is visible, so the CPU twin is built"),
-        (
-            True,
-            "runtime openvino: a GPU is visible, but this release builds no TensorRT engines",
-        ),
-    ],
-    ids=["no-gpu", "gpu"],
-)
-def test_auto_takes_what_can_be_built_and_says_why(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, reason: str
-) -> None:
-    monkeypatch.setattr(runtimes, "_has_nvidia_gpu", lambda: gpu)
-    choice = choose_runtime("auto")
-    assert choice.reason == reason
-    assert choice.runtime.name == "openvino"
-
-
-def test_runtime_of_a_later_release_is_refused() -> None:
-    assert refusal(lambda: choose_runtime("llmapi"), ConfigError) == (
-        "error: runtime llmapi is not in this release of forge\n"
-        "  why:  it has openvino, trtllm\n"
-        "  try:  --runtime openvino",
-        2,
-    )
-
-
-def test_trtllm_builds_no_engines_yet_and_says_what_works(checkpoint_dir: Path) -> None:
-    checkpoint = read_checkpoint_config(checkpoint_dir)
-    config = ForgeConfig(model="starcoder")
-    assert refusal(lambda: TrtLlmRuntime().stages(config, checkpoint), PrerequisiteError) == (
-        "error: this release of forge builds no TensorRT engines\n"
-        "  why:  for runtime trtllm it renders the repository alone: forge render\n"
-        "  try:  forge build starcoder --runtime openvino",
-        3,
-    )
 
 
 @pytest.mark.parametrize(
@@ -431,7 +394,7 @@ def test_missing_packages_of_the_twin_are_all_named(monkeypatch: pytest.MonkeyPa
     absent = ("nncf", "torch")
     monkeypatch.setattr(openvino, "_version", lambda name: None if name in absent else "1")
     monkeypatch.setattr(sys, "version_info", (3, 11, 0))
-    assert refusal(OpenVinoRuntime().require_machine, PrerequisiteError) == (
+    assert refusal(require_machine, PrerequisiteError) == (
         "error: runtime openvino needs nncf, torch\n"
         "  why:  the extra `cpu` is not installed in this environment\n"
         "  try:  pip install 'trtllm-forge[cpu]'",
@@ -444,12 +407,16 @@ def test_python_without_the_numpy_that_triton_needs_is_refused(
 ) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 13, 0))
     monkeypatch.setattr("platform.python_version", lambda: "3.13.0")
-    assert refusal(OpenVinoRuntime().require_machine, PrerequisiteError) == (
+    assert refusal(require_machine, PrerequisiteError) == (
         "error: runtime openvino needs Python 3.10 to 3.12, this is 3.13.0\n"
         "  why:  the Triton wheel needs numpy below 2, which has no build for Python 3.13\n"
         "  try:  python3.12 -m venv .venv",
         3,
     )
+
+
+def require_machine() -> None:
+    OpenVinoRuntime().require_machine(SilentReporter(), confirm=refuse)
 
 
 def compile_parameters(**changes: Any) -> Any:

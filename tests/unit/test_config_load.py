@@ -94,14 +94,6 @@ def test_two_precisions_are_refused_by_name() -> None:
     assert error.why == "the command line"
 
 
-def test_precision_of_a_later_release_is_refused_with_the_nearest() -> None:
-    error = mistakes(flags={"int4_awq": True})
-
-    assert error.what == "precision int4_awq is not in this release of forge"
-    assert error.why == "--int4-awq; this release has fp16, bf16, int8, int4"
-    assert error.hint == "--int4"
-
-
 def test_mistyped_key_is_told_with_the_nearest_and_its_line() -> None:
     error = mistakes("model: sample\nbuild:\n  max_batchsize: 4\n")
 
@@ -146,7 +138,11 @@ def test_all_mistakes_of_all_sources_come_in_one_error() -> None:
         ("tp_size: [1]", "build.tp_size is [1], wanted: whole number from 1"),
         ("tp_size:", "build.tp_size has no value, wanted: whole number from 1"),
         ("int4_ratio: .nan", "build.int4_ratio is nan, wanted: number 0 to 1"),
-        ("precision: int5", "build.precision is int5, wanted: one of fp16, bf16, int8, int4"),
+        (
+            "precision: int5",
+            "build.precision is int5, wanted: one of fp16, bf16, int8, int4, "
+            "int4_awq, int4_gptq, w4a8_awq, int8_sq, fp8, nvfp4",
+        ),
     ],
 )
 def test_wrong_value_is_told_with_what_was_wanted(line: str, what: str) -> None:

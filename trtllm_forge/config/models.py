@@ -137,6 +137,9 @@ class BuildSection(_Section):
     gather_context_logits: bool = False
     """Keep the logits of the prompt, which costs memory at every step (TensorRT)."""
 
+    cuda_graphs: bool = True
+    """Capture decode steps as CUDA graphs, which saves launches and takes memory (llmapi)."""
+
     speculative: Literal["none", "prompt_lookup", "lookahead", "draft_tokens"] = "none"
     """Draft tokens from the prompt's n-grams, by lookahead decoding, or given by the client."""
 

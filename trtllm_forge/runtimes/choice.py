@@ -71,8 +71,7 @@ def choose_runtime(
         ConfigError: The release, the runtime and the architecture do not go together; the
             message names the nearest that do.
     """
-    overlay = Path(config.releases_file).expanduser() if config.releases_file else None
-    catalogue = read_catalogue(overlay)
+    catalogue = _catalogue(config)
     gpu = named_gpu(config.gpu) if config.gpu else next(iter(machine.gpus.gpus), None)
     name, reason = _choose_name(config, architecture, machine)
     if name == "openvino":
@@ -93,7 +92,7 @@ def choose_runtime(
         from trtllm_forge.runtimes.llmapi import LlmApiRuntime
 
         return RuntimeChoice(
-            runtime=LlmApiRuntime(),
+            runtime=LlmApiRuntime(gpu_architecture=gpu.architecture if gpu else ""),
             release=release,
             image=release.image,
             executor=None,
@@ -128,6 +127,16 @@ def choose_runtime(
         gpu=gpu,
         reasons=(reason, why, chosen.reason),
     )
+
+
+def require_known_release(config: ForgeConfig) -> None:
+    """Raise ``ConfigError`` unless the release that was asked for, if any, is known."""
+    if config.trtllm_version is not None:
+        _catalogue(config).find(config.trtllm_version)
+
+
+def _catalogue(config: ForgeConfig) -> Catalogue:
+    return read_catalogue(Path(config.releases_file).expanduser() if config.releases_file else None)
 
 
 def _choose_name(

@@ -6,6 +6,7 @@ The HF checkpoint is what is served. ``model.yaml`` beside the model says how; s
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.runtimes import EngineModel, Evidence
 from trtllm_forge.runtimes.llmapi.arguments import read_arguments
 from trtllm_forge.runtimes.llmapi.model_yaml import CHECKPOINT_DIR, MODEL_YAML, model_arguments
-from trtllm_forge.runtimes.llmapi.quantization import require_precision
+from trtllm_forge.runtimes.llmapi.quantization import require_gpu, require_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,8 +37,15 @@ _PYTHON_FILES = tuple(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
 class LlmApiRuntime:
-    """Serves the HF checkpoint through ``tensorrt_llm.LLM``."""
+    """Serves the HF checkpoint through ``tensorrt_llm.LLM``.
+
+    Attributes:
+        gpu_architecture: The GPU it will run on, ``sm_90``, or empty for unknown.
+    """
+
+    gpu_architecture: str = ""
 
     @property
     def name(self) -> RuntimeName:
@@ -54,7 +62,9 @@ class LlmApiRuntime:
         release = release_of(config)
         read_arguments(release)
         _require_architecture(config, checkpoint, release)
-        require_precision(config, checkpoint)
+        recipe = require_precision(config, checkpoint)
+        if self.gpu_architecture:
+            require_gpu(recipe, config.build.kv_cache, self.gpu_architecture)
         _require_options(config, checkpoint)
 
     def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:

@@ -143,7 +143,7 @@ def _kv_cache(config: ForgeConfig, kv_fraction: float) -> dict[str, Any]:
 
 
 def _cuda_graphs(config: ForgeConfig) -> dict[str, Any] | None:
-    if not getattr(config.repository, "cuda_graphs", True):
+    if not config.build.cuda_graphs:
         return None
     sizes = cuda_graph_batch_sizes(config.build.max_batch_size)
     return {"enable_padding": True, "batch_sizes": sizes}
