@@ -22,13 +22,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from trtllm_forge.resources import read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 Where = Literal["convert", "compile", "docker", "serve", "mpi", "any"]
 
 # Any stage may run inside a container or under mpirun, so their failures may appear in each.
 _WRAPPERS = frozenset({"docker", "mpi", "any"})
-_MAX_LINE_LENGTH = 400
+_MAX_SHOWN_LENGTH = 400
+# What tells stands early in a line; the rest of a longer one is a table's or a stack's.
+_MAX_SEARCHED_LENGTH = 4000
 _MARKS = re.compile(
     r"""^(?:
         \x1b\[[\d;]*m                                    # a colour
@@ -104,7 +106,7 @@ def find_failure(lines: Sequence[str], *, where: Where, returncode: int | None) 
         where: What kind of child it was; ``any`` when that is not known.
         returncode: Its exit code, minus the signal's number for a signal; None when it still runs.
     """
-    text = "\n".join(without_marks(line) for line in lines)
+    text = "\n".join(_searched(lines))
     for failure in known_failures():
         if not _applies(failure, where):
             continue
@@ -119,6 +121,15 @@ def find_failure(lines: Sequence[str], *, where: Where, returncode: int | None) 
 def without_marks(line: str) -> str:
     """Return ``line`` without the rank, time, severity and source before it."""
     return _MARKS.sub("", line).rstrip()
+
+
+def _searched(lines: Sequence[str]) -> Iterator[str]:
+    after_empty = False
+    for line in lines:
+        stripped = without_marks(line[:_MAX_SEARCHED_LENGTH])
+        if stripped or not after_empty:
+            yield stripped
+        after_empty = not stripped
 
 
 def _applies(failure: KnownFailure, where: Where) -> bool:
@@ -144,12 +155,12 @@ def _line_around(text: str, match: re.Match[str]) -> str:
     first = text.rfind("\n", 0, start) + 1
     last = text.find("\n", start)
     line = text[first : last if last >= 0 else len(text)].strip()
-    if len(line) <= _MAX_LINE_LENGTH:
+    if len(line) <= _MAX_SHOWN_LENGTH:
         return line
     # A line of a C++ exception may hold its whole stack.
-    cut = max(0, min(start - first - 40, len(line) - _MAX_LINE_LENGTH))
-    shown = line[cut : cut + _MAX_LINE_LENGTH].strip()
-    return f"{'... ' if cut else ''}{shown}{' ...' if cut + _MAX_LINE_LENGTH < len(line) else ''}"
+    cut = max(0, min(start - first - 40, len(line) - _MAX_SHOWN_LENGTH))
+    shown = line[cut : cut + _MAX_SHOWN_LENGTH].strip()
+    return f"{'... ' if cut else ''}{shown}{' ...' if cut + _MAX_SHOWN_LENGTH < len(line) else ''}"
 
 
 def _entry(raw: Mapping[str, Any]) -> KnownFailure:
