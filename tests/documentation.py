@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.presets import all_presets
-from trtllm_forge.resources import data_path
+from trtllm_forge.releases.catalogue import read_catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,8 +115,6 @@ def presets_table() -> str:
 
 def releases_table() -> str:
     """Return the table of releases, from the contracts and from what ``pyproject.toml`` pins."""
-    contracts = sorted(data_path("contracts").glob("*.json"))
-    tensors = ", ".join(json.loads(path.read_text("utf-8"))["release"] for path in contracts)
     project = (ROOT / "pyproject.toml").read_text("utf-8")
 
     def pinned(package: str) -> str:
@@ -126,16 +123,35 @@ def releases_table() -> str:
     oldest = _found(r'requires-python = ">=([\d.]+)"', project)
     first_without_cpu = _found(r"python_version < '3\.(\d+)'", project)
     newest = f"3.{int(first_without_cpu) - 1}"
+    rows = "\n".join(_release_rows())
     return f"""\
+| TensorRT-LLM | Newest Triton image | TensorRT | CUDA | Driver | Engines (`trtllm`) | LLM API (`llmapi`) |
+|---|---|---|---|---|---|---|
+{rows}
+
 | What | Release |
 |---|---|
-| tensors of the five models | TensorRT-LLM {tensors} |
 | Triton | 2.51, in nvidia-pytriton {pinned("nvidia-pytriton")}; or the `tritonserver` on PATH or \
 in /opt/tritonserver |
 | engine of the twin (runtime `openvino`) | OpenVINO GenAI {pinned("openvino-genai")}, on the CPU |
 | Python | {oldest} or later; {oldest} to {newest} for the extra `cpu` |
-| GPU | none needed in this release |
+| GPU | none for the twin and for plans |
 """
+
+
+def _release_rows() -> Iterator[str]:
+    """Yield a row for the newest patch of each release that an image carries, newest first."""
+    catalogue = read_catalogue()
+    lines = dict.fromkeys(release.tables for release in catalogue.releases.values())
+    for line in reversed(lines):
+        release = catalogue.find(line)
+        if release.image is None:
+            continue
+        versions = release.image.versions
+        cells = [release.version, release.image.triton_release]
+        cells += [versions[name] for name in ("tensorrt", "cuda", "driver")]
+        cells += ["yes" if flow in release.flows else "no" for flow in ("engine", "llmapi")]
+        yield f"| {' | '.join(cells)} |"
 
 
 def _of_page(page: str, text: str) -> Iterator[ShownCommand]:

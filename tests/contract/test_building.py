@@ -158,7 +158,7 @@ def test_changed_option_of_the_repository_renders_and_compiles_nothing(
     build(checkpoint_dir)
     prepared = prepare(checkpoint_dir, repository={"max_queue_size": 64})
     assert [p.reasons for p in prepared.plan if p.run] == [("repository.max_queue_size: 0 -> 64",)]
-    run_build(prepared, SilentReporter())
+    run_build(prepared, SilentReporter(), confirm=refuse)
     assert compile_stage.runs == 1
 
 
@@ -174,7 +174,8 @@ def test_forced_compile_that_gives_another_engine_reaches_the_repository(
 
 def warnings_of_a_rebuild(checkpoint_dir: Path) -> list[str]:
     reporter = RecordingReporter()
-    run_build(prepare(checkpoint_dir, repository={"max_queue_size": 64}), reporter)
+    prepared = prepare(checkpoint_dir, repository={"max_queue_size": 64})
+    run_build(prepared, reporter, confirm=refuse)
     return reporter.warnings
 
 

@@ -26,6 +26,7 @@ from tests.documentation import (
 )
 from trtllm_forge import __version__, errors
 from trtllm_forge.cli.app import app
+from trtllm_forge.gpu import GpuReport
 from trtllm_forge.resources import sample_checkpoint_dir
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 
@@ -85,8 +86,8 @@ def test_command_prints_what_the_page_shows(
     command: ShownCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nothing here gets as far as the export, which alone needs the extra.
-    monkeypatch.setattr(OpenVinoRuntime, "require_machine", lambda _: None)
-    monkeypatch.setattr("trtllm_forge.runtimes._has_nvidia_gpu", lambda: False)
+    monkeypatch.setattr(OpenVinoRuntime, "require_machine", lambda *_, **__: None)
+    monkeypatch.setattr("trtllm_forge.machine.probe_gpus", lambda: GpuReport(gpus=()))
     SETTINGS.get((command.page, command.line), lambda: None)()
 
     result = CliRunner().invoke(app, shlex.split(command.line)[1:], prog_name="forge")

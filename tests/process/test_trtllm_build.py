@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from typer.testing import CliRunner
 
 from tests.stand_ins.toolchain import H100, StandInToolchain, install_toolchain
 from trtllm_forge.cli.app import app
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,40 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     toolchain = install_toolchain(tmp_path / "toolchain", gpus=(H100, H100))
     monkeypatch.setenv("FORGE_EXECUTOR", "local")
     return put_in_place(toolchain, monkeypatch)
+
+
+@pytest.fixture
+def docker_state_dir(tmp_path: Path) -> Path:
+    """Return the state of a docker that has pulled the image of 1.2.1."""
+    state_dir = tmp_path / "docker-state"
+    state_dir.mkdir()
+    (state_dir / "images").write_text("nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3\n")
+    return state_dir
+
+
+@pytest.fixture
+def docker_machine(
+    tmp_path: Path, docker_state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> Machine:
+    """Return a machine that has docker, and the tools in an image alone."""
+    path = os.environ["PATH"]
+    toolchain = install_toolchain(tmp_path / "toolchain", gpus=(H100, H100))
+    machine = put_in_place(toolchain, monkeypatch)
+    bin_dir = tmp_path / "docker-bin"
+    bin_dir.mkdir()
+    (bin_dir / "docker").symlink_to(ROOT / "tests" / "stand_ins" / "docker")
+    variables = {
+        "PATH": f"{bin_dir}{os.pathsep}{path}",
+        "FORGE_EXECUTOR": "docker",
+        "STAND_IN_DOCKER_DIR": str(docker_state_dir),
+        "STAND_IN_DOCKER_RUNS": "1",
+        "STAND_IN_DOCKER_IMAGE_PATH": str(toolchain.image_bin_dir),
+        "STAND_IN_DOCKER_APP": str(toolchain.app_dir),
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("FORGE_EXAMPLES_DIR")
+    return machine
 
 
 def tools_started(machine: Machine) -> list[str]:
@@ -161,6 +198,19 @@ def test_dry_run_starts_no_tool_and_its_commands_are_those_that_run(machine: Mac
     assert flags == [[word for word in argv if word.startswith("--")] for argv in ran]
 
 
+def test_image_of_the_release_builds_what_the_machine_itself_would(
+    docker_machine: Machine, docker_state_dir: Path
+) -> None:
+    built = docker_machine.build("--int4", "--tp", "2")
+
+    assert built.exit_code == 0, built.stderr
+    assert tools_started(docker_machine) == ["convert_checkpoint.py", "trtllm-build"]
+    names = sorted(path.name for path in engine_dir(docker_machine).iterdir())
+    assert names == ["config.json", "engine.json", "rank0.engine", "rank1.engine"]
+    calls = (docker_state_dir / "calls.jsonl").read_text()
+    assert "hf_of_the_user" not in calls
+
+
 FAILURES = {
     "convert:killed": ("convert: signal SIGKILL", "memory"),
     "convert:oom": ("convert: exit code 1", "CUDA out of memory"),
@@ -177,6 +227,7 @@ FAILURES = {
     "compile:missing_rank_1": ("the engine has 1 of 2 rank files", "rank1.engine"),
     "compile:wrong_mapping": ("the engine has tp_size 16", "asked for was tp_size 2"),
     "compile:wrong_precision": ("the engine has quant_algo W8A8_SQ", "W4A16"),
+    "compile:empty_rank_0": ("rank0.engine", "empty"),
     "compile:wrong_limits": ("the engine has max_batch_size 1", "max_batch_size 64"),
 }
 

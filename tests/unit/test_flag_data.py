@@ -244,6 +244,7 @@ def test_starcoder_1_is_built_by_the_engine_flow_alone() -> None:
         "gpt_variant": "starcoder",
         "modelopt": True,
         "precisions": ["fp16", "bf16", "int8", "int4"],
+        "unlisted": ["int4_awq", "fp8"],
         "precision_source": ["convert", "table"],
         "pytorch_backend": False,
         "source": ["engine"],

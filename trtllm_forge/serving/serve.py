@@ -341,17 +341,22 @@ def _wait_until_ready(
 
 
 def _startup_error(process: ManagedProcess, lines: list[str]) -> ServerError:
-    failure = find_startup_failure(lines)
+    failure = find_startup_failure(lines, returncode=process.returncode)
     if failure is None:
         what = f"Triton ended with {process.ending()} before it was ready"
         last = " | ".join(line for line in lines[-3:] if line.strip())
         why = f"its last lines: {last}" if last else "it wrote nothing"
         return ServerError(what, why=why, log_path=process.log_path)
-    if not failure.model:
+    diagnosis = failure.diagnosis
+    cause, hint = (diagnosis.cause, diagnosis.hint) if diagnosis else ("", "")
+    if failure.model:
+        what = f"model {failure.model} did not load: {failure.message}"
+        facts = (failure.place, cause)
+    else:
         what = f"Triton did not start: {failure.message}"
-        return ServerError(what, why=f"it ended with {process.ending()}", log_path=process.log_path)
-    what = f"model {failure.model} did not load: {failure.message}"
-    return ServerError(what, why=failure.place, log_path=process.log_path)
+        facts = (cause or f"it ended with {process.ending()}",)
+    why = "; ".join(filter(None, facts))
+    return ServerError(what, why=why, hint=hint, log_path=process.log_path)
 
 
 def _urls(host: str, ports: Ports) -> ServerUrls:

@@ -99,6 +99,9 @@ class TrtLlmRuntime:
 
     def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
         """Raise unless the tools can run here, on the GPU the engine is for."""
+        executor = self.tools.executor
+        if executor.name == "local":
+            executor.require(reporter, confirm=confirm)
         if not self.has_examples:
             release = self.tools.release.version
             what = f"TensorRT-LLM's examples are missing, which hold the converters of {release}"
@@ -116,7 +119,9 @@ class TrtLlmRuntime:
             )
             why = "TensorRT compiles for the GPU it runs on"
             raise PrerequisiteError(what, why=why)
-        self.tools.executor.require(reporter, confirm=confirm)
+        if executor.name == "docker":
+            # Last, as it may pull an image of 14 GB.
+            executor.require(reporter, confirm=confirm)
 
     def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
         """Return the stages that convert the checkpoint and build the engine."""

@@ -60,7 +60,7 @@ class Engine:
         max_beam_width: Beams of one request.
         max_draft_len: Draft tokens per step.
         has_paged_context: Whether prompts can be split and shared over blocks.
-        rank_files: Names of the engine files that are there.
+        rank_files: Names of the engine files that are there and hold something.
     """
 
     version: str
@@ -186,7 +186,7 @@ def _engine(document: dict[str, Any], engine_dir: Path) -> Engine:
         max_beam_width=int(build["max_beam_width"]),
         max_draft_len=int(build.get("max_draft_len") or 0),
         has_paged_context=bool(plugins.get("use_paged_context_fmha")),
-        rank_files=tuple(sorted(path.name for path in engine_dir.glob("rank*.engine"))),
+        rank_files=tuple(sorted(path.name for path in engine_dir.glob("rank*.engine") if path.stat().st_size)),
     )
 
 
