@@ -13,6 +13,7 @@ CHECKS = (
     (str(BIN / "ruff"), "check", "."),
     (str(BIN / "mypy"),),
     (sys.executable, "scripts/generate_docs.py", "--check"),
+    (sys.executable, "scripts/render_examples.py", "--check"),
 )
 
 

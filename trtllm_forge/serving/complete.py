@@ -106,6 +106,9 @@ def complete(
     http = TritonHttp(urls.http)
     can_stream = http.is_decoupled(FRONT_MODEL)
     inputs = _inputs(prompt, max_tokens, sampling or Sampling(), stop, stream=can_stream)
+    if "seed" in inputs and not _has_input(http, "seed"):
+        # Up to TensorRT-LLM 0.19 it has another name, and what is not known is not refused.
+        inputs["random_seed"] = inputs.pop("seed")
     started = time.monotonic()
     cutter = StopCutter(stop)
     counter = _TokenCounter()
@@ -129,6 +132,10 @@ def complete(
             total_ms=total_s * 1000,
         ),
     )
+
+
+def _has_input(http: TritonHttp, name: str) -> bool:
+    return any(tensor.name == name for tensor in http.model_metadata(FRONT_MODEL).inputs)
 
 
 def _answers(

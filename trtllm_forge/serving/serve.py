@@ -351,10 +351,10 @@ def _startup_error(process: ManagedProcess, lines: list[str]) -> ServerError:
     cause, hint = (diagnosis.cause, diagnosis.hint) if diagnosis else ("", "")
     if failure.model:
         what = f"model {failure.model} did not load: {failure.message}"
-        facts = (failure.place, cause)
+        facts = [failure.place, cause]
     else:
         what = f"Triton did not start: {failure.message}"
-        facts = (cause or f"it ended with {process.ending()}",)
+        facts = [cause or f"it ended with {process.ending()}"]
     why = "; ".join(filter(None, facts))
     return ServerError(what, why=why, hint=hint, log_path=process.log_path)
 

@@ -97,7 +97,9 @@ class Engine:
         if missing:
             wanted = expected.tp_size * expected.pp_size
             what = f"the engine has {wanted - len(missing)} of {wanted} rank files"
-            why = f"trtllm-build ended without an error but wrote no {', '.join(missing)}"
+            verb = "is" if len(missing) == 1 else "are"
+            why = f"trtllm-build ended without an error, but {', '.join(missing)} {verb} not there "
+            why += "or empty"
             raise BuildError(what, why=why)
         names = ["tp_size", "pp_size", "max_batch_size", "max_beam_width"]
         names += [
