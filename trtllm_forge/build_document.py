@@ -82,7 +82,7 @@ class PreparedBuild:
                 {"subject": e.subject, "evidence": e.level, "note": e.note, "source": e.source}
                 for e in self.evidence
             ],
-            "notes": list(self.notes),
+            "notes": [*self.checkpoint.notes, *self.notes],
             "repository": str(self.output_dir),
         }
 
@@ -106,8 +106,16 @@ class PreparedBuild:
         if self.estimates is not None:
             return self.estimates.document()
         bits = _WEIGHT_BITS[self.config.build.precision]
-        size = self.checkpoint.size_bytes
+        size = self.checkpoint.size_bytes or self._counted_bytes()
         return {"checkpoint_bytes": size, "artifact_bytes": int(size * bits / 16)}
+
+    def _counted_bytes(self) -> int:
+        """Return the size of the weights by the model's shape, for want of a list of files."""
+        from trtllm_forge.geometry import read_geometry
+        from trtllm_forge.parameters import count_parameters
+
+        geometry = read_geometry(self.checkpoint.config.document)
+        return count_parameters(geometry) * geometry.dtype_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +182,9 @@ def _estimate_lines(estimates: Estimates) -> list[str]:
             f"{change.concurrent_sequences}"
             for change in estimates.recommendation.changes
         ]
+        if together := estimates.recommendation.together:
+            options = " and ".join(f"{change.option} {change.value}" for change in together)
+            lines.append(f"          together, {options} hold {together[-1].concurrent_sequences}")
     lines += [f"          {note}" for note in estimates.notes]
     return lines
 

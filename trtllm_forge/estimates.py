@@ -64,10 +64,17 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """Why the plan cannot work on the GPU, and what would; ``changes`` may be empty."""
+    """Why the plan cannot work on the GPU, and what would.
+
+    Attributes:
+        reason: What does not fit, with both sizes.
+        changes: Each would do alone, the nearest first; may be empty.
+        together: Where none would do alone: changes that do when all of them are made.
+    """
 
     reason: str
     changes: tuple[Change, ...]
+    together: tuple[Change, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +117,8 @@ class Estimates:
         if self.recommendation is not None:
             recommendation = {
                 "reason": self.recommendation.reason,
-                "changes": [
-                    {
-                        "option": change.option,
-                        "from": change.current,
-                        "to": change.value,
-                        "concurrent_sequences": change.concurrent_sequences,
-                    }
-                    for change in self.recommendation.changes
-                ],
+                "changes": [_change_document(c) for c in self.recommendation.changes],
+                "together": [_change_document(c) for c in self.recommendation.together],
             }
         gpu = self.gpu and {"name": self.gpu.name, "memory_bytes": self.gpu.memory_bytes}
         return {
@@ -308,7 +308,36 @@ def _recommend(plan: _Plan, gpu: Gpu) -> Recommendation | None:
             f"one sequence needs {plan.max_seq_len * plan.max_beam_width} tokens of KV cache, "
             f"{tokens} fit on {gpu.name}"
         )
-    return Recommendation(reason=reason, changes=tuple(_changes(plan, gpu)))
+    changes = tuple(_changes(plan, gpu))
+    together = () if changes else _changes_together(plan, gpu)
+    return Recommendation(reason=reason, changes=changes, together=together)
+
+
+def _change_document(change: Change) -> dict[str, Any]:
+    return {
+        "option": change.option,
+        "from": change.current,
+        "to": change.value,
+        "concurrent_sequences": change.concurrent_sequences,
+    }
+
+
+def _changes_together(plan: _Plan, gpu: Gpu) -> tuple[Change, ...]:
+    """Return two changes that do together, more ranks first, then narrower weights."""
+    first = _alternatives(plan, gpu)
+    for option in ("tp_size", "precision"):
+        for value in first[option]:
+            other = replace(plan, **{option: value})
+            for second in _changes(other, gpu):
+                made = Change(
+                    option=_OPTION_NAMES.get(option, option),
+                    current=getattr(plan, option),
+                    value=value,
+                    concurrent_sequences=second.concurrent_sequences,
+                )
+                if second.option != made.option:
+                    return made, second
+    return ()
 
 
 def _changes(plan: _Plan, gpu: Gpu) -> Iterator[Change]:

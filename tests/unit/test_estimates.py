@@ -567,6 +567,20 @@ def test_a_cache_too_small_for_one_sequence_names_what_would_do_alone() -> None:
         assert again.concurrent_sequences == change.concurrent_sequences >= 1
 
 
+def test_where_no_change_does_alone_two_are_named_that_do_together() -> None:
+    size: dict[str, Any] = {"gpu": named_gpu("l4"), "max_num_tokens": 8192, "max_seq_len": 131072}
+    config = llama_like(hidden_size=8192, num_hidden_layers=80, num_attention_heads=64)
+    recommendation = plan(config, **size).recommendation
+    assert recommendation is not None
+    assert recommendation.changes == ()
+    options = {change.option: change.value for change in recommendation.together}
+    assert len(options) == 2
+    again = plan(config, **{**size, **options})
+    assert again.concurrent_sequences == recommendation.together[-1].concurrent_sequences
+    assert again.concurrent_sequences is not None
+    assert again.concurrent_sequences >= 1
+
+
 def test_a_stage_without_layers_does_not_bound_the_cache() -> None:
     gpu = named_gpu("h100-80g")
     config = llama_like(num_hidden_layers=2)
