@@ -33,7 +33,7 @@ class PreparedBuild:
 
     Attributes:
         config: What was asked for, with the release that was chosen.
-        checkpoint: The checkpoint, resolved to a commit.
+        checkpoint: The checkpoint, resolved to a commit; to none in a plan made without the Hub.
         choice: Runtime, release and executor, and why.
         store: Where artifacts are kept.
         plan: What each stage would do.
@@ -106,16 +106,19 @@ class PreparedBuild:
         if self.estimates is not None:
             return self.estimates.document()
         bits = _WEIGHT_BITS[self.config.build.precision]
-        size = self.checkpoint.size_bytes or self._counted_bytes()
-        return {"checkpoint_bytes": size, "artifact_bytes": int(size * bits / 16)}
-
-    def _counted_bytes(self) -> int:
-        """Return the size of the weights by the model's shape, for want of a list of files."""
+        size = self.checkpoint.size_bytes
+        if size:
+            return {"checkpoint_bytes": size, "artifact_bytes": int(size * bits / 16)}
+        # No list of files came from the Hub: the shape decides.
         from trtllm_forge.geometry import read_geometry
         from trtllm_forge.parameters import count_parameters
 
         geometry = read_geometry(self.checkpoint.config.document)
-        return count_parameters(geometry) * geometry.dtype_bytes
+        parameters = count_parameters(geometry)
+        return {
+            "checkpoint_bytes": parameters * geometry.dtype_bytes,
+            "artifact_bytes": int(parameters * bits / 8),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,13 +30,14 @@ class CheckpointSource:
     Attributes:
         origin: The Hub, a folder of the user's, or the sample that ships with forge.
         repo_id: Its Hugging Face name; for a folder its name, for the sample ``sample``.
-        revision: The commit hash of the Hub, else the SHA-256 over its files' digests.
+        revision: The commit hash of the Hub, else the SHA-256 over its files' digests; None in a
+            plan for which the Hub could not be asked, and nowhere else.
         family: The preset's family, or the checkpoint's ``model_type``.
     """
 
     origin: CheckpointOrigin
     repo_id: str
-    revision: str
+    revision: str | None
     family: str
 
 
@@ -179,7 +180,17 @@ def read_checkpoint_config(checkpoint_dir: Path) -> CheckpointConfig:
         raise CheckpointError(what, why=str(error)) from error
 
 
-def _understand(checkpoint_dir: Path, document: dict[str, Any]) -> CheckpointConfig:
+def parse_checkpoint_config(document: Mapping[str, Any]) -> CheckpointConfig:
+    """Return what a ``config.json`` says that has no files beside it.
+
+    Raises:
+        CheckpointError: It names no architecture.
+        ValueError: A value is of another kind than forge knows.
+    """
+    return _understand(None, document)
+
+
+def _understand(checkpoint_dir: Path | None, document: Mapping[str, Any]) -> CheckpointConfig:
     text = document.get("text_config")
     values: dict[str, Any] = {**document, **(text if isinstance(text, dict) else {})}
     architectures = document.get("architectures") or []
@@ -187,7 +198,8 @@ def _understand(checkpoint_dir: Path, document: dict[str, Any]) -> CheckpointCon
         message = f"architectures is {json.dumps(architectures)}, not a list"
         raise TypeError(message)
     if not architectures:
-        what = f"{checkpoint_dir / 'config.json'} names no architecture"
+        path = checkpoint_dir / "config.json" if checkpoint_dir else "config.json"
+        what = f"{path} names no architecture"
         raise CheckpointError(what, why='the key "architectures" is absent or empty')
     heads = _first_int(values, "num_attention_heads", "n_head", "n_heads")
     hidden = _first_int(values, "hidden_size", "n_embd", "d_model")
@@ -207,10 +219,9 @@ def _understand(checkpoint_dir: Path, document: dict[str, Any]) -> CheckpointCon
     )
 
 
-def _quantization(checkpoint_dir: Path, values: dict[str, Any]) -> Quantization | None:
+def _quantization(checkpoint_dir: Path | None, values: dict[str, Any]) -> Quantization | None:
     """Return what ``quantization_config`` says, or ModelOpt's own file beside it."""
     stated = values.get("quantization_config")
-    modelopt_path = checkpoint_dir / "hf_quant_config.json"
     if isinstance(stated, dict):
         return Quantization(
             method=str(stated.get("quant_method") or "unknown"),
@@ -219,8 +230,9 @@ def _quantization(checkpoint_dir: Path, values: dict[str, Any]) -> Quantization 
             algorithm=str(stated.get("quant_algo") or ""),
             has_act_order=stated.get("desc_act") is True,
         )
-    if modelopt_path.exists():
-        inner = _read_json(modelopt_path).get("quantization")
+    modelopt = _read_beside(checkpoint_dir, "hf_quant_config.json")
+    if modelopt is not None:
+        inner = modelopt.get("quantization")
         algorithm = inner.get("quant_algo") if isinstance(inner, dict) else None
         return Quantization(method="modelopt", algorithm=str(algorithm or ""))
     return None
@@ -232,13 +244,13 @@ def _kv_heads(values: dict[str, Any], heads: int) -> int:
     return _first_int(values, "num_key_value_heads") or heads
 
 
-def _eos_token_ids(checkpoint_dir: Path, values: dict[str, Any]) -> tuple[int, ...]:
-    generation_path = checkpoint_dir / "generation_config.json"
-    generation = _read_json(generation_path) if generation_path.exists() else {}
+def _eos_token_ids(checkpoint_dir: Path | None, values: dict[str, Any]) -> tuple[int, ...]:
+    name = "generation_config.json"
+    generation = _read_beside(checkpoint_dir, name) or {}
     eos = generation.get("eos_token_id", values.get("eos_token_id"))
     if eos is None:
         return ()
-    where = f" of {generation_path.name}" if "eos_token_id" in generation else ""
+    where = f" of {name}" if "eos_token_id" in generation else ""
     ids = eos if isinstance(eos, list) else [eos]
     return tuple(_int(token_id, f"eos_token_id{where}") for token_id in ids)
 
@@ -254,6 +266,11 @@ def _int(value: object, name: str) -> int:
         return int(value)
     message = f"{name} is {json.dumps(value)}, not a whole number"
     raise ValueError(message)
+
+
+def _read_beside(checkpoint_dir: Path | None, name: str) -> dict[str, Any] | None:
+    path = checkpoint_dir / name if checkpoint_dir else None
+    return _read_json(path) if path and path.exists() else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """What MODEL may be on the command line: a preset, a Hub id, a folder or ``sample``.
 
-Presets and FIM templates come from ``data/presets.yaml``, which documents its own fields.
+Presets and FIM templates come from ``data/presets.yaml``, which documents its own fields; what a
+plan needs of a preset's ``config.json`` while the Hub cannot be asked, from
+``data/preset_configs.json``, which does so too.
 """
 
 from __future__ import annotations
@@ -12,11 +14,14 @@ import shlex
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.errors import CheckpointError, ConfigError
 from trtllm_forge.fim import FimTemplate
-from trtllm_forge.resources import read_yaml, sample_checkpoint_dir
+from trtllm_forge.resources import data_path, read_yaml, sample_checkpoint_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 SAMPLE_NAME = "sample"
 
@@ -46,6 +51,30 @@ class Preset:
     licence: str
     gated: bool
     kv_cache_free_gpu_mem_fraction: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShippedConfig:
+    """What forge itself knows of a preset's ``config.json``.
+
+    Attributes:
+        document: The keys that a plan needs, as the ``config.json`` has them.
+        evidence: ``exact`` when every key stands in a source, else ``memory``.
+        sources: Files of public repositories, ``repository@commit:path``.
+        unchecked: Keys that were written down from memory.
+    """
+
+    document: Mapping[str, Any]
+    evidence: Literal["exact", "memory"]
+    sources: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return what to know before relying on it, a sentence each."""
+        if not self.unchecked:
+            return ()
+        return (f"not checked against a source, of these numbers: {', '.join(self.unchecked)}",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +108,17 @@ def all_presets() -> tuple[Preset, ...]:
 def find_preset(name: str) -> Preset | None:
     """Return the preset of that name, upper and lower case alike, or None."""
     return _load().presets.get(name.lower())
+
+
+def shipped_config(preset: Preset) -> ShippedConfig:
+    """Return what ships with forge of a preset's ``config.json``; every preset has it."""
+    entry = _load_configs()[preset.name]
+    return ShippedConfig(
+        document=entry["config"],
+        evidence=entry["evidence"],
+        sources=tuple(entry["sources"]),
+        unchecked=tuple(entry["unchecked"]),
+    )
 
 
 def nearest_preset(name: str) -> str | None:
@@ -193,6 +233,13 @@ def _load() -> _Catalogue:
         for name, fields in document["presets"].items()
     }
     return _Catalogue(fim_templates=templates, presets=presets)
+
+
+@lru_cache(maxsize=1)
+def _load_configs() -> dict[str, dict[str, Any]]:
+    document = json.loads(data_path("preset_configs.json").read_text(encoding="utf-8"))
+    presets: dict[str, dict[str, Any]] = document["presets"]
+    return presets
 
 
 def _local_reference(model: str, path: Path, revision: str | None) -> ModelReference:

@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,12 +22,13 @@ from trtllm_forge.pipeline.run import StageResult, run_plan
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.settings import read_settings
-from trtllm_forge.stages.download import DownloadStage, resolve_checkpoint
+from trtllm_forge.stages.download import DownloadStage, ResolvedCheckpoint, resolve_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MODEL = "acme/tiny"
+PRESET = "bigcode/starcoder"
 WEIGHTS = safetensors_bytes(40_000)
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 TOKEN = "hf_" + "s3cret" * 4
@@ -531,6 +532,161 @@ def test_unknown_architecture_is_found_before_the_weights_come(hub: LocalHub) ->
         download(access_to(hub))
     assert caught.value.what == f"{MODEL} has the unknown architecture LlavaForCausalLM"
     assert hub.seen("store") == []
+
+
+@pytest.fixture
+def preset_hub() -> Iterator[LocalHub]:
+    with LocalHub({PRESET: hub_files()}) as server:
+        yield server
+
+
+def plan(
+    access: HubAccess, model: str = "starcoder", **options: Any
+) -> tuple[ResolvedCheckpoint, list[str]]:
+    reporter = RecordingReporter()
+    checkpoint = resolve_checkpoint(
+        model,
+        settings=read_settings(),
+        reporter=reporter,
+        access=access,
+        planning=True,
+        **options,
+    )
+    return checkpoint, reporter.warnings
+
+
+def could_not(reason: str) -> list[str]:
+    return [
+        f"the Hub could not be asked ({reason}): planned from the numbers that ship with forge",
+        "not checked against a source, of these numbers: torch_dtype",
+    ]
+
+
+def key_of(checkpoint: ResolvedCheckpoint) -> str:
+    settings = read_settings()
+    stage = DownloadStage(checkpoint, settings)
+    return make_plan([stage], Store(settings.cache_dir))[0].key
+
+
+def test_plan_of_a_preset_asks_the_hub_first(preset_hub: LocalHub) -> None:
+    checkpoint, warnings = plan(access_to(preset_hub))
+    assert (checkpoint.source.revision, checkpoint.config.vocab_size) == (COMMIT, 16)
+    assert (checkpoint.weights_bytes, checkpoint.notes, warnings) == (len(WEIGHTS), (), [])
+
+
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [
+        (None, f"{PRESET} is gated and there is no Hugging Face token"),
+        (TOKEN, f"{PRESET} is gated and the owner of this token may not read it"),
+    ],
+    ids=["no token", "token without the right"],
+)
+def test_plan_of_a_gated_preset_keeps_what_the_hub_tells_everybody(
+    preset_hub: LocalHub, token: str | None, reason: str
+) -> None:
+    preset_hub.faults.gated = "hf_another"
+    checkpoint, warnings = plan(access_to(preset_hub, token=token))
+    assert checkpoint.source.revision == COMMIT
+    assert checkpoint.weights_bytes == len(WEIGHTS)
+    assert checkpoint.config.vocab_size == 49152
+    assert warnings == list(checkpoint.notes) == could_not(reason)
+
+
+@pytest.mark.parametrize(
+    ("faults", "reason"),
+    [
+        (Faults(invalid_token=TOKEN), f"the Hub refuses the Hugging Face token (401) for {PRESET}"),
+        (Faults(status=429), f"the Hub answered 429, too many requests, for {PRESET}"),
+        (Faults(status=503), f"the Hub will not give {PRESET}: it answered 503"),
+    ],
+    ids=["refused token", "too many requests", "broken hub"],
+)
+def test_plan_of_a_preset_that_the_hub_does_not_list(
+    preset_hub: LocalHub, faults: Faults, reason: str
+) -> None:
+    preset_hub.faults = faults
+    checkpoint, warnings = plan(access_to(preset_hub, token=TOKEN))
+    assert (checkpoint.source.revision, checkpoint.files) == (None, ())
+    assert (checkpoint.weights_bytes, checkpoint.config.vocab_size) == (None, 49152)
+    assert warnings == list(checkpoint.notes) == could_not(reason)
+
+
+def test_plan_of_a_preset_offline(preset_hub: LocalHub) -> None:
+    checkpoint, warnings = plan(access_to(preset_hub, offline=True))
+    assert checkpoint.source.revision is None
+    gone = f"{PRESET} at revision main is not in the Hugging Face cache"
+    assert warnings == could_not(f"{gone}, and the Hub may not be asked")
+    assert preset_hub.requests == []
+
+
+def test_plan_of_a_preset_offline_with_a_tokenizer_alone_in_the_cache(preset_hub: LocalHub) -> None:
+    from huggingface_hub import hf_hub_download
+
+    access = access_to(preset_hub)
+    hf_hub_download(
+        PRESET,
+        "tokenizer.json",
+        cache_dir=access.cache_dir,
+        endpoint=access.endpoint,
+        token=False,
+    )
+    checkpoint, warnings = plan(replace(access, offline=True))
+    assert (checkpoint.source.revision, len(warnings)) == (None, 2)
+
+
+def test_plan_of_a_preset_when_nobody_answers(preset_hub: LocalHub) -> None:
+    access = access_to(preset_hub)
+    preset_hub.__exit__(None, None, None)
+    checkpoint, warnings = plan(access, "BigCode/StarCoder")
+    assert checkpoint.source.revision is None
+    assert warnings == could_not(f"cannot reach the Hub at {preset_hub.url} for {PRESET}")
+
+
+def test_key_of_a_plan_without_the_hub_is_no_key_of_a_build(preset_hub: LocalHub) -> None:
+    access = access_to(preset_hub)
+    known = plan(access)[0]
+    unknown = plan(replace(access, offline=True))[0]
+    assert key_of(known) == download(access, "starcoder").planned.key
+    assert key_of(unknown) != key_of(known)
+
+
+def test_what_the_hub_answers_of_a_preset_stands_in_a_plan_too(preset_hub: LocalHub) -> None:
+    with refused(
+        CheckpointError,
+        f"{PRESET} has no revision v9",
+        "the Hub answered 404",
+        "forge build starcoder",
+    ):
+        plan(access_to(preset_hub), revision="v9")
+    file = preset_hub.models[PRESET]["config.json"]
+    file.served = b"{}"
+    with pytest.raises(CheckpointError) as caught:
+        plan(access_to(preset_hub))
+    assert caught.value.what == f"config.json of {PRESET} has the wrong digest"
+    del preset_hub.models[PRESET]
+    with pytest.raises(CheckpointError) as caught:
+        plan(access_to(preset_hub, token=TOKEN))
+    assert caught.value.what == f"there is no model {PRESET} on the Hub"
+
+
+def test_plan_of_what_is_no_preset_needs_the_hub(hub: LocalHub) -> None:
+    hub.faults.gated = TOKEN
+    with pytest.raises(PrerequisiteError) as caught:
+        plan(access_to(hub), MODEL)
+    assert caught.value.what == f"{MODEL} is gated and there is no Hugging Face token"
+
+
+def test_build_of_a_gated_preset_never_takes_the_shipped_numbers(preset_hub: LocalHub) -> None:
+    preset_hub.faults.gated = TOKEN
+    page = f"{preset_hub.url}/{PRESET}"
+    with refused(
+        PrerequisiteError,
+        f"{PRESET} is gated and there is no Hugging Face token",
+        "the Hub answered 401; its licence, bigcode-openrail-m, has to be accepted at " + page,
+        f"hf auth login  # after accepting the licence at {page}",
+    ):
+        download(access_to(preset_hub), "starcoder")
 
 
 SCRIPT = """

@@ -1,21 +1,28 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
+from trtllm_forge.architectures import find_architecture
+from trtllm_forge.checkpoint import parse_checkpoint_config
 from trtllm_forge.errors import CheckpointError, ConfigError
 from trtllm_forge.fim import assemble_fim_prompt
+from trtllm_forge.geometry import read_geometry
+from trtllm_forge.parameters import count_parameters
 from trtllm_forge.presets import (
+    ShippedConfig,
     all_presets,
     fim_template_from_tokenizer,
     find_preset,
     nearest_preset,
     resolve_model,
+    shipped_config,
 )
-from trtllm_forge.resources import sample_checkpoint_dir
+from trtllm_forge.resources import data_path, sample_checkpoint_dir
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -211,3 +218,85 @@ def test_fim_template_is_found_in_tokenizer_config_alone(tmp_path: Path) -> None
 
 def test_tokenizer_without_fim_tokens_has_no_template(tmp_path: Path) -> None:
     assert fim_template_from_tokenizer(tmp_path) is None
+
+
+# In billions, as the model cards and the Hub's pages give them; how far the shape may be from it.
+# Of starcoderbase-7b only the name is known.
+PUBLISHED_SIZES = {
+    "starcoder": (15.5, 0.02),
+    "starcoderbase-1b": (1.14, 0.02),
+    "starcoderbase-3b": (3.04, 0.02),
+    "starcoderbase-7b": (7.0, 0.05),
+    "starcoder2-3b": (3.03, 0.02),
+    "starcoder2-7b": (7.17, 0.02),
+    "starcoder2-15b": (16.0, 0.02),
+    "codellama-7b": (6.74, 0.02),
+    "codellama-13b": (13.0, 0.02),
+    "codellama-34b": (33.7, 0.02),
+    "deepseek-coder-1.3b": (1.35, 0.02),
+    "deepseek-coder-6.7b": (6.74, 0.02),
+    "qwen2.5-coder-0.5b": (0.49, 0.02),
+    "qwen2.5-coder-1.5b": (1.54, 0.02),
+    "qwen2.5-coder-3b": (3.09, 0.02),
+    "qwen2.5-coder-7b": (7.61, 0.02),
+    "qwen2.5-coder-14b": (14.7, 0.02),
+    "qwen2.5-coder-32b": (32.5, 0.02),
+    "codegemma-2b": (2.51, 0.02),
+    "codegemma-7b": (8.54, 0.02),
+    "granite-8b-code": (8.05, 0.02),
+    "llama-3.1-8b": (8.03, 0.02),
+    "llama-3.2-1b": (1.24, 0.02),
+    "mistral-7b": (7.25, 0.02),
+    "tinyllama-1.1b": (1.1, 0.02),
+    "gpt2": (0.124, 0.02),
+}
+
+
+def shipped_of(name: str) -> ShippedConfig:
+    preset = find_preset(name)
+    assert preset is not None
+    return shipped_config(preset)
+
+
+@pytest.mark.parametrize("name", sorted(PROMISED))
+def test_shipped_config_has_the_published_number_of_parameters(name: str) -> None:
+    geometry = read_geometry(shipped_of(name).document)
+    size, tolerance = PUBLISHED_SIZES[name]
+    assert geometry.is_known
+    assert count_parameters(geometry) / 1e9 == pytest.approx(size, rel=tolerance)
+
+
+@pytest.mark.parametrize("name", sorted(PROMISED))
+def test_shipped_config_says_how_it_is_known(name: str) -> None:
+    shipped = shipped_of(name)
+    assert set(shipped.unchecked) <= set(shipped.document)
+    assert shipped.evidence == ("memory" if shipped.unchecked else "exact")
+    if shipped.evidence == "exact":
+        assert shipped.sources
+        assert shipped.caveats == ()
+        for source in shipped.sources:
+            assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}:[\w./-]+", source)
+
+
+@pytest.mark.parametrize("name", sorted(PROMISED))
+def test_shipped_config_is_read_as_a_config_json_of_a_known_architecture(name: str) -> None:
+    config = parse_checkpoint_config(shipped_of(name).document)
+    architecture = find_architecture(config.architecture, model=name)
+    assert architecture.name == config.architecture
+    assert config.model_type == config.document["model_type"]
+    numbers = (config.max_seq_len, config.vocab_size, config.num_layers, config.num_kv_heads)
+    assert all(number > 0 for number in (*numbers, config.head_dim, config.num_heads))
+    assert len(config.eos_token_ids) == 1
+    assert config.dtype in ("float32", "bfloat16")
+    assert config.quantization is None
+
+
+def test_nothing_ships_for_a_model_that_is_no_preset() -> None:
+    document = json.loads(data_path("preset_configs.json").read_text(encoding="utf-8"))
+    assert set(document["presets"]) == PROMISED
+
+
+def test_caveat_names_the_keys_from_memory() -> None:
+    assert shipped_of("starcoder").caveats == (
+        "not checked against a source, of these numbers: torch_dtype",
+    )

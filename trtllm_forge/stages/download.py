@@ -19,6 +19,7 @@ from trtllm_forge.architectures import find_architecture
 from trtllm_forge.checkpoint import (
     CheckpointConfig,
     CheckpointSource,
+    parse_checkpoint_config,
     read_checkpoint_config,
     verify_checkpoint,
 )
@@ -30,7 +31,7 @@ from trtllm_forge.checkpoint_files import (
     require_tokenizer,
 )
 from trtllm_forge.digest import canonical_json, sha256_file, sha256_text
-from trtllm_forge.errors import CheckpointError
+from trtllm_forge.errors import CheckpointError, ForgeError, PrerequisiteError
 from trtllm_forge.hub import (
     HubAccess,
     drop_damaged_files,
@@ -40,7 +41,7 @@ from trtllm_forge.hub import (
     remember_revision,
 )
 from trtllm_forge.local_checkpoint import digest_files
-from trtllm_forge.presets import ModelReference, Preset, resolve_model
+from trtllm_forge.presets import ModelReference, Preset, resolve_model, shipped_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,6 +56,8 @@ CHECKPOINT_NAME = "checkpoint.json"
 CHECKPOINT_SCHEMA = 1
 
 _READ_FIRST = ("config.json", "generation_config.json")
+# What the Hub answers to those it does not know, does not let in, or has no time for.
+_NO_ANSWER = (401, 403, 429)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,7 @@ class ResolvedCheckpoint:
         weights_bytes: Size of the weights, as their files or their index say; None for unknown.
         access: How the Hub is reached; None for a folder and for the sample.
         has_weights: Whether ``files`` holds the weights, too.
+        notes: What to know of a plan that was made without its ``config.json``.
     """
 
     reference: ModelReference
@@ -82,6 +86,7 @@ class ResolvedCheckpoint:
     weights_bytes: int | None = None
     access: HubAccess | None = None
     has_weights: bool = True
+    notes: tuple[str, ...] = ()
 
     def without_weights(self) -> ResolvedCheckpoint:
         """Return the same checkpoint with its small files alone, for what needs no engine."""
@@ -108,7 +113,8 @@ def resolve_checkpoint(
     """Return what MODEL is: its commit, its files and its config, but not its weights.
 
     Of a model on the Hub only the small config files are fetched, into the HF cache. A folder is
-    hashed once and its digests remembered.
+    hashed once and its digests remembered. A plan for a preset is made from the numbers that ship
+    with forge when the Hub cannot be asked.
 
     Args:
         model: A preset, a Hub id, a folder or ``sample``.
@@ -118,7 +124,8 @@ def resolve_checkpoint(
         allow_pickle: Accept pickle weights where there are no safetensors.
         trust_remote_code: Take the checkpoint's own Python files too.
         access: How the Hub is reached; None for what the environment says.
-        planning: Nothing will be built, so a folder may lack weights and tokenizer.
+        planning: Nothing will be built, so a folder may lack weights and tokenizer, and the Hub
+            may be out of reach for a preset.
 
     Raises:
         ConfigError: MODEL is nothing forge knows.
@@ -142,6 +149,7 @@ def resolve_checkpoint(
         reporter=reporter,
         allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
+        planning=planning,
     )
 
 
@@ -152,20 +160,33 @@ def _resolve_hub(
     reporter: Reporter,
     allow_pickle: bool,
     trust_remote_code: bool,
+    planning: bool,
 ) -> ResolvedCheckpoint:
-    listing = list_files(access, reference)
-    names = choose_files(
-        [file.path for file in listing.files],
-        model=reference.text,
-        allow_pickle=allow_pickle,
-        trust_remote_code=trust_remote_code,
-    )
-    require_tokenizer(names, model=reference.text)
+    may_ship = planning and reference.preset is not None
+    try:
+        listing = list_files(access, reference)
+        names = choose_files(
+            [file.path for file in listing.files],
+            model=reference.text,
+            allow_pickle=allow_pickle,
+            trust_remote_code=trust_remote_code,
+        )
+        require_tokenizer(names, model=reference.text)
+    except (CheckpointError, PrerequisiteError) as error:
+        if may_ship and _is_unanswered(error, access):
+            return _from_shipped(reference, access, reporter, error)
+        raise
     files = tuple(sorted((f for f in listing.files if f.path in names), key=lambda file: file.path))
     small = [file for file in files if file.path in _READ_FIRST]
-    snapshot_dir = fetch_files(
-        access, reference, commit=listing.commit, files=small, reporter=reporter
-    )
+    try:
+        snapshot_dir = fetch_files(
+            access, reference, commit=listing.commit, files=small, reporter=reporter
+        )
+    except (CheckpointError, PrerequisiteError) as error:
+        # The Hub lists a gated model to everybody, and gives its files to those who may have them.
+        if may_ship and _is_unanswered(error, access):
+            return _from_shipped(reference, access, reporter, error, listing.commit, files)
+        raise
     config = read_checkpoint_config(snapshot_dir)
     find_architecture(config.architecture, model=reference.text)
     return ResolvedCheckpoint(
@@ -182,6 +203,55 @@ def _resolve_hub(
         allow_pickle=allow_pickle,
         weights_bytes=_weights_bytes(files),
         access=access,
+    )
+
+
+def _is_unanswered(error: ForgeError, access: HubAccess) -> bool:
+    """Return whether the Hub is out of reach or wants a token; a plain no is an answer."""
+    import httpx
+
+    links: list[BaseException] = []
+    link = error.__cause__
+    while link is not None:
+        links.append(link)
+        link = link.__cause__
+    if not links:
+        return access.offline
+    responses = [getattr(link, "response", None) for link in links]
+    status = next((response.status_code for response in responses if response is not None), None)
+    if status is None:
+        return any(isinstance(link, httpx.TransportError) for link in links)
+    return status in _NO_ANSWER or status >= 500
+
+
+def _from_shipped(
+    reference: ModelReference,
+    access: HubAccess,
+    reporter: Reporter,
+    error: ForgeError,
+    commit: str | None = None,
+    files: tuple[CheckpointFile, ...] = (),
+) -> ResolvedCheckpoint:
+    """Return a preset as far as forge knows it by itself; ``commit`` and ``files`` if listed."""
+    preset = reference.preset
+    assert preset is not None
+    shipped = shipped_config(preset)
+    planned = "planned from the numbers that ship with forge"
+    notes = (f"the Hub could not be asked ({error.what}): {planned}", *shipped.caveats)
+    for note in notes:
+        reporter.warning(note)
+    return ResolvedCheckpoint(
+        reference=reference,
+        source=CheckpointSource(
+            origin="hub", repo_id=reference.repo_id, revision=commit, family=preset.family
+        ),
+        preset=preset,
+        config=parse_checkpoint_config(shipped.document),
+        files=files,
+        allow_pickle=False,
+        weights_bytes=_weights_bytes(files),
+        access=access,
+        notes=notes,
     )
 
 
@@ -309,6 +379,7 @@ class DownloadStage:
                 reporter=reporter,
             )
             commit = checkpoint.source.revision
+            assert commit is not None, "a plan made without the Hub is never run"
             folder = fetch_files(
                 access, reference, commit=commit, files=checkpoint.files, reporter=reporter
             )
