@@ -10,7 +10,8 @@ from trtllm_forge.build_document import BuildResult, PreparedBuild
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.hub import read_hub_access
 from trtllm_forge.machine import look_at_machine
-from trtllm_forge.pipeline.lock import read_lock
+from trtllm_forge.manifest import MANIFEST_NAME
+from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
 from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.publish import (
     is_published,
@@ -20,6 +21,7 @@ from trtllm_forge.pipeline.publish import (
 )
 from trtllm_forge.pipeline.run import lock_of, run_plan
 from trtllm_forge.pipeline.store import Store
+from trtllm_forge.provenance import is_repeatable, manifest_of
 from trtllm_forge.runtimes.choice import choose_runtime, require_known_release
 from trtllm_forge.stages.download import DownloadStage, resolve_checkpoint
 from trtllm_forge.stages.render import RenderStage
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from trtllm_forge.config.models import ForgeConfig
     from trtllm_forge.estimates import Estimates
+    from trtllm_forge.pipeline.locked import HeldLock
     from trtllm_forge.pipeline.stage import Stage
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes.choice import RuntimeChoice
@@ -113,26 +116,45 @@ def prepare_build(
 
 
 def run_build(
-    prepared: PreparedBuild, reporter: Reporter, *, confirm: Callable[[str], bool]
+    prepared: PreparedBuild,
+    reporter: Reporter,
+    *,
+    confirm: Callable[[str], bool],
+    held_lock: HeldLock | None = None,
 ) -> BuildResult:
-    """Run what the plan says and put the repository in place.
+    """Run what the plan says and put the repository in place, its lock and manifest with it.
 
-    ``confirm`` is asked before anything large is downloaded for the tools.
+    ``confirm`` is asked before anything large is downloaded for the tools. ``held_lock`` is what
+    the result must be equal to.
 
     Raises:
+        ConfigError: The result would not be what ``held_lock`` says.
         PrerequisiteError: This machine lacks what a stage that has to run needs.
         ForgeError: A stage failed; nothing half-written is left where the user looks.
     """
+    if held_lock is not None:
+        held_lock.require_plan(prepared.plan)
     if any(planned.run and planned.commands for planned in prepared.plan):
         # Before the download, which may take an hour.
         prepared.choice.runtime.require_machine(reporter, confirm=confirm)
-    results = run_plan(prepared.plan, prepared.store, reporter)
-    lock_text = lock_of(results).to_text()
-    entry = results[-1].entry
-    in_place = is_published(entry, prepared.output_dir, lock_text)
-    if not in_place:
-        warn_of_edits(prepared.output_dir, entry.stage, reporter)
-        publish_entry(entry, prepared.output_dir, lock_text)
+    keys = {planned.stage.name: planned.key for planned in prepared.plan}
+    with prepared.store.using(keys):
+        results = run_plan(prepared.plan, prepared.store, reporter)
+        if held_lock is not None:
+            for path in held_lock.require_outputs(results, is_repeatable):
+                reporter.note(
+                    f"{path} differs from {held_lock.path}: no two builds of it are alike"
+                )
+        documents = {
+            LOCK_NAME: lock_of(results).to_text(),
+            MANIFEST_NAME: manifest_of(prepared, results).to_text(),
+        }
+        entry = results[-1].entry
+        in_place = is_published(entry, prepared.output_dir, documents)
+        if not in_place:
+            warn_of_edits(prepared.output_dir, entry.stage, reporter, documents=documents)
+            publish_entry(entry, prepared.output_dir, documents)
+        prepared.store.remember_repository(prepared.output_dir)
     return BuildResult(
         prepared=prepared,
         results=results,

@@ -17,7 +17,8 @@ import typer
 
 from tests.small_stage import SmallStage
 from trtllm_forge.cli.console import open_console
-from trtllm_forge.pipeline import publish
+from trtllm_forge.pipeline import place, publish
+from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.publish import publish_entry
 from trtllm_forge.pipeline.run import lock_of, run_plan
@@ -67,7 +68,7 @@ def files_of(precision: str) -> dict[str, bytes]:
 
 def hold_at(point: str, output_dir: Path) -> None:
     """Make this process pause just before it does what ``point`` names."""
-    rename, place, swap = Path.rename, publish._place, publish._swap_in
+    rename, place_file, swap = Path.rename, place.place_file, publish._swap_in
 
     def paused_rename(path: Path, target: Path) -> Path:
         reached = {
@@ -80,7 +81,7 @@ def hold_at(point: str, output_dir: Path) -> None:
         return rename(path, target)
 
     def paused_place(source: Path, target: Path, size_bytes: int) -> None:
-        place(source, target, size_bytes)
+        place_file(source, target, size_bytes)
         pause(point)
 
     def paused_swap(staged_dir: Path, output_dir: Path) -> None:
@@ -92,7 +93,7 @@ def hold_at(point: str, output_dir: Path) -> None:
     if point in ("renaming-work", "renaming-entry", "half-swapped"):
         Path.rename = paused_rename  # type: ignore[method-assign, assignment]
     elif point == "placing":
-        publish._place = paused_place
+        publish.place_file = paused_place  # type: ignore[attr-defined]
     elif point == "swapping":
         publish._swap_in = paused_swap
 
@@ -126,7 +127,8 @@ def main() -> None:
     with open_console():
         store = Store(arguments.cache_dir)
         results = run_plan(make_plan([stage], store), store, LineReporter())
-        publish_entry(results[-1].entry, arguments.output_dir, lock_of(results).to_text())
+        documents = {LOCK_NAME: lock_of(results).to_text()}
+        publish_entry(results[-1].entry, arguments.output_dir, documents)
 
 
 if __name__ == "__main__":

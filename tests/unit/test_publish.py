@@ -35,18 +35,18 @@ class Published:
         self.output_dir = output_dir
         self.stage = SmallStage(name="render", files=dict(FILES))
 
-    def build(self) -> tuple[Entry, str]:
+    def build(self) -> tuple[Entry, dict[str, str]]:
         results = build(self.store, self.stage)
-        return results[-1].entry, lock_of(results).to_text()
+        return results[-1].entry, {"forge.lock": lock_of(results).to_text()}
 
     def publish(self) -> Entry:
-        entry, lock_text = self.build()
-        publish_entry(entry, self.output_dir, lock_text)
+        entry, documents = self.build()
+        publish_entry(entry, self.output_dir, documents)
         return entry
 
     def is_in_place(self) -> bool:
-        entry, lock_text = self.build()
-        return is_published(entry, self.output_dir, lock_text)
+        entry, documents = self.build()
+        return is_published(entry, self.output_dir, documents)
 
     def files(self) -> dict[str, bytes]:
         return {
@@ -152,10 +152,10 @@ def test_folders_are_exchanged_in_one_step(
     published.publish()
     published.stage.parameters = {"precision": "int8"}
     published.stage.files = {"ensemble/config.pbtxt": b"other"}
-    entry, lock_text = published.build()
+    entry, documents = published.build()
     renames: list[Any] = []
     monkeypatch.setattr(Path, "rename", lambda *arguments: renames.append(arguments))
-    publish_entry(entry, published.output_dir, lock_text)
+    publish_entry(entry, published.output_dir, documents)
     assert renames == []
     assert published.files() == {"ensemble/config.pbtxt": b"other"}
 
@@ -192,7 +192,7 @@ def test_old_folder_is_put_back_when_the_second_rename_fails(
 ) -> None:
     published.publish()
     published.stage.parameters = {"precision": "int8"}
-    entry, lock_text = published.build()
+    entry, documents = published.build()
     monkeypatch.setattr(ctypes, "CDLL", NoExchange)
     rename = Path.rename
 
@@ -203,7 +203,7 @@ def test_old_folder_is_put_back_when_the_second_rename_fails(
 
     monkeypatch.setattr(Path, "rename", refuse_staged)
     with pytest.raises(ConfigError, match="cannot be written"):
-        publish_entry(entry, published.output_dir, lock_text)
+        publish_entry(entry, published.output_dir, documents)
     assert published.files() == FILES
     assert published.beside() == ["coder"]
 
@@ -235,14 +235,14 @@ def test_failure_while_staging_leaves_the_published_folder_and_nothing_else(
 ) -> None:
     published.publish()
     published.stage.parameters = {"precision": "int8"}
-    entry, lock_text = published.build()
+    entry, documents = published.build()
 
     def fail(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(publish_module, "_place", fail)
+    monkeypatch.setattr(publish_module, "place_file", fail)
     with pytest.raises(BuildError) as caught:
-        publish_entry(entry, published.output_dir, lock_text)
+        publish_entry(entry, published.output_dir, documents)
     assert printed(caught.value) == (
         f"error: no space left on the disk that holds {published.output_dir.parent}\n"
         "  why:  the artifacts are in the store; the folder was left as it was\n"
@@ -369,7 +369,7 @@ def test_parent_that_cannot_be_written_is_an_error_that_names_it(
     )
     output_dir = read_only_dir / "below" / "coder"
     with pytest.raises(ConfigError) as caught:
-        publish_entry(entry, output_dir, "{}")
+        publish_entry(entry, output_dir, {"forge.lock": "{}"})
     assert printed(caught.value) == (
         f"error: {output_dir} cannot be written\n"
         f"  why:  Permission denied: {output_dir.parent}\n"

@@ -68,14 +68,26 @@ def read_lock(repository_dir: Path) -> Lock | None:
     Raises:
         ConfigError: The lock cannot be read, or a newer forge wrote it.
     """
-    path = repository_dir / LOCK_NAME
+    return read_lock_file(repository_dir / LOCK_NAME, hint="--output ANOTHER_FOLDER")
+
+
+def read_lock_file(path: Path, *, hint: str = "") -> Lock | None:
+    """Return the lock in a file, or None when there is no such file.
+
+    Args:
+        path: The file.
+        hint: What the user can do about a file that is none.
+
+    Raises:
+        ConfigError: The lock cannot be read, or a newer forge wrote it.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         what = f"{path} cannot be read"
-        raise ConfigError(what, why=str(error), hint="--output ANOTHER_FOLDER") from error
+        raise ConfigError(what, why=str(error), hint=hint) from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != LOCK_SCHEMA:
         what = f"{path} has schema {schema}, this forge reads schema {LOCK_SCHEMA}"
@@ -93,5 +105,5 @@ def read_lock(repository_dir: Path) -> Lock | None:
         }
     except (KeyError, TypeError, AttributeError) as error:
         what = f"{path} is damaged"
-        raise ConfigError(what, why=f"{error!r}", hint="--output ANOTHER_FOLDER") from error
+        raise ConfigError(what, why=f"{error!r}", hint=hint) from error
     return Lock(stages=stages)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from trtllm_forge.digest import JsonValue
-    from trtllm_forge.pipeline.lock import Lock
+    from trtllm_forge.pipeline.lock import Lock, LockedStage
     from trtllm_forge.pipeline.stage import Command, Stage
     from trtllm_forge.pipeline.store import Entry, Store
 
@@ -104,10 +104,7 @@ def _reasons_of_absence(
         return ("never built",)
     if last.key == key:
         return ("its artifact is no longer in the store",)
-    changes = [
-        *_changes("", last.parameters, stage.parameters),
-        *_changes("version of ", last.tool_versions, stage.tool_versions),
-    ]
+    changes = changes_since(last, stage)
     if changes:
         rest = len(changes) - _SHOWN_CHANGES
         return (*changes[:_SHOWN_CHANGES], *([f"and {rest} more"] if rest > 0 else []))
@@ -115,6 +112,14 @@ def _reasons_of_absence(
     if any(before.get(name) != upstream_key for name, upstream_key in upstream.items()):
         return ("an earlier stage changed",)
     return ("this forge computes keys in another way",)
+
+
+def changes_since(last: LockedStage, stage: Stage) -> list[str]:
+    """Return what is different about a stage since ``last``: parameters and versions of tools."""
+    return [
+        *_changes("", last.parameters, stage.parameters),
+        *_changes("version of ", last.tool_versions, stage.tool_versions),
+    ]
 
 
 def _changes(prefix: str, old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]) -> list[str]:

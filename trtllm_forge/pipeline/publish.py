@@ -6,7 +6,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,15 +13,15 @@ from typing import TYPE_CHECKING
 from trtllm_forge.digest import sha256_file
 from trtllm_forge.errors import BuildError, ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
+from trtllm_forge.pipeline.place import LINK_ABOVE_BYTES, is_placed, place_file
 from trtllm_forge.pipeline.store import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from trtllm_forge.pipeline.store import Entry, OutputFile
     from trtllm_forge.reporter import Reporter
 
-_LINK_ABOVE_BYTES = 1 << 20
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _SHOWN_CHANGES = 8
@@ -32,25 +31,22 @@ _LEFTOVERS = (_STAGED, f"{_STAGED}{_ASIDE}")
 _HINT = "--output ANOTHER_FOLDER"
 
 
-def is_published(entry: Entry, output_dir: Path, lock_text: str) -> bool:
-    """Return whether ``output_dir`` holds exactly the entry and the lock.
+def is_published(entry: Entry, output_dir: Path, documents: Mapping[str, str]) -> bool:
+    """Return whether ``output_dir`` holds exactly the entry and the documents beside it.
 
-    Small files are compared by digest. Large ones are links to the store, so that being the
-    same file says it without reading them; a copy is compared by digest.
+    Small files are compared by digest. Large ones share their bytes with the store, which is
+    seen without reading them; one that was touched is compared by digest, too.
     """
-    lock_path = output_dir / LOCK_NAME
     try:
-        if lock_path.read_text(encoding="utf-8") != lock_text:
-            return False
-        for output in entry.outputs:
-            path, stored = output_dir / output.path, entry.files_dir / output.path
-            if path.stat().st_size != output.size_bytes:
-                return False
-            if not path.samefile(stored) and sha256_file(path) != output.sha256:
-                return False
-    except OSError:
+        return all(
+            (output_dir / name).read_text(encoding="utf-8") == text
+            for name, text in documents.items()
+        ) and all(
+            is_placed(entry.files_dir / output.path, output_dir / output.path, output)
+            for output in entry.outputs
+        )
+    except (OSError, UnicodeDecodeError):
         return False
-    return True
 
 
 def require_own_folder(output_dir: Path) -> None:
@@ -68,25 +64,28 @@ def require_own_folder(output_dir: Path) -> None:
         raise ConfigError(what, why=why, hint=_HINT)
 
 
-def warn_of_edits(output_dir: Path, stage: str, reporter: Reporter) -> None:
+def warn_of_edits(
+    output_dir: Path, stage: str, reporter: Reporter, *, documents: Mapping[str, str]
+) -> None:
     """Warn of what was edited in or added to a published folder, which a new one replaces.
 
     Its own lock says what forge put there, as the outputs of ``stage``. Large files are compared
-    by size alone: they are read-only, and reading them would take as long as a build.
+    by size and time: reading them would take as long as a build.
     """
     lock = read_lock(output_dir)
     locked = lock.stages.get(stage) if lock else None
     if locked is None:
         return
+    published_ns = (output_dir / LOCK_NAME).stat().st_mtime_ns
     outputs = {output.path: output for output in locked.outputs}
     changes = []
     for path in sorted(output_dir.rglob("*")):
         name = path.relative_to(output_dir).as_posix()
-        if not path.is_file() or name == LOCK_NAME or "__pycache__" in path.parts:
+        if not path.is_file() or name in documents or "__pycache__" in path.parts:
             continue
         if name not in outputs:
             changes.append(f"{name} was added")
-        elif _is_edited(path, outputs[name]):
+        elif _is_edited(path, outputs[name], published_ns):
             changes.append(f"{name} was edited")
     if changes:
         rest = len(changes) - _SHOWN_CHANGES
@@ -94,11 +93,12 @@ def warn_of_edits(output_dir: Path, stage: str, reporter: Reporter) -> None:
         reporter.warning(f"{output_dir} is replaced, and with it: {', '.join(shown)}")
 
 
-def publish_entry(entry: Entry, output_dir: Path, lock_text: str) -> None:
-    """Make ``output_dir`` hold the entry and the lock, replacing what forge built there before.
+def publish_entry(entry: Entry, output_dir: Path, documents: Mapping[str, str]) -> None:
+    """Make ``output_dir`` hold the entry and the documents, replacing what forge built there.
 
-    Large files are read-only hard links to the store where the file system allows; small ones
-    are copies, so that they can be edited without touching the store.
+    Large files are not stored twice (see ``pipeline.place``); small ones are copies, so that
+    they can be edited without touching the store. The documents, text by name, are written last:
+    whatever is newer than they are was touched afterwards.
 
     Raises:
         ConfigError: The folder is not forge's, or cannot be written.
@@ -113,8 +113,9 @@ def publish_entry(entry: Entry, output_dir: Path, lock_text: str) -> None:
                 for output in entry.outputs:
                     target = staged_dir / output.path
                     target.parent.mkdir(parents=True, exist_ok=True)
-                    _place(entry.files_dir / output.path, target, output.size_bytes)
-                (staged_dir / LOCK_NAME).write_text(lock_text, encoding="utf-8")
+                    place_file(entry.files_dir / output.path, target, output.size_bytes)
+                for name, text in documents.items():
+                    (staged_dir / name).write_text(text, encoding="utf-8")
                 _swap_in(staged_dir, output_dir)
             finally:
                 remove_tree(staged_dir)
@@ -122,11 +123,14 @@ def publish_entry(entry: Entry, output_dir: Path, lock_text: str) -> None:
         raise _cannot_write(output_dir, error) from error
 
 
-def _is_edited(path: Path, output: OutputFile) -> bool:
+def _is_edited(path: Path, output: OutputFile, published_ns: int) -> bool:
     try:
-        if path.stat().st_size != output.size_bytes:
+        state = path.stat()
+        if state.st_size != output.size_bytes:
             return True
-        return output.size_bytes <= _LINK_ABOVE_BYTES and sha256_file(path) != output.sha256
+        if output.size_bytes > LINK_ABOVE_BYTES:
+            return state.st_mtime_ns > published_ns
+        return sha256_file(path) != output.sha256
     except OSError:
         # It went away, or only its owner may read it: nothing can be said of it.
         return False
@@ -176,19 +180,6 @@ def _publishing(output_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _place(source: Path, target: Path, size_bytes: int) -> None:
-    if size_bytes > _LINK_ABOVE_BYTES:
-        try:
-            # An edit in place would reach the store unseen.
-            source.chmod(0o444)
-            os.link(source, target)
-        except OSError:  # another file system
-            pass
-        else:
-            return
-    shutil.copyfile(source, target)
 
 
 def _swap_in(staged_dir: Path, output_dir: Path) -> None:

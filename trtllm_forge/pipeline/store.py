@@ -3,12 +3,15 @@
 Layout, below the cache folder::
 
     CACHEDIR.TAG                              backup tools skip the folder
-    <stage>/<first two hex>/<key>/entry.json  what the entry holds, sizes and digests
+    <stage>/<first two hex>/<key>/entry.json  what the entry holds: sizes, times and digests
     <stage>/<first two hex>/<key>/files/      the artifact
     <stage>/<first two hex>/.<key>.work/      a build in progress, or what a killed one left
     locks/<stage>-<key>.lock                  held by the one process that writes the key
+    locks/<stage>-<key>.use                   held, shared, by builds that need the entry
+    repositories/<16 hex>                     the path of a folder that was published to
 
-An entry appears by one rename, so it is whole or it is not there.
+An entry appears by one rename, so it is whole or it is not there. The modification time of its
+folder is when it was used last, that of ``entry.json`` when it was made.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import json
 import os
 import shutil
 import socket
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -29,12 +32,15 @@ from trtllm_forge.errors import PrerequisiteError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import TextIO
+    from typing import Any, TextIO
 
     from trtllm_forge.digest import JsonValue
     from trtllm_forge.reporter import Reporter
 
 ENTRY_SCHEMA = 1
+TAG_NAME = "CACHEDIR.TAG"
+LOCKS_DIR = "locks"
+REPOSITORIES_DIR = "repositories"
 
 _TAG_TEXT = (
     "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -96,9 +102,9 @@ class Store:
     def find(self, stage: str, key: str) -> Entry | None:
         """Return the entry of ``key``, or None when there is none or it is damaged.
 
-        Sizes are compared, digests are not: an entry of 30 GB is found without reading it.
-        Where a link leads, the modification time is compared too, because that file is not the
-        store's own and may be edited in place.
+        Sizes and modification times are compared: an entry of 30 GB is found without reading it.
+        A file that was touched is read, and its digest decides. Where a symbolic link leads,
+        another time is enough: that file is a user's own, and its stage knows how to look at it.
         """
         entry_dir = self.entry_dir(stage, key)
         try:
@@ -111,6 +117,12 @@ class Store:
                 return None
             if _link_times(files_dir, outputs) != document.get("link_mtimes_ns", {}):
                 return None
+            # Entries of the first forge have no times.
+            touched = _touched(files_dir, outputs, document.get("mtimes_ns", {}))
+            if any(sha256_file(files_dir / output.path) != output.sha256 for output in touched):
+                return None
+            if touched:
+                _remember_times(entry_dir, document, touched)
             return Entry(
                 stage=stage,
                 key=key,
@@ -126,6 +138,22 @@ class Store:
     def is_damaged(self, stage: str, key: str) -> bool:
         """Return whether there is an entry of ``key`` that cannot be used."""
         return self.entry_dir(stage, key).exists() and self.find(stage, key) is None
+
+    @contextmanager
+    def using(self, keys: Mapping[str, str]) -> Iterator[None]:
+        """Keep the entries of these keys, by stage, from being pruned.
+
+        Builds share an entry; where it cannot be marked as in use, nothing is pruned either.
+        """
+        with ExitStack() as stack:
+            for stage, key in keys.items():
+                with suppress(OSError):
+                    (self.root / LOCKS_DIR).mkdir(parents=True, exist_ok=True)
+                    lock = stack.enter_context(self.use_path(stage, key).open("a"))
+                    fcntl.flock(lock, fcntl.LOCK_SH)
+                    # Its folder's time says when it was used last.
+                    os.utime(self.entry_dir(stage, key))
+            yield
 
     @contextmanager
     def writer(self, stage: str, key: str, reporter: Reporter) -> Iterator[Path]:
@@ -169,8 +197,8 @@ class Store:
         peak_rss_bytes: int,
     ) -> Entry:
         """Turn a filled scratch folder into the entry of ``key``, by one rename."""
-        outputs, link_times = _describe(work_dir)
-        staged_dir = work_dir.with_name(f".{key}.staged")
+        outputs, file_times, link_times = _describe(work_dir)
+        staged_dir = self._staged_dir(stage, key)
         remove_tree(staged_dir)
         staged_dir.mkdir()
         try:
@@ -183,6 +211,7 @@ class Store:
                 "input_digests": dict(input_digests),
                 "outputs": [asdict(output) for output in outputs],
                 "link_mtimes_ns": link_times,
+                "mtimes_ns": file_times,
                 "seconds": round(seconds, 3),
                 "peak_rss_bytes": peak_rss_bytes,
             }
@@ -207,15 +236,68 @@ class Store:
         """Remove the entry of ``key``, if there is one."""
         remove_tree(self.entry_dir(stage, key))
 
+    def remove_unused(self, stage: str, key: str) -> str:
+        """Remove what there is of ``key`` unless somebody needs it; return why not, else ``""``.
+
+        What a killed build left of it goes too.
+        """
+        (self.root / LOCKS_DIR).mkdir(exist_ok=True)
+        with (
+            self.lock_path(stage, key).open("a+") as lock,
+            self.use_path(stage, key).open("a") as use,
+        ):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                return f"being written by {lock.read().strip() or 'another process'}"
+            try:
+                fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return "in use by a build"
+            # Renamed first: a removal that is cut short leaves no half of an entry.
+            staged_dir = self._staged_dir(stage, key)
+            remove_tree(staged_dir)
+            if self.entry_dir(stage, key).exists():
+                self.entry_dir(stage, key).rename(staged_dir)
+            remove_tree(staged_dir)
+            remove_tree(self.work_dir(stage, key))
+            # A build may make the folder again at any moment.
+            with suppress(OSError):
+                self.entry_dir(stage, key).parent.rmdir()
+        return ""
+
+    def lock_path(self, stage: str, key: str) -> Path:
+        """Return the file whose lock the writer of ``key`` holds."""
+        return self.root / LOCKS_DIR / f"{stage}-{key}.lock"
+
+    def use_path(self, stage: str, key: str) -> Path:
+        """Return the file whose lock the builds that need ``key`` share."""
+        return self.root / LOCKS_DIR / f"{stage}-{key}.use"
+
+    def remember_repository(self, repository_dir: Path) -> None:
+        """Note a folder that was published to, so that pruning keeps what its lock names."""
+        path = str(repository_dir.resolve())
+        # The store without such notes keeps too much, never too little: pruning looks at
+        # everything it can find.
+        with suppress(OSError):
+            (self.root / REPOSITORIES_DIR).mkdir(parents=True, exist_ok=True)
+            note_path = self.root / REPOSITORIES_DIR / sha256_text(path)[:16]
+            if not note_path.exists():
+                note_path.write_text(path, encoding="utf-8")
+
+    def _staged_dir(self, stage: str, key: str) -> Path:
+        return self.root / stage / key[:2] / f".{key}.staged"
+
     def _open_lock(self, stage: str, key: str) -> TextIO:
         """Make the folders that ``key`` needs and open its lock file."""
         try:
-            (self.root / "locks").mkdir(parents=True, exist_ok=True)
-            tag_path = self.root / "CACHEDIR.TAG"
+            (self.root / LOCKS_DIR).mkdir(parents=True, exist_ok=True)
+            tag_path = self.root / TAG_NAME
             if not tag_path.exists():
                 tag_path.write_text(_TAG_TEXT)
             self.entry_dir(stage, key).parent.mkdir(parents=True, exist_ok=True)
-            return (self.root / "locks" / f"{stage}-{key}.lock").open("a+")
+            return self.lock_path(stage, key).open("a+")
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -233,15 +315,13 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def _describe(root: Path) -> tuple[tuple[OutputFile, ...], dict[str, int]]:
-    """Return every file below ``root``, and when those that are links were last written to."""
+def _describe(
+    root: Path,
+) -> tuple[tuple[OutputFile, ...], dict[str, int], dict[str, int]]:
+    """Return every file below ``root``, and when files and targets of links were last written."""
     paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
     # Taken before the files are read: one that is written to meanwhile differs next time.
-    link_times = {
-        path.relative_to(root).as_posix(): path.stat().st_mtime_ns
-        for path in paths
-        if path.is_symlink()
-    }
+    times = {path: path.stat().st_mtime_ns for path in paths}
     outputs = tuple(
         OutputFile(
             path=path.relative_to(root).as_posix(),
@@ -250,7 +330,35 @@ def _describe(root: Path) -> tuple[tuple[OutputFile, ...], dict[str, int]]:
         )
         for path in paths
     )
-    return outputs, link_times
+    files = {p.relative_to(root).as_posix(): ns for p, ns in times.items() if not p.is_symlink()}
+    links = {p.relative_to(root).as_posix(): ns for p, ns in times.items() if p.is_symlink()}
+    return outputs, files, links
+
+
+def _touched(
+    files_dir: Path, outputs: Sequence[OutputFile], times: Mapping[str, int]
+) -> list[OutputFile]:
+    """Return the files that were written to, or copied from elsewhere, since they were made."""
+    return [
+        output
+        for output in outputs
+        if output.path in times
+        and (files_dir / output.path).stat().st_mtime_ns != times[output.path]
+    ]
+
+
+def _remember_times(entry_dir: Path, document: Any, touched: Sequence[OutputFile]) -> None:
+    """Note the times of files that were read and found as they were made."""
+    path, scratch_path = entry_dir / "entry.json", entry_dir / f".entry.{os.getpid()}"
+    for output in touched:
+        state = (entry_dir / "files" / output.path).stat()
+        document["mtimes_ns"][output.path] = state.st_mtime_ns
+    # Without the note they are read again next time.
+    with suppress(OSError):
+        made_ns = path.stat().st_mtime_ns
+        scratch_path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        os.utime(scratch_path, ns=(made_ns, made_ns))
+        scratch_path.replace(path)
 
 
 def _link_times(files_dir: Path, outputs: Sequence[OutputFile]) -> dict[str, int]:

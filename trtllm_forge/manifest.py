@@ -1,0 +1,202 @@
+"""``forge.manifest.json``: what a repository is made of, and what it may be served with.
+
+JSON with sorted keys, without paths, hosts, times or secrets of the machine that built it::
+
+    {"schema": 1,
+     "runtime": "openvino",
+     "checkpoint": {"repo_id": "sample", "revision": "...", "origin": "sample", "licence": null,
+                    "files": [{"path": "config.json", "size_bytes": 1, "sha256": "..."}]},
+     "recipe": {"build": {"precision": "int4", ...}, "repository": {...}, ...},
+     "versions": {"trtllm-forge": "0.1.0", "python": "3.11.15", "openvino": "..."},
+     "gpu_architecture": null,
+     "image": null,
+     "stages": {"download": "<key>", "compile": "<key>", "render": "<key>"},
+     "checks": [{"stage": "download", "passed": "..."}],
+     "files": [{"path": "ensemble/config.pbtxt", "size_bytes": 1, "sha256": "..."}],
+     "varying": ["versions/python"]}
+
+``files`` lists every file of the repository but the manifest itself and ``forge.lock``, with the
+digests that the store knows: nothing is read again. ``varying`` names, by their path in this
+document, the values that may differ between two builds of the same recipe; ``files/PATH`` stands
+for that file's size and digest.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from trtllm_forge import __version__
+from trtllm_forge.errors import CheckpointError
+from trtllm_forge.pipeline.lock import LOCK_NAME
+from trtllm_forge.pipeline.store import OutputFile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from trtllm_forge.digest import JsonValue
+
+MANIFEST_NAME = "forge.manifest.json"
+MANIFEST_SCHEMA = 1
+UNLISTED = (MANIFEST_NAME, LOCK_NAME)
+"""Files of a published repository that its manifest does not list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceCheckpoint:
+    """The checkpoint a repository was made from.
+
+    Attributes:
+        repo_id: Hugging Face name; of a folder its name.
+        revision: The commit, or for a folder a digest over its files.
+        origin: ``hub``, ``local`` or ``sample``.
+        licence: As far as it is known.
+        files: Those that the build took.
+    """
+
+    repo_id: str
+    revision: str
+    origin: str
+    licence: str | None
+    files: tuple[OutputFile, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReference:
+    """The container image whose tools made the engine; ``digest`` only where it is known."""
+
+    reference: str
+    digest: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassedCheck:
+    """Something that was checked during the build, by which stage."""
+
+    stage: str
+    passed: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a repository is made of.
+
+    Attributes:
+        runtime: What executes its engine.
+        checkpoint: What it was made from.
+        recipe: The configuration that decides its bytes.
+        versions: Of everything that touched it, by name.
+        gpu_architecture: What its engine is bound to, such as ``sm_90``; None for the twin.
+        image: Whose tools made the engine; None where none did.
+        stages: The key of each stage.
+        checks: What was checked.
+        files: Every file but those in ``UNLISTED``.
+        varying: What may differ between two builds.
+    """
+
+    runtime: str
+    checkpoint: SourceCheckpoint
+    recipe: Mapping[str, JsonValue]
+    versions: Mapping[str, str]
+    gpu_architecture: str | None
+    image: ImageReference | None
+    stages: Mapping[str, str]
+    checks: tuple[PassedCheck, ...]
+    files: tuple[OutputFile, ...]
+    varying: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Return the manifest as it is written."""
+        return {"schema": MANIFEST_SCHEMA, **asdict(self)}
+
+    def to_text(self) -> str:
+        """Return the text of the manifest's file."""
+        return json.dumps(self.document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read_manifest(repository_dir: Path) -> Manifest | None:
+    """Return the manifest of a repository, or None when it has none.
+
+    Raises:
+        CheckpointError: It cannot be read, is damaged, or a newer forge wrote it.
+    """
+    path = repository_dir / MANIFEST_NAME
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        what = f"{path} cannot be read"
+        raise CheckpointError(what, why=str(error)) from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != MANIFEST_SCHEMA:
+        what = f"{path} has schema {schema}, this forge reads schema {MANIFEST_SCHEMA}"
+        why = f"forge {__version__} is older than the forge that wrote it"
+        raise CheckpointError(what, why=why, hint="pip install --upgrade trtllm-forge")
+    try:
+        return _manifest_of(document)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        what = f"{path} is damaged"
+        raise CheckpointError(what, why=f"{type(error).__name__}: {error}") from error
+
+
+def values_that_differ(one: Manifest, other: Manifest) -> tuple[str, ...]:
+    """Return which values of two manifests differ, but for those that either says may vary."""
+    first, second = _flat(one.document()), _flat(other.document())
+    varying = {*one.varying, *other.varying}
+    names = sorted(name for name in {*first, *second} if first.get(name) != second.get(name))
+    return tuple(name for name in names if not any(_is_below(name, place) for place in varying))
+
+
+def _manifest_of(document: Mapping[str, Any]) -> Manifest:
+    checkpoint, image = document["checkpoint"], document["image"]
+    return Manifest(
+        runtime=str(document["runtime"]),
+        checkpoint=SourceCheckpoint(**{**checkpoint, "files": _files(checkpoint["files"])}),
+        recipe=dict(document["recipe"]),
+        versions=dict(document["versions"]),
+        gpu_architecture=document["gpu_architecture"],
+        image=ImageReference(**image) if image else None,
+        stages=dict(document["stages"]),
+        checks=tuple(PassedCheck(**check) for check in document["checks"]),
+        files=_files(document["files"]),
+        varying=tuple(document["varying"]),
+    )
+
+
+def _files(entries: Sequence[Mapping[str, Any]]) -> tuple[OutputFile, ...]:
+    files = tuple(OutputFile(**entry) for entry in entries)
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.is_absolute() or ".." in path.parts:
+            message = f"{file.path} leads out of the repository"
+            raise ValueError(message)
+        if not isinstance(file.size_bytes, int) or not isinstance(file.sha256, str):
+            message = f"{file.path} has no size and digest"
+            raise TypeError(message)
+    return files
+
+
+def _flat(value: Any, place: str = "") -> dict[str, object]:
+    """Return the values of a document under their paths; files go by their own."""
+    if isinstance(value, dict):
+        children = {str(name): child for name, child in value.items()}
+    elif isinstance(value, (list, tuple)) and value and _is_files(value):
+        children = {str(child["path"]): child for child in value}
+    else:
+        return {place: value}
+    flat: dict[str, object] = {}
+    for name, child in children.items():
+        flat.update(_flat(child, f"{place}/{name}" if place else name))
+    return flat
+
+
+def _is_files(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, dict) and "path" in value for value in values)
+
+
+def _is_below(name: str, place: str) -> bool:
+    return name == place or name.startswith(f"{place}/")
