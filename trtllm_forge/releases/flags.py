@@ -131,7 +131,9 @@ def find_flags(tool: Tool, release: Release, *, family: str = "") -> FlagTable |
     row = document["releases"].get(release.tables)
     if row is None or "engine" not in release.flows:
         return None
-    snapshot = document["snapshots"][row["snapshot"]]
+    name = row["snapshot"]
+    flags = _flags(tool, name, family)
+    snapshot = document["snapshots"][name]
     if family:
         if family not in snapshot["families"]:
             return None
@@ -142,7 +144,7 @@ def find_flags(tool: Tool, release: Release, *, family: str = "") -> FlagTable |
     return FlagTable(
         title=f"{name} of TensorRT-LLM {release.version}",
         path=snapshot.get("path", ""),
-        flags=_flags(snapshot["flags"]),
+        flags=flags,
         evidence=evidence,
         note="; ".join(filter(None, (row.get("note"), snapshot.get("note")))),
         source=snapshot["source"],
@@ -151,7 +153,11 @@ def find_flags(tool: Tool, release: Release, *, family: str = "") -> FlagTable |
     )
 
 
-def _flags(rows: list[dict[str, Any]]) -> dict[str, Flag]:
+@lru_cache(maxsize=128)
+def _flags(tool: Tool, name: str, family: str) -> dict[str, Flag]:
+    """Return a table by every spelling; a plan asks for the same one many times."""
+    snapshot = _read(tool)["snapshots"][name]
+    rows = snapshot["families"].get(family, {"flags": ()})["flags"] if family else snapshot["flags"]
     flags = {}
     for row in rows:
         flag = Flag(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtllm_forge.config.command import build_command, other_runtime_command
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.executors import Mount, choose_executor
 from trtllm_forge.gpu import named_gpu
@@ -166,7 +166,6 @@ def _choose_release(
     flow: Flow,
 ) -> tuple[Release, str]:
     wanted = config.trtllm_version
-    again = f"forge build {shlex.quote(str(config.model))}"
     if wanted is None:
         release, why = _unasked_release(config, machine, catalogue, flow)
     else:
@@ -181,7 +180,7 @@ def _choose_release(
             fact = f"it ends with {nearest.version}"
         else:
             fact = f"it begins with {_oldest(catalogue, flow).version}"
-        hint = f"{again} --runtime {_RUNTIME_OF[flow]} --trtllm-version {nearest.version}"
+        hint = _with_release(config, flow, nearest)
         raise ConfigError(what, why=fact, hint=hint)
     since = architecture.engine_since if flow == "engine" else architecture.pytorch_since
     has_it = architecture.engine_flow if flow == "engine" else architecture.pytorch_backend
@@ -191,9 +190,9 @@ def _choose_release(
             f"{FLOW_NAMES[flow]} of TensorRT-LLM {release.version} does not take "
             f"{architecture.name}"
         )
-        hint = f"{again} --runtime {_RUNTIME_OF[flow]} --trtllm-version {first.version}"
+        hint = _with_release(config, flow, first)
         raise ConfigError(what, why=f"it does since {since}", hint=hint)
-    raise _no_flow(architecture, catalogue, flow, again)
+    raise _no_flow(config, architecture, catalogue, flow)
 
 
 def _unasked_release(
@@ -207,18 +206,23 @@ def _unasked_release(
 
 
 def _no_flow(
-    architecture: Architecture, catalogue: Catalogue, flow: Flow, again: str
+    config: ForgeConfig, architecture: Architecture, catalogue: Catalogue, flow: Flow
 ) -> ConfigError:
     what = f"no release of TensorRT-LLM takes {architecture.name} through {FLOW_NAMES[flow]}"
     other: Flow = "llmapi" if flow == "engine" else "engine"
     fitting = [r for r in catalogue.releases.values() if architecture.has_flow(other, r)]
     with_image = [release for release in fitting if release.image]
     if not fitting:
-        return ConfigError(what, hint=f"{again} --runtime openvino")
+        return ConfigError(what, hint=other_runtime_command(config, "openvino"))
     release = (with_image or fitting)[-1]
     why = f"{FLOW_NAMES[other]} does, the newest is TensorRT-LLM {release.version}"
-    hint = f"{again} --runtime {_RUNTIME_OF[other]} --trtllm-version {release.version}"
+    hint = other_runtime_command(config, _RUNTIME_OF[other], trtllm_version=release.version)
     return ConfigError(what, why=why, hint=hint)
+
+
+def _with_release(config: ForgeConfig, flow: Flow, release: Release) -> str:
+    """Return the same build with another release."""
+    return build_command(config, runtime=_RUNTIME_OF[flow], trtllm_version=release.version)
 
 
 def _flows(catalogue: Catalogue, version: str) -> tuple[Flow, ...]:

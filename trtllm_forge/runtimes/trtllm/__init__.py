@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.releases.flags import find_flags
 from trtllm_forge.runtimes import ENGINE_DIR, EngineModel, Evidence
@@ -60,20 +60,19 @@ class TrtLlmRuntime:
 
     def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
         """Raise for a precision, mapping, length or mode the release does not take."""
-        again = f"forge build {shlex.quote(str(config.model))}"
         build = config.build
         recipe = self._recipe(config, checkpoint)
         converter = self._converter_table()
-        require_mapping(build, checkpoint, converter, again)
-        self._require_script(config, recipe, converter, again)
-        choose_speculation(build, self.tools.release, again)
+        require_mapping(config, checkpoint, self.tools.release, converter)
+        self._require_script(config, recipe, converter)
+        choose_speculation(config, self.tools.release)
         limit = checkpoint.max_seq_len
         if build.max_seq_len and limit and build.max_seq_len > limit:
             what = f"max_seq_len is {build.max_seq_len} tokens, the checkpoint was made for {limit}"
-            raise ConfigError(what, hint=f"{again} --max-seq-len {limit}")
+            raise ConfigError(what, hint=build_command(config, max_seq_len=limit))
 
     def _require_script(
-        self, config: ForgeConfig, recipe: Recipe, converter: FlagTable | None, again: str
+        self, config: ForgeConfig, recipe: Recipe, converter: FlagTable | None
     ) -> None:
         """Raise for what the script would stumble over, or would do behind the user's back."""
         needs_code = converter is not None and ("--trust_remote_code",) in converter.needs
@@ -82,20 +81,20 @@ class TrtLlmRuntime:
             if not trusted:
                 what = f"{recipe.table.title} runs Python code that the checkpoint carries"
                 why = "it refuses to start without --trust_remote_code"
-                raise ConfigError(what, why=why, hint=f"{again} --trust-remote-code")
+                raise ConfigError(what, why=why, hint=build_command(config, trust_remote_code=True))
         # quantize.py looks for the family's name in the whole path: "prompts" is MPT to it.
         # Source: NVIDIA/TensorRT-LLM@042c510d33e3 quantize_by_modelopt.py, get_model.
         is_mistaken = "mpt" in str(self.cache_dir).lower() and self.architecture.family != "mpt"
         if recipe.tool == "quantize" and is_mistaken:
             what = f'the cache lies in {self.cache_dir}, and "mpt" is in that path'
             why = "quantize.py takes every model below such a path for an MPT model"
-            hint = f"FORGE_CACHE_DIR=/var/tmp/forge {again}"
+            hint = f"FORGE_CACHE_DIR=/var/tmp/forge {build_command(config)}"
             raise ConfigError(what, why=why, hint=hint)
         has_dataset = config.build.calib_dataset is not None
         if recipe.needs_calibration and config.offline and not has_dataset:
             what = f"precision {recipe.precision} needs calibration data, and offline is set"
             why = "the release's default data set would be downloaded from the Hub"
-            raise ConfigError(what, why=why, hint=f"{again} --calib-dataset FOLDER")
+            raise ConfigError(what, why=why, hint=build_command(config, calib_dataset="FOLDER"))
 
     def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
         """Raise unless the tools can run here, on the GPU the engine is for."""
@@ -126,7 +125,6 @@ class TrtLlmRuntime:
     def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
         """Return the stages that convert the checkpoint and build the engine."""
         build = config.build
-        again = f"forge build {shlex.quote(str(config.model))}"
         recipe = self._recipe(config, checkpoint)
         convert = ConvertStage(
             recipe=recipe,
@@ -152,7 +150,7 @@ class TrtLlmRuntime:
             tp_size=build.tp_size,
             pp_size=build.pp_size,
             gemm_plugin=build.gemm_plugin or _gemm_plugin(recipe),
-            speculation=choose_speculation(build, self.tools.release, again),
+            speculation=choose_speculation(config, self.tools.release),
             lora=_lora(config),
             gather_context_logits=build.gather_context_logits,
             workers=build.workers,
@@ -168,8 +166,7 @@ class TrtLlmRuntime:
         path is absolute, below the folder the repository is deployed to.
         """
         repository, build = config.repository, config.build
-        again = f"forge build {shlex.quote(str(config.model))}"
-        speculation = choose_speculation(build, self.tools.release, again)
+        speculation = choose_speculation(config, self.tools.release)
         # Without paged context FMHA the engine can neither share nor split prompts.
         has_paged_context = build.kv_cache is None or build.precision == build.kv_cache
         parameters = {

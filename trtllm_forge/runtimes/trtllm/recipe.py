@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from trtllm_forge.config.command import build_command, other_runtime_command
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.releases.flags import find_flags
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _QFORMATS: Mapping[str, str] = {
 }
 # First architecture with the tensor cores or types it takes: NVIDIA's data sheets.
 _LEAST_SM: Mapping[str, int] = {"bf16": 80, "fp8": 89, "w4a8_awq": 89, "int8_sq": 80, "nvfp4": 100}
+# What is tried in the place of a precision that is not taken, the nearest first.
 _NEAREST: Mapping[str, tuple[str, ...]] = {
     "int4_awq": ("int4", "int8", "fp16"),
     "w4a8_awq": ("int4_awq", "int4", "int8", "fp16"),
@@ -100,6 +102,16 @@ class Recipe:
         return self.kv_cache is None or (self.kv_cache == "fp8" and self.precision == "fp8")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Refused:
+    """Why a pair of precision and KV cache cannot be had."""
+
+    what: str
+    why: str = ""
+    is_about_kv_cache: bool = False
+    is_about_release: bool = False
+
+
 def choose_recipe(
     config: ForgeConfig,
     checkpoint: CheckpointConfig,
@@ -121,91 +133,143 @@ def choose_recipe(
         ConfigError: The release, the architecture or the GPU does not take the pair; the
             message names the nearest that works.
     """
-    build = config.build
-    again = f"forge build {shlex.quote(str(config.model))}"
-    precision = _precision_of(config, checkpoint, architecture, release, again)
-    least = _LEAST_SM.get(precision, 0)
-    least_kv = 89 if build.kv_cache == "fp8" else 0
-    if sm is not None and sm < max(least, least_kv):
-        word = f"precision {precision}" if sm < least else "an fp8 KV cache"
-        what = f"{word} needs a GPU of sm_{max(least, least_kv)} or later, this one is sm_{sm}"
-        nearest = [word for word in ("int8", "fp16") if word in architecture.precisions]
-        hint = f"{again} --{nearest[0] if nearest else 'fp16'}"
-        raise ConfigError(what, hint=hint)
-    _require_kernels(precision, build.kv_cache, sm, architecture, again)
-    if precision not in (*architecture.precisions, *architecture.unlisted):
-        raise _refusal(precision, architecture, release, again, why="in any release")
-    since = architecture.precision_since.get(precision)
-    if since and release.is_before(since):
-        raise _refusal(precision, architecture, release, again, why=f"before {since}")
-    uses_quantize = build.kv_cache is not None or precision not in (
-        *_PLAIN,
-        *_WEIGHT_ONLY,
-        "int4_gptq",
-    )
-    recipe = _recipe(config, precision, architecture, release, again, uses_quantize=uses_quantize)
-    if recipe is None:
-        raise _refusal(precision, architecture, release, again, why=f"in {release.version}")
-    return recipe
+    target = _Target(architecture=architecture, release=release, sm=sm)
+    precision = _precision_of(config, checkpoint, target)
+    found = target.find(precision, config.build.kv_cache)
+    if isinstance(found, Recipe):
+        return found
+    why = target.explain(precision) if found.is_about_release else found.why
+    raise ConfigError(found.what, why=why, hint=_nearest(config, target, precision, found))
 
 
-def _require_kernels(
-    precision: str, kv_cache: str | None, sm: int | None, architecture: Architecture, again: str
-) -> None:
-    """Raise for int8 and int4 kernels that data centre Blackwell does not have.
+@dataclass(frozen=True, kw_only=True)
+class _Target:
+    """What an engine is built of, with and for."""
 
-    Source: NVIDIA/TensorRT-LLM@008b2b8d23af tensorrt_llm/builder.py, the checks for SM 100 to 119.
-    """
-    if sm is None or not 100 <= sm < 120:
-        return
-    is_int8_kv = kv_cache == "int8"
-    if precision not in ("int8", "int4", "int8_sq") and not is_int8_kv:
-        return
-    word = "an int8 KV cache" if is_int8_kv else f"precision {precision}"
-    what = f"TensorRT-LLM builds no engine with {word} for sm_{sm}"
-    fitting = [word for word in ("fp8", "nvfp4", "bf16") if word in architecture.precisions]
-    kv_hint = " --kv-cache fp8" if is_int8_kv else ""
-    hint = f"{again} --{fitting[0] if fitting else 'fp16'}{kv_hint}"
-    raise ConfigError(what, why="its kernels are for other architectures", hint=hint)
+    architecture: Architecture
+    release: Release
+    sm: int | None
 
+    def find(self, precision: str, kv_cache: str | None) -> Recipe | _Refused:
+        """Return how the pair is made, or why it is not."""
+        refused = self._hardware_refusal(precision, kv_cache)
+        if refused is not None:
+            return refused
+        if not self._has_precision(precision):
+            return self._unknown(precision)
+        is_converted = precision in (*_PLAIN, *_WEIGHT_ONLY, "int4_gptq")
+        if kv_cache is None and is_converted:
+            return self._converted(precision)
+        return self._quantized(precision, kv_cache, is_converted=is_converted)
 
-def _recipe(
-    config: ForgeConfig,
-    precision: str,
-    architecture: Architecture,
-    release: Release,
-    again: str,
-    *,
-    uses_quantize: bool,
-) -> Recipe | None:
-    kv_cache = config.build.kv_cache
-    qformat = ""
-    if uses_quantize:
-        if not architecture.has_modelopt:
-            what = (
-                f"quantize.py of TensorRT-LLM {release.version} does not name {architecture.name}"
-            )
-            asked = f"kv_cache {kv_cache}" if kv_cache else f"precision {precision}"
-            raise ConfigError(what, why=f"{asked} is made by it", hint=f"{again} --bf16")
-        table = find_flags("quantize", release)
-        qformat = _QFORMATS.get(precision, "")
-        if table is None or not qformat or not table.has("--qformat", qformat):
+    def fitting(self) -> list[str]:
+        """Return the precisions that can be had, with the KV cache left as it is."""
+        return [
+            precision
+            for precision in (*self.architecture.precisions, *self.architecture.unlisted)
+            if isinstance(self.find(precision, None), Recipe)
+        ]
+
+    def _has_precision(self, precision: str) -> bool:
+        architecture = self.architecture
+        since = architecture.precision_since.get(precision, "0")
+        is_known = precision in (*architecture.precisions, *architecture.unlisted)
+        return is_known and not self.release.is_before(since)
+
+    def _hardware_refusal(self, precision: str, kv_cache: str | None) -> _Refused | None:
+        """Return what the GPU lacks.
+
+        Source: NVIDIA/TensorRT-LLM@008b2b8d23af tensorrt_llm/builder.py, the checks for SM 100
+        to 119: data centre Blackwell has no int8 and int4 kernels.
+        """
+        sm = self.sm
+        if sm is None:
             return None
-        if kv_cache and not table.has("--kv_cache_dtype", kv_cache):
+        if sm < (least := _LEAST_SM.get(precision, 0)):
+            what = f"precision {precision} needs a GPU of sm_{least} or later, this one is sm_{sm}"
+            return _Refused(what=what)
+        if kv_cache == "fp8" and sm < _LEAST_SM["fp8"]:
+            least = _LEAST_SM["fp8"]
+            what = f"an fp8 KV cache needs a GPU of sm_{least} or later, this one is sm_{sm}"
+            return _Refused(what=what, is_about_kv_cache=True)
+        if not 100 <= sm < 120:
             return None
-    else:
-        table = find_flags("convert_checkpoint", release, family=architecture.converter)
+        why = "its kernels are for other architectures"
+        if precision in ("int8", "int4", "int8_sq"):
+            what = f"TensorRT-LLM builds no engine with precision {precision} for sm_{sm}"
+            return _Refused(what=what, why=why)
+        if kv_cache == "int8":
+            what = f"TensorRT-LLM builds no engine with an int8 KV cache for sm_{sm}"
+            return _Refused(what=what, why=why, is_about_kv_cache=True)
+        return None
+
+    def _converted(self, precision: str) -> Recipe | _Refused:
+        table = find_flags("convert_checkpoint", self.release, family=self.architecture.converter)
         if table is None or not _takes_weight_only(table, precision):
-            return None
-    return Recipe(
-        tool="quantize" if uses_quantize else "convert_checkpoint",
-        precision=precision,
-        dtype="bfloat16" if precision == "bf16" else "float16",
-        qformat=qformat,
-        quant_algo=_QUANT_ALGOS[precision],
-        kv_cache=kv_cache,
-        table=table,
-    )
+            return self._unknown(precision)
+        return Recipe(
+            tool="convert_checkpoint",
+            precision=precision,
+            dtype=_dtype(precision),
+            qformat="",
+            quant_algo=_QUANT_ALGOS[precision],
+            kv_cache=None,
+            table=table,
+        )
+
+    def _quantized(
+        self, precision: str, kv_cache: str | None, *, is_converted: bool
+    ) -> Recipe | _Refused:
+        """Return how ``quantize.py`` makes it; ``is_converted`` is for precisions without it."""
+        name, version = self.architecture.name, self.release.version
+        if not self.architecture.has_modelopt:
+            what = f"quantize.py of TensorRT-LLM {version} does not name {name}"
+            asked = f"precision {precision}" if not is_converted else f"kv_cache {kv_cache}"
+            why = f"{asked} is made by it"
+            return _Refused(what=what, why=why, is_about_kv_cache=is_converted)
+        qformat = _QFORMATS.get(precision)
+        if qformat is None:
+            what = f"precision {precision} has no {kv_cache} KV cache in TensorRT-LLM {version}"
+            why = "quantize.py makes KV cache scales, and it does not read quantised checkpoints"
+            return _Refused(what=what, why=why, is_about_kv_cache=True)
+        table = find_flags("quantize", self.release)
+        if table is None or not table.has("--qformat", qformat):
+            return self._unknown(precision)
+        if kv_cache and not table.has("--kv_cache_dtype", kv_cache):
+            what = f"{table.title} does not take --kv_cache_dtype {kv_cache}"
+            return _Refused(what=what, is_about_kv_cache=True)
+        return Recipe(
+            tool="quantize",
+            precision=precision,
+            dtype=_dtype(precision),
+            qformat=qformat,
+            quant_algo=_QUANT_ALGOS[precision],
+            kv_cache=kv_cache,
+            table=table,
+        )
+
+    def explain(self, precision: str) -> str:
+        """Return which releases do take a precision, and what this one takes in its place."""
+        fitting = ", ".join(self.fitting())
+        instead = f"{self.release.version} takes {fitting}"
+        taking = [
+            release.version
+            for release in read_catalogue().releases.values()
+            if self.architecture.has_flow("engine", release)
+            and isinstance(replace(self, release=release).find(precision, None), Recipe)
+        ]
+        if not taking:
+            return f"no release does; {instead}"
+        if self.release.is_before(taking[0]):
+            return f"it does since {taking[0]}; {instead}"
+        return f"the last that does is {taking[-1]}; {instead}"
+
+    def _unknown(self, precision: str) -> _Refused:
+        what = (
+            f"the engine flow of TensorRT-LLM {self.release.version} does not take "
+            f"precision {precision} for {self.architecture.name}"
+        )
+        return _Refused(what=what, is_about_release=True)
 
 
 def _takes_weight_only(table: FlagTable, precision: str) -> bool:
@@ -216,35 +280,51 @@ def _takes_weight_only(table: FlagTable, precision: str) -> bool:
     )
 
 
-def _precision_of(
-    config: ForgeConfig,
-    checkpoint: CheckpointConfig,
-    architecture: Architecture,
-    release: Release,
-    again: str,
-) -> str:
+def _dtype(precision: str) -> str:
+    return "bfloat16" if precision == "bf16" else "float16"
+
+
+def _nearest(config: ForgeConfig, target: _Target, precision: str, refused: _Refused) -> str:
+    """Return the command of the nearest build that works, or nothing where none does."""
+    asked = config.build.kv_cache
+    caches: dict[str | None, None] = dict.fromkeys((asked, "fp8" if asked else None, None))
+    # A quantised checkpoint has its precision, whatever is asked for.
+    is_fixed = precision not in _PLAIN and precision != config.build.precision
+    precisions = () if is_fixed else (*_NEAREST.get(precision, ()), *_PLAIN)
+    by_cache = [(precision, cache) for cache in caches]
+    by_precision = [(word, cache) for cache in caches for word in precisions]
+    pairs = by_cache + by_precision if refused.is_about_kv_cache else by_precision + by_cache
+    for word, cache in pairs:
+        if isinstance(target.find(word, cache), Recipe):
+            changes = {"precision": word} if word != precision else {}
+            if cache == asked:
+                return build_command(config, **changes)
+            return build_command(config, kv_cache=cache, **changes)
+    return ""
+
+
+def _precision_of(config: ForgeConfig, checkpoint: CheckpointConfig, target: _Target) -> str:
     """Return the precision the engine will have, which a quantised checkpoint decides."""
     asked, quantization = config.build.precision, checkpoint.quantization
+    architecture = target.architecture
     if quantization is None:
         if asked == "int4_gptq":
             what = (
                 f"{config.model} is not quantised, and precision int4_gptq needs a GPTQ checkpoint"
             )
             why = "its config.json has no quantization_config; forge makes no GPTQ weights"
-            hint = f"{again} --int4-awq" if "int4_awq" in architecture.precisions else again
+            hint = _nearest(config, target, asked, _Refused(what=what))
             raise ConfigError(what, why=why, hint=hint)
         return asked
     method = quantization.method
-    if asked not in (*_PLAIN, "int4_gptq"):
-        what = f"{config.model} is quantised already ({method}), precision {asked} was asked for"
-        raise ConfigError(what, why="quantization_config in its config.json", hint=again)
     if method not in ("gptq", "awq") or "int4_gptq" not in architecture.precisions:
         what = (
-            f"the converter of {architecture.name} in TensorRT-LLM {release.version} "
+            f"the converter of {architecture.name} in TensorRT-LLM {target.release.version} "
             f"does not take {method} checkpoints"
         )
-        flow = "--runtime llmapi" if architecture.has_flow("llmapi", release) else ""
-        hint = f"{again} {flow}" if flow else ""
+        hint = ""
+        if architecture.has_flow("llmapi", target.release):
+            hint = other_runtime_command(config, "llmapi", trtllm_version=target.release.version)
         raise ConfigError(what, why="it takes gptq and awq of llama and qwen models", hint=hint)
     if quantization.bits not in (0, 4):
         what = f"{config.model} has {quantization.bits}-bit weights ({method})"
@@ -255,21 +335,8 @@ def _precision_of(
             f"{config.model} is a GPTQ checkpoint with desc_act true, which the converter refuses"
         )
         raise ConfigError(what, why="TensorRT-LLM has no kernels for reordered columns")
+    if asked not in (*_PLAIN, "int4_gptq"):
+        what = f"{config.model} is quantised already ({method}), precision {asked} was asked for"
+        why = "quantization_config in its config.json"
+        raise ConfigError(what, why=why, hint=build_command(config, precision="int4_gptq"))
     return "int4_gptq"
-
-
-def _refusal(
-    precision: str, architecture: Architecture, release: Release, again: str, *, why: str
-) -> ConfigError:
-    what = (
-        f"the engine flow of TensorRT-LLM {release.version} does not take "
-        f"precision {precision} for {architecture.name}"
-    )
-    known = ", ".join(architecture.precisions) or "none that is known"
-    nearest = next((word for word in _NEAREST.get(precision, ()) if _works(word, architecture)), "")
-    hint = f"{again} --{nearest.replace('_', '-')}" if nearest else ""
-    return ConfigError(what, why=f"not {why}; it takes {known}", hint=hint)
-
-
-def _works(precision: str, architecture: Architecture) -> bool:
-    return precision in architecture.precisions

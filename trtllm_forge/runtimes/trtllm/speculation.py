@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtllm_forge.config.models import BuildSection
+    from trtllm_forge.config.models import ForgeConfig
     from trtllm_forge.releases.catalogue import Release
 
 _DRAFT_TOKENS = 10
@@ -33,36 +34,37 @@ class Speculation:
     parameters: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose_speculation(build: BuildSection, release: Release, again: str) -> Speculation:
+def choose_speculation(config: ForgeConfig, release: Release) -> Speculation:
     """Return what ``build.speculative`` means in the engine flow; prompt lookup is lookahead.
 
     Raises:
         ConfigError: The release or another value does not go with it.
     """
+    build = config.build
     if build.speculative == "none":
         if build.max_draft_len is not None:
             what = f"max_draft_len is {build.max_draft_len}, and there is no speculative mode"
-            raise ConfigError(what, hint=f"{again} --speculative lookahead")
+            raise ConfigError(what, hint=build_command(config, speculative="draft_tokens"))
         return Speculation()
     if build.gather_context_logits:
         what = f"gather_context_logits does not go with speculative {build.speculative}"
         why = "trtllm-build refuses the logits of the prompt with draft tokens"
-        raise ConfigError(what, why=why, hint=f"{again} --no-gather-context-logits")
+        raise ConfigError(what, why=why, hint=build_command(config, gather_context_logits=False))
     if build.max_beam_width > 1:
         what = f"max_beam_width is {build.max_beam_width}, speculative {build.speculative} needs 1"
-        raise ConfigError(what, hint=f"{again} --max-beam-width 1")
+        raise ConfigError(what, hint=build_command(config, max_beam_width=1))
     if build.speculative == "draft_tokens":
         mode = "draft_tokens_external"
         return Speculation(mode=mode, max_draft_len=build.max_draft_len or _DRAFT_TOKENS)
     if release.is_before(_LOOKAHEAD_SINCE):
         what = f"the Triton models of TensorRT-LLM {release.version} have no lookahead decoding"
         why = f"their parameters for it come with {_LOOKAHEAD_SINCE}"
-        hint = f"{again} --trtllm-version {_LOOKAHEAD_SINCE}.0"
+        hint = build_command(config, trtllm_version=f"{_LOOKAHEAD_SINCE}.0")
         raise ConfigError(what, why=why, hint=hint)
     if build.max_draft_len is not None:
         what = f"max_draft_len is {build.max_draft_len}, lookahead decoding derives it"
         why = "from lookahead_window, lookahead_ngram and lookahead_verification"
-        raise ConfigError(what, why=why, hint=f"{again} --lookahead-window 5")
+        raise ConfigError(what, why=why, hint=build_command(config, max_draft_len=None))
     window, ngram = build.lookahead_window, build.lookahead_ngram
     verification = build.lookahead_verification
     return Speculation(
