@@ -41,7 +41,12 @@ def render(
             environment=build_option_environment(),
         )
         prepared = prepare_build(
-            loaded.config, read_settings(), console, output_dir=output, with_engine=False
+            loaded.config,
+            read_settings(),
+            console,
+            output_dir=output,
+            with_engine=False,
+            planning=dry_run,
         )
         if dry_run:
             console.result(prepared.text(), prepared.document())
