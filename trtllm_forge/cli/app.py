@@ -35,6 +35,16 @@ register(
 )
 register(
     app,
+    "plan",
+    "plan:plan",
+    "Print what build would run, with what and why: build --dry-run.",
+    examples=(
+        "forge plan sample --runtime trtllm --int4 --gpu h100-80g",
+        "forge plan sample --runtime trtllm --fp8 --gpu l40s --tp 2 --json",
+    ),
+)
+register(
+    app,
     "render",
     "render:render",
     "Write the model repository alone, without engine or GPU.",
@@ -66,6 +76,13 @@ register(
         'forge complete "def add(a, b):" --stream',
         'forge complete "def add(a, b):" --suffix "return c"',
     ),
+)
+register(
+    app,
+    "versions",
+    "versions:versions",
+    "Print which TensorRT-LLM is in which Triton image, and what each release takes.",
+    examples=("forge versions --image 26.07", "forge versions --architecture starcoder"),
 )
 app.add_typer(config_app, name="config", help="Look at the configuration.")
 register(
