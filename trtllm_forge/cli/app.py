@@ -84,6 +84,33 @@ register(
     "Print which TensorRT-LLM is in which Triton image, and what each release takes.",
     examples=("forge versions --image 26.07", "forge versions --architecture starcoder"),
 )
+register(
+    app,
+    "package",
+    "package:package",
+    "Put a model repository into one file, the same bytes wherever it is made.",
+    examples=(
+        "forge package model_repos/sample",
+        "forge package model_repos/sample --output coder.tar.zst --level 12",
+    ),
+)
+register(
+    app,
+    "unpack",
+    "unpack:unpack",
+    "Verify a package and put its model repository in place.",
+    examples=(
+        "forge unpack sample.tar.zst --output /models",
+        "forge unpack sample.tar.zst --dry-run --json",
+    ),
+)
+register(
+    app,
+    "versions",
+    "versions:versions",
+    "Print which TensorRT-LLM is in which Triton image, and what each release takes.",
+    examples=("forge versions --image 26.07", "forge versions --architecture starcoder"),
+)
 app.add_typer(config_app, name="config", help="Look at the configuration.")
 register(
     config_app,

@@ -1,0 +1,68 @@
+"""``forge package``: a model repository in one file."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import (
+    BUILDING,
+    DryRunOption,
+    JsonOption,
+    OverwriteOption,
+    QuietOption,
+    VerboseOption,
+)
+
+
+def package(
+    repository: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="The model repository.", show_default=False),
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="The package; DIR's name and .tar.zst when absent.",
+            show_default=False,
+            rich_help_panel=BUILDING,
+        ),
+    ] = None,
+    level: Annotated[
+        int,
+        typer.Option(
+            "--level",
+            min=1,
+            max=19,
+            help="zstd's level, 1 to 19: higher is smaller and slower.",
+            rich_help_panel=BUILDING,
+        ),
+    ] = 3,
+    force: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Write the package; equal repositories give equal bytes."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.package import plan_package, require_writable, write_package
+        from trtllm_forge.package_document import package_document, plan_document, plan_text
+
+        output_path = output or Path(f"{repository.resolve().name}.tar.zst")
+        plan = plan_package(repository)
+        if dry_run:
+            require_writable(plan, output_path, overwrite=force)
+            console.result(plan_text(plan, output_path), plan_document(plan, output_path))
+            return
+        made = write_package(plan, output_path, console, level=level, overwrite=force)
+        console.result(f"packaged: {made.path}", package_document(made))
+        console.note(f"sha256 {made.sha256}")
+        console.next_step(f"forge unpack {shlex.quote(str(made.path))}")
