@@ -102,9 +102,11 @@ class PreparedBuild:
         lines.append(f"repository  {self.output_dir}")
         return "\n".join(lines)
 
-    def _estimates_document(self) -> dict[str, object]:
+    def _estimates_document(self) -> dict[str, object] | None:
         if self.estimates is not None:
             return self.estimates.document()
+        if self.choice.runtime.name != "openvino":
+            return None
         bits = _WEIGHT_BITS[self.config.build.precision]
         size = self.checkpoint.size_bytes
         if size:

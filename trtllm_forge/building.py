@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.architectures import find_architecture
 from trtllm_forge.build_document import BuildResult, PreparedBuild
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import CheckpointError, ConfigError
 from trtllm_forge.hub import read_hub_access
 from trtllm_forge.machine import look_at_machine
 from trtllm_forge.manifest import MANIFEST_NAME
@@ -100,6 +100,8 @@ def prepare_build(
     store = Store(settings.cache_dir)
     plan = make_plan(stages, store, previous=read_lock(output_dir), force=force)
     notes = choice.runtime.notes(config, checkpoint.config) if with_engine else ()
+    estimates, unknown = _estimate(config, checkpoint, choice) if with_engine else (None, "")
+    notes = (*notes, unknown) if unknown else notes
     for note in notes:
         reporter.warning(note)
     return PreparedBuild(
@@ -109,7 +111,7 @@ def prepare_build(
         store=store,
         plan=plan,
         output_dir=output_dir,
-        estimates=_estimate(config, checkpoint, choice) if with_engine else None,
+        estimates=estimates,
         evidence=tuple(choice.runtime.evidence(config, checkpoint.config)),
         notes=tuple(notes),
     )
@@ -185,17 +187,23 @@ def _resolve(
 
 def _estimate(
     config: ForgeConfig, checkpoint: ResolvedCheckpoint, choice: RuntimeChoice
-) -> Estimates | None:
+) -> tuple[Estimates | None, str]:
+    """Return what the build needs; where that cannot be counted, None and why."""
     if choice.runtime.name == "openvino":
-        return None
+        return None, ""
     from trtllm_forge.estimates import estimate
     from trtllm_forge.geometry import read_geometry
 
     build = config.build
+    try:
+        geometry = read_geometry(checkpoint.config.document)
+    except CheckpointError as error:
+        # A model without attention, for one: it is built all the same.
+        return None, f"no estimates: {error.what}"
     quantization = checkpoint.config.quantization
     is_gptq = quantization is not None and quantization.method in ("gptq", "awq")
-    return estimate(
-        read_geometry(checkpoint.config.document),
+    estimates = estimate(
+        geometry,
         checkpoint_bytes=checkpoint.weights_bytes,
         precision="int4_gptq" if is_gptq else build.precision,
         kv_cache=build.kv_cache,
@@ -212,6 +220,7 @@ def _estimate(
         fraction=_kv_fraction(config, checkpoint),
         flow="engine" if choice.runtime.name == "trtllm" else "pytorch",
     )
+    return estimates, ""
 
 
 def _kv_fraction(config: ForgeConfig, checkpoint: ResolvedCheckpoint) -> float:

@@ -183,8 +183,8 @@ def parser_for(
         parser = packaged_parser(table["flags"])
         path = table.get("path", "")
     else:
-        # quantize.py never moved, and learned nvfp4 in 0.17; the converters moved in 0.20.
-        is_old = line == "0.16" or (tool != "quantize" and line in ("0.17", "0.18", "0.19"))
+        # quantize.py of 0.17 and 0.18 was not read; the converters moved in 0.20.
+        is_old = line in ("0.16", "0.17", "0.18") or (line == "0.19" and tool != "quantize")
         near = read_table("0.16" if is_old else "1.2")
         row = near["converters"][family] if family else near[tool.replace("_", "-")]
         parser, path = parser_of(tool, row["arguments"]), row.get("path", "")
