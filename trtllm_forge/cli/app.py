@@ -79,6 +79,13 @@ register(
 )
 register(
     app,
+    "doctor",
+    "doctor:doctor",
+    "Print what this machine can build and serve, and what it lacks.",
+    examples=("forge doctor", "forge doctor --trtllm-version 1.2.1 --json"),
+)
+register(
+    app,
     "versions",
     "versions:versions",
     "Print which TensorRT-LLM is in which Triton image, and what each release takes.",
@@ -103,6 +110,13 @@ register(
         "forge unpack sample.tar.zst --output /models",
         "forge unpack sample.tar.zst --dry-run --json",
     ),
+)
+register(
+    app,
+    "doctor",
+    "doctor:doctor",
+    "Print what this machine can build and serve, and what it lacks.",
+    examples=("forge doctor", "forge doctor --trtllm-version 1.2.1 --json"),
 )
 register(
     app,

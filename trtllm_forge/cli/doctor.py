@@ -1,0 +1,76 @@
+"""``forge doctor``: what this machine can build and serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import (
+    ConfigPathOption,
+    JsonOption,
+    QuietOption,
+    VerboseOption,
+)
+from trtllm_forge.runtimes import RuntimeName
+
+ASKING = "What is asked"
+
+RequireOption = Annotated[
+    RuntimeName | None,
+    typer.Option(
+        "--require",
+        metavar="RUNTIME",
+        help=(
+            "End with 3 unless this machine can build for openvino or trtllm, or serve llmapi, "
+            "which builds nothing."
+        ),
+        show_default=False,
+        rich_help_panel=ASKING,
+    ),
+]
+ReleaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--trtllm-version",
+        metavar="TEXT",
+        help="Release of TensorRT-LLM to look for; the newest with the engine flow when absent.",
+        show_default=False,
+        rich_help_panel=ASKING,
+    ),
+]
+
+
+def doctor(
+    *,
+    require: RequireOption = None,
+    trtllm_version: ReleaseOption = None,
+    config: ConfigPathOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Look at the machine and print what each runtime finds and misses."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.config.load import load_config
+        from trtllm_forge.doctor import examine
+        from trtllm_forge.hub import read_hub_access
+        from trtllm_forge.releases.catalogue import read_catalogue
+        from trtllm_forge.settings import build_option_environment, read_settings
+
+        asked = load_config(
+            flags={"trtllm_version": trtllm_version},
+            config_path=config,
+            environment=build_option_environment(),
+        ).config
+        overlay = Path(asked.releases_file).expanduser() if asked.releases_file else None
+        report = examine(asked, read_settings(), read_catalogue(overlay), read_hub_access())
+        lack = report.lack(require) if require else None
+        console.result(report.text(), report.document(lack=lack))
+        if lack is not None:
+            if json:
+                # Its one document says why.
+                raise typer.Exit(lack.exit_code)
+            raise lack
