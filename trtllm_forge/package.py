@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import json
 import os
 import stat
 import struct
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from trtllm_forge.errors import BuildError, CheckpointError, ConfigError, PrerequisiteError
+from trtllm_forge.manifest import MANIFEST_NAME, read_manifest
 from trtllm_forge.package_index import (
     INDEX_NAME,
     TOP_FOLDER,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
 
 PACKAGE_SUFFIX = ".tar.zst"
-MANIFEST_NAME = "forge.manifest.json"
 DEFAULT_LEVEL = 3
 LEVELS = range(1, 20)
 """zstd's levels; those above want more memory for a window than a reader should have to give."""
@@ -259,18 +258,8 @@ def _target(root: Path, path: str) -> str:
 
 def _manifest_digests(plan: PackagePlan) -> Mapping[str, IndexedFile]:
     """Return what the repository's own manifest says of its files, nothing without one."""
-    path = plan.source_dir / MANIFEST_NAME
-    if MANIFEST_NAME not in plan.sizes:
-        return {}
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["files"]
-        files = [
-            IndexedFile(path=e["path"], sha256=e["sha256"], size_bytes=e["size_bytes"])
-            for e in entries
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{path} cannot be read"
-        raise CheckpointError(what, why=f"{error!r}") from error
+    manifest = read_manifest(plan.source_dir)
+    files = manifest.files if manifest else ()
     for file in files:
         if file.path not in plan.sizes:
             what = f"{plan.source_dir} lacks {file.path}"
@@ -279,7 +268,10 @@ def _manifest_digests(plan: PackagePlan) -> Mapping[str, IndexedFile]:
             found = plan.sizes[file.path]
             what = f"{plan.source_dir / file.path} has {found} bytes, not {file.size_bytes}"
             raise CheckpointError(what, why=f"{MANIFEST_NAME} says so")
-    return {file.path: file for file in files}
+    return {
+        file.path: IndexedFile(path=file.path, sha256=file.sha256, size_bytes=file.size_bytes)
+        for file in files
+    }
 
 
 def _make_index(

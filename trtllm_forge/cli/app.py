@@ -125,6 +125,16 @@ register(
     "Print which TensorRT-LLM is in which Triton image, and what each release takes.",
     examples=("forge versions --image 26.07", "forge versions --architecture starcoder"),
 )
+register(
+    app,
+    "sbom",
+    "sbom:sbom",
+    "Say what a model repository is made of, as CycloneDX.",
+    examples=(
+        "forge sbom model_repos/sample",
+        "forge sbom model_repos/sample --output forge.sbom.json",
+    ),
+)
 app.add_typer(config_app, name="config", help="Look at the configuration.")
 register(
     config_app,

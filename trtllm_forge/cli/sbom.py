@@ -1,0 +1,55 @@
+"""``forge sbom``: what a model repository is made of, as CycloneDX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import (
+    BUILDING,
+    JsonOption,
+    OverwriteOption,
+    QuietOption,
+    VerboseOption,
+)
+
+
+def sbom(
+    repository: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="The model repository, with its manifest.", show_default=False
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="Write it to a file instead of printing it.",
+            show_default=False,
+            rich_help_panel=BUILDING,
+        ),
+    ] = None,
+    force: OverwriteOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Print or write the document; equal repositories give equal ones."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from json import loads
+
+        from trtllm_forge.sbom import repository_sbom, write_sbom
+
+        text = repository_sbom(repository)
+        document = {"schema": 1, "path": str(output) if output else None, "sbom": loads(text)}
+        if output is None:
+            console.result(text.rstrip("\n"), document)
+            return
+        write_sbom(text, output, overwrite=force)
+        console.result(f"wrote {output}", document)
