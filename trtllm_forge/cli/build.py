@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from trtllm_forge.cli.config_options import ConfigFlags, takes_config_options
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import (
+    BUILDING,
     ConfigPathOption,
     DryRunOption,
     ForceOption,
@@ -18,6 +23,26 @@ from trtllm_forge.cli.options import (
     YesOption,
 )
 
+LockedOption = Annotated[
+    bool,
+    typer.Option(
+        "--locked",
+        help="Fail when the result would differ from forge.lock.",
+        rich_help_panel=BUILDING,
+    ),
+]
+LockOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--lock",
+        metavar="FILE",
+        help="The lock to hold to, which means --locked; else the one beside forge.yaml, "
+        "else the repository's.",
+        show_default=False,
+        rich_help_panel=BUILDING,
+    ),
+]
+
 
 @takes_config_options(without=("serve",))
 def build(
@@ -27,6 +52,8 @@ def build(
     output: OutputOption = None,
     config: ConfigPathOption = None,
     force: ForceOption = None,
+    locked: LockedOption = False,
+    lock: LockOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     json: JsonOption = False,
@@ -37,6 +64,7 @@ def build(
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.building import prepare_build, run_build
         from trtllm_forge.config.load import load_config
+        from trtllm_forge.pipeline.locked import find_held_lock
         from trtllm_forge.settings import build_option_environment, read_settings
 
         loaded = load_config(
@@ -53,10 +81,20 @@ def build(
             force=frozenset(force or ()),
             planning=dry_run,
         )
+        held_lock = None
+        if locked or lock is not None:
+            config_dir = config.parent if config else Path()
+            held_lock = find_held_lock(lock, config_dir=config_dir, output_dir=prepared.output_dir)
+            held_lock.require_plan(prepared.plan)
         if dry_run:
             console.result(prepared.text(), prepared.document())
             return
-        result = run_build(prepared, console, confirm=lambda text: yes or console.confirm(text))
+        result = run_build(
+            prepared,
+            console,
+            confirm=lambda text: yes or console.confirm(text),
+            held_lock=held_lock,
+        )
         done = "nothing to do" if result.skipped else "built"
         console.result(f"{done}: {result.repository_dir}", result.document())
         is_known = result.repository_dir.parent == settings.model_repos_dir

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
 
 
-def find_repository(name: str | None, model_repos_dir: Path, reporter: Reporter) -> Path:
+def find_repository(
+    name: str | None, model_repos_dir: Path, reporter: Reporter, *, command: str = "forge serve"
+) -> Path:
     """Return the repository named, or the one built last where no name is given.
 
     Args:
@@ -21,13 +23,14 @@ def find_repository(name: str | None, model_repos_dir: Path, reporter: Reporter)
             one first: a working folder of the same name is often no repository.
         model_repos_dir: Where ``forge build`` puts repositories.
         reporter: Told which repository was taken when none was named.
+        command: What is typed before the name.
 
     Raises:
         ConfigError: There is none of that name, or none at all.
     """
     built = [path for path in _subfolders(model_repos_dir) if is_repository(path)]
     if name is not None:
-        return _named(name, model_repos_dir, built)
+        return _named(name, model_repos_dir, built, command)
     if not built:
         what = f"no model repository has been built in {model_repos_dir}"
         raise ConfigError(what, hint="forge build sample --int4")
@@ -44,7 +47,7 @@ def is_repository(folder: Path) -> bool:
     return (folder / LOCK_NAME).is_file() or (folder / "ensemble" / "config.pbtxt").is_file()
 
 
-def _named(name: str, model_repos_dir: Path, built: list[Path]) -> Path:
+def _named(name: str, model_repos_dir: Path, built: list[Path], command: str) -> Path:
     candidates = [Path(name), model_repos_dir / name]
     if not name.startswith(".") and "/" not in name:
         candidates.reverse()
@@ -64,7 +67,7 @@ def _named(name: str, model_repos_dir: Path, built: list[Path]) -> Path:
     what = f"no model repository {name}"
     why = f"there is no such folder, and {model_repos_dir} holds {', '.join(names) or 'none'}"
     near = get_close_matches(name, names, n=1)
-    hint = f"forge serve {near[0]}" if near else f"forge build {name}"
+    hint = f"{command} {near[0]}" if near else f"forge build {name}"
     raise ConfigError(what, why=why, hint=hint)
 
 

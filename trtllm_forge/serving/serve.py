@@ -24,6 +24,7 @@ from trtllm_forge.serving.state import (
     start_ticks,
     write_record,
 )
+from trtllm_forge.serving.trust import require_trusted
 from trtllm_forge.triton.client import TritonHttp
 from trtllm_forge.triton.launch import DEFAULT_HOST, Ports, triton_argv
 from trtllm_forge.triton.locate import TritonInstallation, locate_triton
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from trtllm_forge.reporter import Reporter
+    from trtllm_forge.serving.trust import Verify
     from trtllm_forge.settings import Settings
 
 FRONT_MODEL = "ensemble"
@@ -59,6 +61,7 @@ class ServeOptions:
         metrics_port: See ``http_port``; 8002.
         ready_timeout_s: How long the front model may take to be ready.
         world_size: Ranks of the engine; one.
+        verify: How the repository is compared with its manifest first; see ``serving.trust``.
     """
 
     repository_dir: Path
@@ -68,6 +71,7 @@ class ServeOptions:
     metrics_port: int | None = None
     ready_timeout_s: float = 120.0
     world_size: int = 1
+    verify: Verify = "times"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,11 +172,19 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
 
     Raises:
         PrerequisiteError: There is no Triton here, or not one that can run this repository.
+        CheckpointError: The repository is not what its manifest says.
         ServerError: A port is taken, a model does not load, or it takes too long.
         ConfigError: One port is wanted twice.
     """
     command = _serve_command(options.repository_dir, settings.model_repos_dir)
     _check_world_size(options, command)
+    require_trusted(
+        options.repository_dir,
+        options.verify,
+        cache_dir=settings.cache_dir,
+        reporter=reporter,
+        command=command,
+    )
     with _writing(settings.cache_dir, "FORGE_CACHE_DIR", command):
         installation = locate_triton(settings.cache_dir)
     _check_backends(options.repository_dir, installation)

@@ -1,0 +1,182 @@
+"""Refuses to serve a repository that is not what its manifest says, or not on this machine.
+
+What is a refusal and what a warning follows from what breaks:
+
+- A TensorRT engine loads on the GPU architecture and in the TensorRT-LLM release it was built
+  with, and in no other: both are refusals.
+- OpenVINO reads models of older releases and not those of newer ones (openvinotoolkit/openvino
+  issue 300): an older OpenVINO than the one that exported is a refusal, a newer one a warning.
+- The LLM API reads the checkpoint itself; another release may know other settings: a warning.
+- Files beside the models' folders are nothing to Triton. In them, every file counts.
+
+A repository without a manifest is served as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from typing import TYPE_CHECKING, Literal
+
+from trtllm_forge.errors import CheckpointError, PrerequisiteError
+from trtllm_forge.manifest import MANIFEST_NAME, read_manifest
+from trtllm_forge.verification import verify_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtllm_forge.gpu import Gpu
+    from trtllm_forge.manifest import Manifest
+    from trtllm_forge.reporter import Reporter
+
+Verify = Literal["times", "full", "off"]
+
+_SHOWN = 8
+_OPENVINO = ("openvino", "openvino-genai")
+
+
+def require_trusted(
+    repository_dir: Path, verify: Verify, *, cache_dir: Path, reporter: Reporter, command: str
+) -> None:
+    """Compare a repository and this machine with its manifest.
+
+    Args:
+        repository_dir: The repository.
+        verify: How much is read: see ``verification``; ``off`` compares nothing and warns.
+        cache_dir: Where digests of large files are remembered.
+        reporter: Told what is not right but does not break.
+        command: What serves the repository.
+
+    Raises:
+        CheckpointError: Its files are not those that were built.
+        PrerequisiteError: This machine cannot run what was built.
+    """
+    if verify == "off":
+        if (repository_dir / MANIFEST_NAME).exists():
+            reporter.warning(f"{repository_dir} was not compared with its {MANIFEST_NAME}")
+        return
+    manifest = read_manifest(repository_dir)
+    if manifest is None:
+        if verify == "full":
+            reporter.warning(f"{repository_dir} has no {MANIFEST_NAME}: nothing could be verified")
+        return
+    hint = f"{command} --no-verify"
+    _require_files(repository_dir, manifest, verify, cache_dir, reporter, hint)
+    _require_machine(repository_dir, manifest, reporter, hint)
+
+
+def _require_files(
+    repository_dir: Path,
+    manifest: Manifest,
+    verify: Literal["times", "full"],
+    cache_dir: Path,
+    reporter: Reporter,
+    hint: str,
+) -> None:
+    found = verify_files(
+        repository_dir, manifest, depth=verify, cache_dir=cache_dir, reporter=reporter
+    )
+    lines = [
+        *(f"{name} was changed" for name in found.changed),
+        *(f"{name} is missing" for name in found.missing),
+        *(f"{name} was added" for name in found.added if _is_served(name)),
+    ]
+    if lines:
+        rest = len(lines) - _SHOWN
+        shown = [*lines[:_SHOWN], *([f"and {rest} more"] if rest > 0 else [])]
+        what = f"{repository_dir} is not what its {MANIFEST_NAME} says"
+        raise CheckpointError(what, why="\n".join(shown), hint=hint)
+
+
+def _is_served(name: str) -> bool:
+    """Return whether a file lies in a folder that Triton takes for a model."""
+    return "/" in name and not name.startswith(".")
+
+
+def _require_machine(
+    repository_dir: Path, manifest: Manifest, reporter: Reporter, hint: str
+) -> None:
+    match manifest.runtime:
+        case "trtllm":
+            _require_gpu(repository_dir, manifest, hint)
+            _require_release(repository_dir, manifest, hint)
+        case "llmapi":
+            built, here = manifest.versions.get("tensorrt_llm"), _installed("tensorrt-llm")
+            if built and here and _release(built) != _release(here):
+                reporter.warning(
+                    f"{repository_dir} was made for TensorRT-LLM {built}, {here} is installed"
+                )
+        case "openvino":
+            _require_openvino(repository_dir, manifest, reporter, hint)
+
+
+def _require_gpu(repository_dir: Path, manifest: Manifest, hint: str) -> None:
+    wanted = manifest.gpu_architecture
+    if wanted is None:
+        return
+    from trtllm_forge.gpu import detect_gpus
+
+    # Without a GPU it is Triton that says so, or another machine that serves.
+    others = [gpu for gpu in detect_gpus() if gpu.architecture != _plain(wanted)]
+    if others:
+        what = f"the engine of {repository_dir} is for {wanted}, a GPU here is {_plain_gpu(others)}"
+        why = "a TensorRT engine runs on the GPU architecture it was built for and on no other"
+        raise PrerequisiteError(what, why=why, hint=hint)
+
+
+def _require_release(repository_dir: Path, manifest: Manifest, hint: str) -> None:
+    built, here = manifest.versions.get("tensorrt_llm"), _installed("tensorrt-llm")
+    if built and here and _release(built) != _release(here):
+        what = (
+            f"the engine of {repository_dir} is for TensorRT-LLM {built}, {here} is installed here"
+        )
+        why = "an engine loads in the release that built it and in no other"
+        raise PrerequisiteError(what, why=why, hint=hint)
+
+
+def _require_openvino(
+    repository_dir: Path, manifest: Manifest, reporter: Reporter, hint: str
+) -> None:
+    for package in _OPENVINO:
+        built, here = manifest.versions.get(package), _installed(package)
+        if not built or not here or _release(built) == _release(here):
+            continue
+        if _release(here) < _release(built):
+            what = f"{repository_dir} was made with {package} {built}, {here} is installed here"
+            why = "OpenVINO reads what older releases wrote, and not what newer ones did"
+            raise PrerequisiteError(what, why=why, hint=hint)
+        reporter.warning(
+            f"{repository_dir} was made with {package} {built} and is served with {here}; "
+            "texts may differ"
+        )
+
+
+def _plain(architecture: str) -> str:
+    # sm_90a and sm_100f are the same chips as sm_90 and sm_100.
+    return architecture.rstrip("af")
+
+
+def _plain_gpu(gpus: list[Gpu]) -> str:
+    return f"{gpus[0].name}, {gpus[0].architecture}"
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _release(version: str) -> tuple[tuple[int, ...], str]:
+    """Return what tells releases apart: the numbers, without zeros at the end, and ``rc1``.
+
+    A build's local part, as in 1.2.1+cu13, makes no other release of it.
+    """
+    public = version.partition("+")[0]
+    match = re.match(r"\d+(\.\d+)*", public)
+    numbers = [int(part) for part in match.group().split(".")] if match else []
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    suffix = public[match.end() :] if match else public
+    # A final release comes after its candidates.
+    return tuple(numbers), suffix or "~"
