@@ -15,6 +15,7 @@ app = new_app(
     help="From a Hugging Face checkpoint to a checked, deployable Triton model repository.",
 )
 config_app = new_app()
+ci_app = new_app()
 
 register(
     app,
@@ -142,6 +143,34 @@ register(
     "config:show",
     "Print every value of the configuration with where it came from.",
     examples=("forge config show", "forge config show starcoder --int4 --json"),
+)
+app.add_typer(ci_app, name="ci", help="Write workflows for CI systems, and their summaries.")
+register(
+    ci_app,
+    "github",
+    "ci:github",
+    "Write a workflow of GitHub Actions that builds, serves, probes and packages the twin.",
+    examples=(
+        "forge ci github sample --dry-run",
+        "forge ci github sample --gpu --output forge.yml",
+    ),
+)
+register(
+    ci_app,
+    "gitlab",
+    "ci:gitlab",
+    "Write a pipeline of GitLab CI that builds, serves, probes and packages the twin.",
+    examples=("forge ci gitlab sample --dry-run", "forge ci gitlab sample --gpu --force"),
+)
+register(
+    ci_app,
+    "summary",
+    "ci:summary",
+    "Print the JSON documents of build, check, probe and bench as Markdown.",
+    examples=(
+        "forge ci summary build.json check.json probe.json",
+        "forge ci summary probe.json --json",
+    ),
 )
 
 
