@@ -82,7 +82,7 @@ def test_build_makes_a_repository_with_a_lock(
     result = build(checkpoint_dir)
     assert result.repository_dir == Path("model_repos/my coder")
     lock = json.loads((result.repository_dir / "forge.lock").read_text())
-    assert list(lock["stages"]) == ["compile", "download", "render"]
+    assert list(lock["stages"]) == ["check", "compile", "download", "render"]
     assert len(read_model_configs(result.repository_dir)) == 5
     assert not result.skipped
 
@@ -92,7 +92,7 @@ def test_unchanged_rebuild_runs_nothing(checkpoint_dir: Path, compile_stage: Sma
     again = build(checkpoint_dir)
     assert again.skipped
     assert compile_stage.runs == 1
-    assert [result.ran for result in again.results] == [False, False, False]
+    assert [result.ran for result in again.results] == [False] * 4
 
 
 def test_weights_edited_in_place_are_not_taken_for_an_equal_copy_of_what_they_were(
@@ -138,7 +138,7 @@ def test_deleted_repository_is_published_again_without_running_a_stage(
     again = build(checkpoint_dir)
     assert (first.repository_dir / "forge.lock").is_file()
     assert not again.skipped
-    assert [result.ran for result in again.results] == [False, False, False]
+    assert [result.ran for result in again.results] == [False] * 4
 
 
 def test_rebuild_with_another_precision_says_what_changed(
@@ -149,6 +149,7 @@ def test_rebuild_with_another_precision_says_what_changed(
     assert [(p.stage.name, p.run, p.reasons) for p in plan if p.run] == [
         ("compile", True, ("precision: int4 -> int8",)),
         ("render", True, ("an earlier stage changed",)),
+        ("check", True, ("an earlier stage changed",)),
     ]
 
 
@@ -157,7 +158,10 @@ def test_changed_option_of_the_repository_renders_and_compiles_nothing(
 ) -> None:
     build(checkpoint_dir)
     prepared = prepare(checkpoint_dir, repository={"max_queue_size": 64})
-    assert [p.reasons for p in prepared.plan if p.run] == [("repository.max_queue_size: 0 -> 64",)]
+    assert [p.reasons for p in prepared.plan if p.run] == [
+        ("repository.max_queue_size: 0 -> 64",),
+        ("an earlier stage changed",),
+    ]
     run_build(prepared, SilentReporter(), confirm=refuse)
     assert compile_stage.runs == 1
 
@@ -225,6 +229,7 @@ def test_plan_names_stages_reasons_and_the_repository(
         "download run  never built\n"
         "compile  run  never built\n"
         "render   run  never built\n"
+        "check    run  never built\n"
         "repository  model_repos/my coder"
     )
 
@@ -240,6 +245,7 @@ def test_document_of_a_build_adds_what_was_done_to_the_plan(
         ("download", True),
         ("compile", True),
         ("render", True),
+        ("check", True),
     ]
     assert all(stage["peak_rss_bytes"] == 0 and stage["seconds"] >= 0 for stage in stages)
     assert (document["repository"], document["lock"], document["skipped"]) == (
@@ -300,7 +306,7 @@ def test_unknown_stage_to_force_is_refused(checkpoint_dir: Path, compile_stage: 
     call = lambda: prepare(checkpoint_dir, force=frozenset({"compyle"}))  # noqa: E731
     assert refusal(call, ConfigError) == (
         "error: there is no stage compyle in this build\n"
-        "  why:  its stages are download, compile, render",
+        "  why:  its stages are download, compile, render, check",
         2,
     )
 
@@ -329,7 +335,7 @@ def test_render_alone_writes_the_repository_of_a_runtime_this_machine_lacks(
     )
     configs = read_model_configs(output_dir)
     assert configs["tensorrt_llm"].backend == "tensorrtllm"
-    assert [r.planned.stage.name for r in result.results] == ["download", "render"]
+    assert [r.planned.stage.name for r in result.results] == ["download", "render", "check"]
     assert (output_dir / "preprocessing/1/tokenizer/tokenizer.json").is_file()
 
 

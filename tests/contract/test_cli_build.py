@@ -32,11 +32,12 @@ def test_dry_run_prints_the_plan_and_makes_nothing(isolated_home: Path) -> None:
 
     assert code == 0
     assert [line.split()[:2] for line in stdout.splitlines() if line.startswith("c")] == [
-        ["compile", "run"]
+        ["compile", "run"],
+        ["check", "run"],
     ]
     assert "optimum-cli export openvino" in stdout
     assert list(Path().iterdir()) == []
-    stages = ("download", "compile", "render")
+    stages = ("download", "compile", "render", "check")
     assert [path for path in isolated_home.rglob("*") if path.name in stages] == []
 
 
@@ -51,7 +52,8 @@ def test_dry_run_json_has_the_keys_of_the_contract() -> None:
     assert set(document["model"]) == {"repo_id", "revision", "architecture", "family"}
     assert document["runtime"] == "openvino"
     assert document["parallel"] == {"tp_size": 1, "pp_size": 1, "world_size": 1}
-    assert [stage["name"] for stage in document["stages"]] == ["download", "compile", "render"]
+    names = [stage["name"] for stage in document["stages"]]
+    assert names == ["download", "compile", "render", "check"]
     for stage in document["stages"]:
         assert stage["run"] is True
         assert {"name", "run", "reasons", "key", "commands", "outputs"} <= set(stage)

@@ -1,0 +1,102 @@
+"""What a rule says of a repository, and how to mend it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from trtllm_forge.check.view import RepositoryView
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEdit:
+    """A replacement in a file: the characters from ``start`` to ``end`` become ``text``."""
+
+    path: str
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewFile:
+    """An empty file to be made, its folders included."""
+
+    path: str
+
+
+Edit = TextEdit | NewFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One place where a rule is broken.
+
+    Attributes:
+        message: What is wrong, with the wanted and the found value.
+        model: The model's folder, or nothing when it is about the whole repository.
+        path: The file, relative to the repository.
+        line: Where in it, from 1.
+        hint: What mends it; may be empty.
+        severity: Instead of the rule's own.
+        edits: What mends it for certain; empty when there is more than one right answer.
+    """
+
+    message: str
+    model: str = ""
+    path: str = ""
+    line: int | None = None
+    hint: str = ""
+    severity: Severity | None = None
+    edits: tuple[Edit, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A rule that a repository can break.
+
+    Attributes:
+        code: ``FL101``; it never changes its meaning.
+        name: In words joined by dashes.
+        severity: Of its findings, unless one says otherwise.
+        sentence: What holds when it is kept.
+        check: Gives the places where it is broken.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    sentence: str
+    check: Callable[[RepositoryView], Iterable[Problem]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One place where a repository breaks a rule."""
+
+    code: str
+    severity: Severity
+    model: str
+    path: str
+    line: int | None
+    message: str
+    hint: str
+    edits: tuple[Edit, ...] = ()
+
+    def document(self) -> dict[str, object]:
+        """Return it as ``forge check --json`` prints it."""
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "model": self.model,
+            "path": self.path,
+            "line": self.line,
+            "message": self.message,
+            "hint": self.hint,
+        }

@@ -1,0 +1,121 @@
+"""Which release of TensorRT-LLM a repository is for, and how that is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.triton.contract import ElementTypes, known_releases, read_contract
+
+if TYPE_CHECKING:
+    from trtllm_forge.check.view import RepositoryView
+    from trtllm_forge.triton.contract import Layout, ReleaseContract
+
+_LOGITS = ("TYPE_FP32", "TYPE_FP16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedRelease:
+    """The release that a repository is for.
+
+    Attributes:
+        version: As exactly as it is known.
+        origin: Where that comes from, in words.
+        is_certain: Whether something says it; otherwise the tensors were compared.
+        contract: Its models, None when they are not known.
+    """
+
+    version: str
+    origin: str
+    is_certain: bool
+    contract: ReleaseContract | None
+
+
+def find_release(view: RepositoryView) -> ServedRelease | None:
+    """Return the release, from what is most certain; None where nothing tells.
+
+    Raises:
+        ConfigError: ``--trtllm-version`` names a release whose models are not known.
+    """
+    layout: Layout = "llmapi" if view.of_role("llmapi") else "engine"
+    types = _element_types(view)
+    if view.options.trtllm_version is not None:
+        contract = read_contract(view.options.trtllm_version, layout, types=types)
+        return _known(view.options.trtllm_version, "--trtllm-version", contract)
+    for version, origin in _recorded(view):
+        try:
+            return _known(version, origin, read_contract(version, layout, types=types))
+        except ConfigError:
+            return _known(version, origin, None)
+    return _closest(view, layout, types)
+
+
+def _known(version: str, origin: str, contract: ReleaseContract | None) -> ServedRelease:
+    return ServedRelease(version=version, origin=origin, is_certain=True, contract=contract)
+
+
+def _recorded(view: RepositoryView) -> list[tuple[str, str]]:
+    found = []
+    for record, origin in ((view.manifest, "forge.manifest.json"), *_lock_stages(view)):
+        version = record.get("trtllm_version")
+        if isinstance(version, str):
+            found.append((version, origin))
+    for engine in view.engines.values():
+        if engine.version:
+            found.append((engine.version.partition("+")[0], "the engine's config.json"))
+    return found
+
+
+def _lock_stages(view: RepositoryView) -> list[tuple[dict[str, object], str]]:
+    return [(view.lock.get("render", {}), "forge.lock")]
+
+
+def _closest(view: RepositoryView, layout: Layout, types: ElementTypes) -> ServedRelease | None:
+    """Return the newest of the releases whose tensors differ least from the repository's."""
+    role = "llmapi" if layout == "llmapi" else "tensorrt_llm"
+    models = view.of_role(role) or view.of_role("ensemble", "tensorrt_llm_bls")
+    if not models:
+        return None
+    model = models[0]
+    key = "tensorrt_llm" if role == "llmapi" else model.role
+    found = {tensor.name for tensor in (*model.inputs, *model.outputs)}
+    if not found:
+        return None
+    best: tuple[int, ReleaseContract] | None = None
+    for release in known_releases(layout):
+        contract = read_contract(release, layout, types=types)
+        declared = contract.models[key]
+        names = {tensor.name for tensor in (*declared.inputs, *declared.outputs)}
+        distance = len(names ^ found)
+        if best is None or distance <= best[0]:
+            best = distance, contract
+    if best is None:
+        return None
+    distance, contract = best
+    nearness = "the tensors are its own" if not distance else f"{distance} tensors differ"
+    return ServedRelease(
+        version=contract.release,
+        origin=f"the nearest by its tensors, {nearness}",
+        is_certain=False,
+        contract=contract,
+    )
+
+
+def _element_types(view: RepositoryView) -> ElementTypes:
+    """Return the types that an engine decides, as the repository has them where it may."""
+    types = ElementTypes()
+    logits, table, features = types.logits, types.prompt_embedding_table, "TYPE_FP16"
+    for model in view.of_role("tensorrt_llm"):
+        tensor = model.output("context_logits")
+        if tensor is not None and tensor.data_type in _LOGITS:
+            logits = tensor.data_type
+        tensor = model.input("prompt_embedding_table")
+        if tensor is not None and tensor.data_type in (*_LOGITS, "TYPE_BF16"):
+            table = tensor.data_type
+        tensor = model.input("encoder_input_features")
+        if tensor is not None and tensor.data_type in (*_LOGITS, "TYPE_BF16"):
+            features = tensor.data_type
+    return ElementTypes(
+        logits=logits, prompt_embedding_table=table, encoder_input_features=features
+    )

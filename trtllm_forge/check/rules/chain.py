@@ -1,0 +1,194 @@
+"""FL220 to FL239: what has to agree along the chain of models."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import Problem, TextEdit
+from trtllm_forge.check.registry import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trtllm_forge.check.model import Model
+    from trtllm_forge.check.view import RepositoryView
+
+_CALLED = ("tensorrt_llm_model_name", "tensorrt_llm_draft_model_name", "multimodal_encoders_name")
+_PARTS = ("preprocessing", "tensorrt_llm", "postprocessing", "tensorrt_llm_bls")
+
+
+@rule("FL220", "called-model", "error", "A BLS model calls models of the repository.")
+def called_model(view: RepositoryView) -> Iterable[Problem]:
+    """The call fails at the first request, long after the server was ready."""
+    for model in view.of_role("tensorrt_llm_bls"):
+        for key in _CALLED:
+            parameter = model.setting(key)
+            if parameter is None or parameter.value.strip() in view.by_name:
+                continue
+            near = difflib.get_close_matches(parameter.value, view.by_name, n=1)
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=parameter.line,
+                message=f"{key} is {parameter.value}, and no model has that name",
+                hint=f'string_value: "{near[0]}"' if near else "",
+            )
+        for name in ("preprocessing", "postprocessing"):
+            if name not in view.by_name and "tensorrt_llm" in view.by_name:
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    message=f"{model.folder} calls {name}, which is not there",
+                )
+
+
+@rule("FL221", "decoupled-differs", "error", "The models that stream are decoupled together.")
+def decoupled_differs(view: RepositoryView) -> Iterable[Problem]:
+    """A BLS model passes on what the engine's sends, so both answer once or both many times."""
+    for model in view.of_role("tensorrt_llm_bls"):
+        called = model.setting("tensorrt_llm_model_name")
+        engine = view.by_name.get(called.value if called else "tensorrt_llm")
+        if engine is None or engine.is_decoupled == model.is_decoupled:
+            continue
+        late = engine if model.is_decoupled else model
+        scalar = late.decoupled
+        if scalar is not None and scalar.is_placeholder:
+            continue
+        yield Problem(
+            model=late.folder,
+            path=late.path,
+            line=None if scalar is None else scalar.line,
+            message=f"{late.folder} is not decoupled, and "
+            f"{(engine if late is model else model).folder} is",
+            hint="model_transaction_policy { decoupled: true }",
+            edits=_made_decoupled(late),
+        )
+
+
+@rule("FL222", "streaming-off", "info", "Clients can stream.")
+def streaming_off(view: RepositoryView) -> Iterable[Problem]:
+    """A request with stream set fails where the model may answer only once."""
+    for model in view.of_role("tensorrt_llm"):
+        if not model.is_decoupled and not (model.decoupled and model.decoupled.is_placeholder):
+            scalar = model.decoupled
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=None if scalar is None else scalar.line,
+                message=f"{model.folder} is not decoupled, so that no client can stream",
+                hint="model_transaction_policy { decoupled: true }",
+            )
+
+
+@rule("FL223", "decoupled-part", "error", "Preprocessing and postprocessing answer once.")
+def decoupled_part(view: RepositoryView) -> Iterable[Problem]:
+    """Their Python returns its responses; a decoupled model has to send them."""
+    for model in view.of_role("preprocessing", "postprocessing"):
+        if model.is_decoupled and model.decoupled is not None:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=model.decoupled.line,
+                message=f"{model.folder} is decoupled, and its answers are returned at once",
+                hint="model_transaction_policy { decoupled: false }",
+            )
+
+
+@rule("FL224", "ensemble-batch", "error", "An ensemble batches no more than its models.")
+def ensemble_batch(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses an ensemble that allows more than a model in it."""
+    for model in view.of_role("ensemble"):
+        for step in model.steps:
+            target = view.by_name.get(step.model_name)
+            allowed = None if target is None else target.max_batch_size
+            wanted, scalar = model.max_batch_size, model.config.scalar("max_batch_size")
+            if target is None or allowed is None or wanted is None or wanted <= allowed:
+                continue
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=None if scalar is None else scalar.line,
+                message=f"max_batch_size is {wanted}, and {target.folder} takes {allowed}",
+                hint=f"max_batch_size: {allowed}",
+            )
+
+
+@rule("FL225", "batch-differs", "warning", "One max_batch_size holds along the chain.")
+def batch_differs(view: RepositoryView) -> Iterable[Problem]:
+    """The smallest one sets the pace, and requests queue before it unseen."""
+    engines = view.of_role("tensorrt_llm")
+    if len(engines) != 1 or not engines[0].max_batch_size:
+        return
+    wanted = engines[0].max_batch_size
+    for model in view.of_role("preprocessing", "postprocessing", "ensemble", "tensorrt_llm_bls"):
+        scalar = model.config.scalar("max_batch_size")
+        found = model.max_batch_size
+        if found is None or found == wanted:
+            continue
+        yield Problem(
+            model=model.folder,
+            path=model.path,
+            line=None if scalar is None else scalar.line,
+            message=f"max_batch_size is {found}, and {engines[0].folder} has {wanted}",
+            hint=f"max_batch_size: {wanted}",
+        )
+
+
+@rule("FL226", "batch-zero", "error", "A chain with a batch axis has max_batch_size from 1 on.")
+def batch_zero(view: RepositoryView) -> Iterable[Problem]:
+    """Scalars are reshaped to [], which Triton allows only below a batch axis."""
+    for model in view.of_role(*_PARTS, "ensemble"):
+        scalar = model.config.scalar("max_batch_size")
+        found = model.max_batch_size
+        if not model.has_config or found is None or found > 0:
+            continue
+        reshaped = any(t.reshape == () for t in (*model.inputs, *model.outputs))
+        why = "and inputs are reshaped to []" if reshaped else "which drops the batch axis"
+        yield Problem(
+            model=model.folder,
+            path=model.path,
+            line=None if scalar is None else scalar.line,
+            message=f"max_batch_size is {found}, {why}",
+            severity=None if found < 0 or reshaped or model.role != "ensemble" else "warning",
+        )
+
+
+@rule("FL227", "preferred-batch", "error", "A preferred batch is no larger than the largest.")
+def preferred_batch(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses a preferred size beyond max_batch_size."""
+    for model in view.models:
+        batching = model.config.message("dynamic_batching")
+        limit = model.max_batch_size
+        if batching is None or limit is None:
+            continue
+        for scalar in batching.scalars("preferred_batch_size"):
+            if scalar.number is not None and not 0 < scalar.number <= max(limit, 1):
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=scalar.line,
+                    message=f"preferred_batch_size {scalar.number} is not between 1 and "
+                    f"max_batch_size, {limit}",
+                    hint=f"preferred_batch_size: [{limit}]",
+                )
+
+
+@rule("FL228", "front-missing", "warning", "There is a model that takes text.")
+def front_missing(view: RepositoryView) -> Iterable[Problem]:
+    """Pre- and postprocessing are of no use without a model that joins them."""
+    has_parts = view.of_role("preprocessing", "postprocessing") and view.of_role("tensorrt_llm")
+    if has_parts and not view.of_role("ensemble", "tensorrt_llm_bls"):
+        yield Problem(message="neither an ensemble nor a BLS model joins the models")
+
+
+def _made_decoupled(model: Model) -> tuple[TextEdit, ...]:
+    scalar = model.decoupled
+    if scalar is not None:
+        return (TextEdit(path=model.path, start=scalar.start, end=scalar.end, text="true"),)
+    anchor = model.config.all("max_batch_size") or model.config.all("backend")
+    if not anchor:
+        return ()
+    end = anchor[-1].end
+    text = "\nmodel_transaction_policy { decoupled: true }"
+    return (TextEdit(path=model.path, start=end, end=end, text=text),)

@@ -1,0 +1,273 @@
+"""FL201 to FL219: an ensemble's steps and the wires between them."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import Problem
+from trtllm_forge.check.registry import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from trtllm_forge.check.model import Model, Step, Tensor, Wire
+    from trtllm_forge.check.view import RepositoryView
+
+
+@rule("FL201", "step-model", "error", "Every step names a model of the repository.")
+def step_model(view: RepositoryView) -> Iterable[Problem]:
+    """Triton says ``depends on ... which has no loaded version`` and loads no ensemble."""
+    for model in view.of_role("ensemble"):
+        for step in model.steps:
+            if step.model_name == model.folder:
+                message = f"a step of {model.folder} is {model.folder} itself"
+            elif step.model_name in view.by_name:
+                continue
+            else:
+                message = f"a step names model {step.model_name or '(none)'}, which is not there"
+            near = difflib.get_close_matches(step.model_name, view.by_name, n=1)
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=step.line,
+                message=message,
+                hint=f'model_name: "{near[0]}"' if near else "",
+            )
+
+
+@rule("FL202", "step-version", "error", "Every step's version is there.")
+def step_version(view: RepositoryView) -> Iterable[Problem]:
+    """-1 takes the newest; another number has to have a folder."""
+    for model, step, target in _steps(view):
+        if step.model_version == -1 or not target.versions:
+            continue
+        if str(step.model_version) not in target.versions:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=step.line,
+                message=f"the step takes version {step.model_version} of {target.folder}, "
+                f"which has {', '.join(target.versions)}",
+                hint="model_version: -1",
+            )
+
+
+@rule("FL203", "step-tensor", "error", "A step maps tensors that its model has.")
+def step_tensor(view: RepositoryView) -> Iterable[Problem]:
+    """A map's key is the model's own name of the tensor."""
+    for model, step, target in _steps(view):
+        for word, wires, tensors in (
+            ("input", step.inputs, target.inputs),
+            ("output", step.outputs, target.outputs),
+        ):
+            names = [tensor.name for tensor in tensors]
+            for wire in wires:
+                if wire.inner in names:
+                    continue
+                near = difflib.get_close_matches(wire.inner, names, n=1)
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=wire.line,
+                    message=f"{target.folder} has no {word} {wire.inner}",
+                    hint=f'key: "{near[0]}"' if near else "",
+                )
+
+
+@rule("FL204", "step-input-missing", "error", "A step maps every input that its model needs.")
+def step_input_missing(view: RepositoryView) -> Iterable[Problem]:
+    """Only inputs that are optional may be left out."""
+    for model, step, target in _steps(view):
+        mapped = {wire.inner for wire in step.inputs}
+        for tensor in target.inputs:
+            if not tensor.is_optional and tensor.name not in mapped:
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=step.line,
+                    message=f"input {tensor.name} of {target.folder} is not mapped, "
+                    "and it is not optional",
+                )
+
+
+@rule("FL205", "wire-source", "error", "Every wire begins somewhere.")
+def wire_source(view: RepositoryView) -> Iterable[Problem]:
+    """A tensor comes from the ensemble's inputs or from a step."""
+    for model in view.of_role("ensemble"):
+        made = [wire.outer for step in model.steps for wire in step.outputs]
+        sources = [*(tensor.name for tensor in model.inputs), *made]
+        for step in model.steps:
+            for wire in step.inputs:
+                if wire.outer not in sources:
+                    near = difflib.get_close_matches(wire.outer, sources, n=1)
+                    yield Problem(
+                        model=model.folder,
+                        path=model.path,
+                        line=wire.line,
+                        message=f"{wire.outer} goes into {step.model_name}, and nothing makes it",
+                        hint=f'value: "{near[0]}"' if near else "",
+                    )
+
+
+@rule("FL206", "wire-type", "error", "Both ends of a wire have one type.")
+def wire_type(view: RepositoryView) -> Iterable[Problem]:
+    """Triton compares the types of every wire and refuses the ensemble."""
+    for model, wire, name, source, target, owner in _wires(view):
+        if source.data_type and target.data_type and source.data_type != target.data_type:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=wire.line,
+                message=f"{name} is {source.data_type}, and {target.name} of {owner} is "
+                f"{target.data_type}",
+            )
+
+
+@rule("FL207", "wire-dims", "error", "Both ends of a wire have one shape.")
+def wire_dims(view: RepositoryView) -> Iterable[Problem]:
+    """Triton compares the dims of every wire, batch axis included; -1 goes with any size."""
+    for model, wire, name, source, target, owner in _wires(view):
+        if source.dims and target.dims and not _fits(source.dims, target.dims):
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=wire.line,
+                message=f"{name} is {source.shown_dims}, and {target.name} of {owner} is "
+                f"{target.shown_dims}",
+            )
+
+
+@rule("FL208", "ensemble-output", "error", "Every output of an ensemble is made by a step.")
+def ensemble_output(view: RepositoryView) -> Iterable[Problem]:
+    """An output that nothing makes stops the ensemble from loading."""
+    for model in view.of_role("ensemble"):
+        made = [wire.outer for step in model.steps for wire in step.outputs]
+        for tensor in model.outputs:
+            if tensor.name not in made and model.steps:
+                near = difflib.get_close_matches(tensor.name, made, n=1)
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=tensor.line,
+                    message=f"no step makes the output {tensor.name}",
+                    hint=f"the nearest is {near[0]}" if near else "",
+                )
+
+
+@rule("FL209", "wire-doubled", "error", "A tensor of an ensemble is made once.")
+def wire_doubled(view: RepositoryView) -> Iterable[Problem]:
+    """Two steps that make one tensor would race."""
+    for model in view.of_role("ensemble"):
+        makers = {tensor.name: "the ensemble's input" for tensor in model.inputs}
+        for step in model.steps:
+            for wire in step.outputs:
+                if wire.outer in makers:
+                    yield Problem(
+                        model=model.folder,
+                        path=model.path,
+                        line=wire.line,
+                        message=f"{step.model_name} makes {wire.outer}, as does "
+                        f"{makers[wire.outer]}",
+                    )
+                makers.setdefault(wire.outer, step.model_name)
+
+
+@rule("FL210", "wire-unused", "error", "Every wire ends somewhere.")
+def wire_unused(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses an ensemble that makes a tensor and uses it nowhere."""
+    for model in view.of_role("ensemble"):
+        used = {wire.outer for step in model.steps for wire in step.inputs}
+        used |= {tensor.name for tensor in model.outputs}
+        for step in model.steps:
+            for wire in step.outputs:
+                if wire.outer not in used:
+                    yield Problem(
+                        model=model.folder,
+                        path=model.path,
+                        line=wire.line,
+                        message=f"{step.model_name} makes {wire.outer}, which nothing uses",
+                    )
+
+
+@rule("FL211", "ensemble-input-unused", "error", "Every input of an ensemble goes into a step.")
+def ensemble_input_unused(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses an ensemble with an input that goes nowhere."""
+    for model in view.of_role("ensemble"):
+        used = {wire.outer for step in model.steps for wire in step.inputs}
+        for tensor in model.inputs:
+            if tensor.name not in used and model.steps:
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=tensor.line,
+                    message=f"no step takes the input {tensor.name}",
+                )
+
+
+@rule("FL212", "optional-into-needed", "warning", "What a step needs is not optional before it.")
+def optional_into_needed(view: RepositoryView) -> Iterable[Problem]:
+    """A request without the input ends in ``unexpected deadlock`` inside the ensemble."""
+    for model, step, target in _steps(view):
+        for wire in step.inputs:
+            outer, inner = model.input(wire.outer), target.input(wire.inner)
+            if outer is None or inner is None or not outer.is_optional or inner.is_optional:
+                continue
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=outer.line,
+                message=f"{outer.name} is optional, and {inner.name} of {target.folder} is not",
+            )
+
+
+@rule("FL213", "map-key-doubled", "error", "A step maps a tensor once.")
+def map_key_doubled(view: RepositoryView) -> Iterable[Problem]:
+    """Of a key that stands twice the last holds, and the other wire is gone."""
+    for model in view.of_role("ensemble"):
+        for step in model.steps:
+            for word, wires in (("input", step.inputs), ("output", step.outputs)):
+                seen: set[str] = set()
+                for wire in wires:
+                    if wire.inner in seen:
+                        yield Problem(
+                            model=model.folder,
+                            path=model.path,
+                            line=wire.line,
+                            message=f"{word} {wire.inner} of {step.model_name} is mapped twice",
+                        )
+                    seen.add(wire.inner)
+
+
+def _steps(view: RepositoryView) -> Iterator[tuple[Model, Step, Model]]:
+    """Give each step with its ensemble and its model, as far as that is there."""
+    for model in view.of_role("ensemble"):
+        for step in model.steps:
+            target = view.by_name.get(step.model_name)
+            if target is not None and target is not model and target.has_config:
+                yield model, step, target
+
+
+def _wires(view: RepositoryView) -> Iterator[tuple[Model, Wire, str, Tensor, Tensor, str]]:
+    """Give both ends of each wire: ensemble, wire, name, its source, its target, whose it is."""
+    for model in view.of_role("ensemble"):
+        sources: dict[str, Tensor] = {tensor.name: tensor for tensor in model.inputs}
+        for _, step, target in ((m, s, t) for m, s, t in _steps(view) if m is model):
+            for wire in step.outputs:
+                tensor = target.output(wire.inner)
+                if tensor is not None:
+                    sources.setdefault(wire.outer, tensor)
+                    declared = model.output(wire.outer)
+                    if declared is not None:
+                        yield model, wire, tensor.name, tensor, declared, model.folder
+        for _, step, target in ((m, s, t) for m, s, t in _steps(view) if m is model):
+            for wire in step.inputs:
+                source, tensor = sources.get(wire.outer), target.input(wire.inner)
+                if source is not None and tensor is not None:
+                    yield model, wire, wire.outer, source, tensor, target.folder
+
+
+def _fits(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    if len(one) != len(other):
+        return False
+    return all(a == b or "-1" in (a, b) or "${" in a + b for a, b in zip(one, other, strict=True))

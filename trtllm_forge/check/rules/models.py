@@ -1,0 +1,304 @@
+"""FL110 to FL129: the folders of the models, their names, backends and Python files."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import NewFile, Problem, TextEdit
+from trtllm_forge.check.registry import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trtllm_forge.check.model import Model, Tensor
+    from trtllm_forge.check.view import RepositoryView
+
+KNOWN_BACKENDS = (
+    "tensorrtllm",
+    "python",
+    "tensorrt",
+    "onnxruntime",
+    "openvino",
+    "pytorch",
+    "tensorflow",
+    "dali",
+    "fil",
+    "vllm",
+    "identity",
+    "repeat",
+    "square",
+)
+_DOUBLED_UPSTREAM = ("kv_cache_alloc_total_blocks",)
+_LARGEST_SOURCE_BYTES = 1 << 20
+
+
+@rule("FL110", "config-missing", "error", "Every model has a config.pbtxt.")
+def config_missing(view: RepositoryView) -> Iterable[Problem]:
+    """No backend of such a repository can guess its tensors."""
+    for model in view.models:
+        if not model.has_config:
+            yield Problem(
+                model=model.folder,
+                path=model.folder,
+                message=f"{model.folder} has version folders and no config.pbtxt",
+            )
+
+
+@rule("FL111", "stray-folder", "warning", "Every folder of the repository is a model.")
+def stray_folder(view: RepositoryView) -> Iterable[Problem]:
+    """Triton takes each folder for a model, and does not start when one cannot be loaded."""
+    for name in view.stray_folders:
+        yield Problem(
+            path=name,
+            message=f"{name} has neither a config.pbtxt nor a version folder",
+            hint=f"mv {name} ../",
+        )
+
+
+@rule("FL112", "name-differs", "error", "A model's name is that of its folder.")
+def name_differs(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses a model whose configuration names another."""
+    for model in view.models:
+        scalar = model.config.scalar("name")
+        if scalar is None or scalar.value == model.folder or scalar.is_placeholder:
+            continue
+        edit = TextEdit(
+            path=model.path, start=scalar.start, end=scalar.end, text=f'"{model.folder}"'
+        )
+        yield Problem(
+            model=model.folder,
+            path=model.path,
+            line=scalar.line,
+            message=f"the model is named {scalar.value}, its folder {model.folder}",
+            hint=f'name: "{model.folder}"',
+            edits=(edit,),
+        )
+
+
+@rule("FL113", "backend-missing", "error", "Every model names its backend or platform.")
+def backend_missing(view: RepositoryView) -> Iterable[Problem]:
+    """Without one Triton looks at file names, and knows none of these."""
+    for model in view.models:
+        if not model.has_config or model.backend or model.platform or model.is_ensemble:
+            continue
+        if model.config.scalar("backend") is None or not model.backend:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=1,
+                message="neither backend nor platform is given",
+                hint='backend: "python"' if model.role != "tensorrt_llm" else "",
+            )
+
+
+@rule("FL114", "backend-unknown", "error", "A backend is one that Triton has.")
+def backend_unknown(view: RepositoryView) -> Iterable[Problem]:
+    """Triton finds no library for another name."""
+    for model in view.models:
+        scalar = model.config.scalar("backend")
+        if scalar is None or not scalar.value or scalar.is_placeholder:
+            continue
+        if scalar.value in KNOWN_BACKENDS:
+            continue
+        near = difflib.get_close_matches(scalar.value.lower(), KNOWN_BACKENDS, n=1, cutoff=0.75)
+        yield Problem(
+            model=model.folder,
+            path=model.path,
+            line=scalar.line,
+            message=f"{scalar.value} is no backend of Triton",
+            hint=f'backend: "{near[0]}"' if near else "",
+            severity="error" if near else "warning",
+        )
+
+
+@rule("FL115", "platform-unknown", "error", "An ensemble says so, and has steps.")
+def platform_unknown(view: RepositoryView) -> Iterable[Problem]:
+    """Platform and scheduling have to agree."""
+    for model in view.models:
+        scalar = model.config.scalar("platform")
+        if model.steps and model.platform != "ensemble":
+            message = 'there is an ensemble_scheduling, and the platform is not "ensemble"'
+        elif model.platform == "ensemble" and not model.steps:
+            message = 'the platform is "ensemble", and there are no steps'
+        elif model.platform == "ensemble" and model.backend:
+            message = f"an ensemble has no backend, and this one names {model.backend}"
+        else:
+            continue
+        line = None if scalar is None else scalar.line
+        yield Problem(model=model.folder, path=model.path, line=line, message=message)
+
+
+@rule("FL116", "version-missing", "error", "Every model has a version folder.")
+def version_missing(view: RepositoryView) -> Iterable[Problem]:
+    """Git and archives drop empty folders; Triton needs one even for an ensemble."""
+    for model in view.models:
+        if model.versions:
+            continue
+        others = [name for name in model.other_folders if any(c.isdigit() for c in name)]
+        yield Problem(
+            model=model.folder,
+            path=model.folder,
+            message=f"{model.folder} has no version folder"
+            + (f", {others[0]} is no version" if others else ""),
+            hint=f"mkdir {model.folder}/1" if not others else f"mv {others[0]} 1",
+            edits=() if others else (NewFile(path=f"{model.folder}/1/.keep"),),
+        )
+
+
+@rule("FL117", "version-not-number", "warning", "A model's folders are version numbers.")
+def version_not_number(view: RepositoryView) -> Iterable[Problem]:
+    """Triton leaves out what is no positive number without leading zeros."""
+    for model in view.models:
+        if not model.versions:
+            continue
+        for name in model.other_folders:
+            digits = name.lower().lstrip("v").lstrip("0")
+            if name.lower().strip("v0123456789") == "" and any(c.isdigit() for c in name):
+                yield Problem(
+                    model=model.folder,
+                    path=f"{model.folder}/{name}",
+                    message=f"{name} is no version number, and Triton leaves it out",
+                    hint=f"mv {model.folder}/{name} {model.folder}/{digits or '1'}",
+                )
+
+
+@rule("FL118", "python-missing", "error", "A Python model has a model.py.")
+def python_missing(view: RepositoryView) -> Iterable[Problem]:
+    """The python backend loads this file and no other."""
+    for model in _python_models(view):
+        filename = model.config.text("default_model_filename") or "model.py"
+        for version in model.versions:
+            if filename not in model.files[version]:
+                yield Problem(
+                    model=model.folder,
+                    path=f"{model.folder}/{version}",
+                    message=f"version {version} has no {filename}",
+                )
+
+
+@rule("FL119", "python-syntax", "error", "A Python model's files are valid Python.")
+def python_syntax(view: RepositoryView) -> Iterable[Problem]:
+    """The stub process dies, and Triton says no more than that it did."""
+    for model in _python_models(view):
+        for version in model.versions:
+            for name in model.files[version]:
+                path = view.root / model.folder / version / name
+                if not name.endswith(".py") or path.stat().st_size > _LARGEST_SOURCE_BYTES:
+                    continue
+                try:
+                    compile(path.read_bytes(), name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+                except (SyntaxError, ValueError) as error:
+                    yield Problem(
+                        model=model.folder,
+                        path=f"{model.folder}/{version}/{name}",
+                        line=getattr(error, "lineno", None),
+                        message=f"not valid Python: {getattr(error, 'msg', None) or error}",
+                    )
+
+
+@rule("FL120", "version-policy", "error", "A version policy leaves a version to load.")
+def version_policy(view: RepositoryView) -> Iterable[Problem]:
+    """A policy that names versions which are not there loads nothing."""
+    for model in view.models:
+        policy = model.config.message("version_policy")
+        specific = None if policy is None else policy.message("specific")
+        if specific is None or not model.versions:
+            continue
+        for scalar in specific.scalars("versions"):
+            if scalar.value not in model.versions:
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=scalar.line,
+                    message=f"version {scalar.value} is asked for, and there is "
+                    + ", ".join(model.versions),
+                )
+
+
+@rule("FL121", "parameter-doubled", "warning", "A parameter stands in a file once.")
+def parameter_doubled(view: RepositoryView) -> Iterable[Problem]:
+    """Triton takes the last one, whoever wrote the first."""
+    for model in view.models:
+        counts = Counter(parameter.key for parameter in model.all_parameters)
+        for key, count in counts.items():
+            if count > 1:
+                values = [p.value for p in model.all_parameters if p.key == key]
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=model.parameters[key].line,
+                    message=f"{key} stands here {count} times, and the last one holds",
+                    severity="error" if len(set(values)) > 1 else None,
+                )
+
+
+@rule("FL122", "tensor-doubled", "error", "A tensor is declared once.")
+def tensor_doubled(view: RepositoryView) -> Iterable[Problem]:
+    """Which of two declarations holds is nowhere said."""
+    for model in view.models:
+        for word, tensors in (("input", model.inputs), ("output", model.outputs)):
+            seen: dict[str, Tensor] = {}
+            for tensor in tensors:
+                first = seen.setdefault(tensor.name, tensor)
+                if first is tensor:
+                    continue
+                is_upstreams = tensor.name in _DOUBLED_UPSTREAM
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=tensor.line,
+                    message=f"{word} {tensor.name} was declared in line {first.line} already",
+                    severity="info" if is_upstreams else None,
+                    hint="upstream's own file has it twice" if is_upstreams else "",
+                )
+
+
+@rule("FL123", "tensor-incomplete", "error", "A tensor has a name, a type and dims.")
+def tensor_incomplete(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses a tensor without them, or with a size of zero."""
+    for model in view.models:
+        for tensor in (*model.inputs, *model.outputs):
+            missing = [
+                word
+                for word, there in (
+                    ("name", tensor.name),
+                    ("data_type", tensor.data_type and tensor.data_type != "TYPE_INVALID"),
+                    ("dims", tensor.dims),
+                )
+                if not there
+            ]
+            bad = [
+                d
+                for d in tensor.dims
+                if d.lstrip("+-").isdigit() and int(d) not in (-1,) and int(d) < 1
+            ]
+            if missing or bad:
+                message = (
+                    f"has no {' and no '.join(missing)}" if missing else f"has a size of {bad[0]}"
+                )
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=tensor.line,
+                    message=f"tensor {tensor.name or 'without a name'} {message}",
+                )
+
+
+@rule("FL124", "tensors-missing", "error", "A model has inputs and outputs.")
+def tensors_missing(view: RepositoryView) -> Iterable[Problem]:
+    """A model that takes or gives nothing cannot be asked."""
+    for model in view.models:
+        if not model.has_config or model.mistakes:
+            continue
+        for word, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
+            if not tensors:
+                yield Problem(
+                    model=model.folder, path=model.path, message=f"{model.folder} has no {word}"
+                )
+
+
+def _python_models(view: RepositoryView) -> list[Model]:
+    return [model for model in view.models if model.backend == "python"]

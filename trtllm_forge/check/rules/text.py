@@ -1,0 +1,199 @@
+"""FL101 to FL109: the text of a ``config.pbtxt``, and whether Triton can read it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import Problem, TextEdit
+from trtllm_forge.check.pbtxt import Scalar
+from trtllm_forge.check.registry import rule
+from trtllm_forge.check.schema import schema_mistakes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from trtllm_forge.check.model import Model
+    from trtllm_forge.check.pbtxt import Message
+    from trtllm_forge.check.view import RepositoryView
+
+_NAME = re.compile(r"\$\{([^}]*)\}?")
+_BOM_LENGTH = 1
+MANDATORY = {
+    "tensorrt_llm": ("gpt_model_type", "gpt_model_path"),
+    "preprocessing": ("tokenizer_dir",),
+    "postprocessing": ("tokenizer_dir",),
+}
+"""Parameters without which a model does not load, by its part in the chain."""
+
+
+@rule("FL101", "config-parses", "error", "config.pbtxt is protobuf's text format.")
+def config_parses(view: RepositoryView) -> Iterable[Problem]:
+    """Triton stops at the first syntax mistake and does not name the model's key."""
+    for model in view.models:
+        for mistake in model.mistakes[:1]:
+            yield Problem(
+                model=model.folder, path=model.path, line=mistake.line, message=mistake.message
+            )
+
+
+@rule("FL102", "placeholder-left", "error", "No ${...} is left where a number or word belongs.")
+def placeholder_left(view: RepositoryView) -> Iterable[Problem]:
+    """Protobuf says ``Expected integer, got: $`` and Triton loads nothing."""
+    for model in view.models:
+        for scalar in _scalars(model.config):
+            if scalar.quoted or not scalar.is_placeholder:
+                continue
+            name = _placeholder(scalar)
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=scalar.line,
+                message=f"{scalar.value} is not filled in",
+                hint=f"fill_template.py -i {model.path} {name}:VALUE",
+                edits=_with_default(model, scalar, name),
+            )
+
+
+@rule("FL103", "mandatory-placeholder", "error", "A parameter that a model needs is filled in.")
+def mandatory_placeholder(view: RepositoryView) -> Iterable[Problem]:
+    """These parameters have no default: the model refuses to load without them."""
+    for model in view.models:
+        for scalar in _quoted_placeholders(model):
+            mandatory = MANDATORY.get(model.role, ())
+            keys = [k for k in mandatory if model.parameters.get(k) is not None]
+            held = [k for k in keys if model.parameters[k].value_scalar == scalar]
+            if held:
+                message = f"{held[0]} is {scalar.value}, and {model.folder} needs it"
+            elif model.config.scalar("backend") == scalar:
+                message = f"backend is {scalar.value}"
+            else:
+                continue
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=scalar.line,
+                message=message,
+                hint=f"fill_template.py -i {model.path} {_placeholder(scalar)}:VALUE",
+            )
+
+
+@rule("FL104", "placeholder-unset", "info", "A parameter that may be left out is left out.")
+def placeholder_unset(view: RepositoryView) -> Iterable[Problem]:
+    """The models take an unfilled ${...} for a parameter that was not given."""
+    for model in view.models:
+        mandatory = MANDATORY.get(model.role, ())
+        for parameter in model.all_parameters:
+            scalar = parameter.value_scalar
+            if scalar is None or not scalar.quoted or not scalar.is_placeholder:
+                continue
+            if parameter.key in mandatory:
+                continue
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=scalar.line,
+                message=f"{parameter.key} is {scalar.value}, which counts as unset",
+                edits=(TextEdit(path=model.path, start=scalar.start, end=scalar.end, text='""'),),
+            )
+
+
+@rule("FL105", "config-schema", "error", "config.pbtxt has the fields of Triton's ModelConfig.")
+def config_schema(view: RepositoryView) -> Iterable[Problem]:
+    """An unknown field, or a value of another kind, stops Triton from loading the model."""
+    for model in view.models:
+        if model.mistakes:
+            continue
+        for line, message in schema_mistakes(model.config):
+            yield Problem(model=model.folder, path=model.path, line=line, message=message)
+
+
+@rule("FL106", "not-utf8", "error", "config.pbtxt is UTF-8.")
+def not_utf8(view: RepositoryView) -> Iterable[Problem]:
+    """Protobuf refuses strings that are not UTF-8."""
+    for model in view.models:
+        if model.encoding_error:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                message=f"not UTF-8: {model.encoding_error}",
+                hint=f"iconv -f latin1 -t utf-8 {model.path}",
+            )
+
+
+@rule("FL107", "byte-order-mark", "error", "config.pbtxt begins without a byte order mark.")
+def byte_order_mark(view: RepositoryView) -> Iterable[Problem]:
+    """Protobuf takes the mark for the start of a name."""
+    for model in view.models:
+        if model.has_bom:
+            edit = TextEdit(path=model.path, start=0, end=_BOM_LENGTH, text="")
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=1,
+                message="the file begins with a byte order mark",
+                hint=f"sed -i '1s/^\\xEF\\xBB\\xBF//' {model.path}",
+                edits=(edit,),
+            )
+
+
+@rule("FL108", "line-ends", "info", "Lines end as on Linux.")
+def line_ends(view: RepositoryView) -> Iterable[Problem]:
+    """Triton reads them; scripts that fill or compare the file often do not."""
+    for model in view.models:
+        ends = [match.start() for match in re.finditer("\r\n", model.text)]
+        if ends:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=1,
+                message=f"{len(ends)} lines end in CR LF",
+                hint=f"sed -i 's/\\r$//' {model.path}",
+                edits=tuple(TextEdit(path=model.path, start=e, end=e + 1, text="") for e in ends),
+            )
+
+
+@rule("FL109", "stray-space", "warning", "A parameter's value has no spaces around it.")
+def stray_space(view: RepositoryView) -> Iterable[Problem]:
+    """The backend compares words exactly, so that " true" is not true."""
+    for model in view.models:
+        for parameter in model.all_parameters:
+            scalar, value = parameter.value_scalar, parameter.value
+            if scalar is None or value == value.strip() or not value.strip():
+                continue
+            text = value.strip().replace("\\", "\\\\").replace('"', '\\"')
+            edit = TextEdit(path=model.path, start=scalar.start, end=scalar.end, text=f'"{text}"')
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=scalar.line,
+                message=f'{parameter.key} is "{value}", with spaces around it',
+                hint=f'"{value.strip()}"',
+                edits=(edit,),
+            )
+
+
+def _scalars(message: Message) -> Iterator[Scalar]:
+    for field in message.fields:
+        if isinstance(field.value, Scalar):
+            yield field.value
+        else:
+            yield from _scalars(field.value)
+
+
+def _quoted_placeholders(model: Model) -> list[Scalar]:
+    return [s for s in _scalars(model.config) if s.quoted and s.is_placeholder]
+
+
+def _placeholder(scalar: Scalar) -> str:
+    match = _NAME.search(scalar.value)
+    return match.group(1) if match else "NAME"
+
+
+def _with_default(model: Model, scalar: Scalar, name: str) -> tuple[TextEdit, ...]:
+    """Return what upstream's own tool fills in where nothing else is said."""
+    defaults = {"max_queue_size": "0", "max_queue_delay_microseconds": "0"}
+    if name not in defaults or scalar.value != f"${{{name}}}":
+        return ()
+    edit = TextEdit(path=model.path, start=scalar.start, end=scalar.end, text=defaults[name])
+    return (edit,)

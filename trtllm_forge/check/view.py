@@ -1,0 +1,242 @@
+"""A model repository, read once: what every rule looks at.
+
+Nothing large is read: engines and weights count by name and size, ``config.json`` and the
+``config.pbtxt`` files are small. What is costly is read when the first rule asks for it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from trtllm_forge.check.engine_folder import EngineFolder, read_engine_folder
+from trtllm_forge.check.model import Model, read_model
+from trtllm_forge.check.model_yaml import ModelYaml, read_model_yaml
+from trtllm_forge.check.tokenizer_folder import TokenizerFolder, read_tokenizer_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtllm_forge.check.release import ServedRelease
+    from trtllm_forge.triton.contract import ReleaseContract
+
+LOCK_NAME = "forge.lock"
+MANIFEST_NAME = "forge.manifest.json"
+_LARGEST_RECORD_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """What is known of the server that the repository is for.
+
+    Attributes:
+        trtllm_version: Its TensorRT-LLM.
+        mount_root: Where the repository is mounted there.
+        gpu: The short name of its GPU.
+        world_size: The ranks it will start.
+        shm_bytes: Its shared memory.
+    """
+
+    trtllm_version: str | None = None
+    mount_root: str | None = None
+    gpu: str | None = None
+    world_size: int | None = None
+    shm_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedPath:
+    """A path of a configuration, looked for on this machine.
+
+    Attributes:
+        written: As it stands in the file.
+        local: Where it would be here, or None where that cannot be told.
+        is_inside: Whether it lies in the repository.
+        is_expected: Whether it has to be here: it lies in the repository, or other paths
+            outside of it are found.
+    """
+
+    written: str
+    local: Path | None
+    is_inside: bool
+    is_expected: bool
+
+    @property
+    def exists(self) -> bool:
+        """Return whether there is something here."""
+        return self.local is not None and self.local.exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepositoryView:
+    """All models of a repository, and the records that forge leaves beside them."""
+
+    root: Path
+    options: CheckOptions
+    models: tuple[Model, ...]
+    stray_folders: tuple[str, ...]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Model]:
+        """Return the models by the name Triton knows them by, which is their folder's."""
+        return {model.folder: model for model in self.models}
+
+    def of_role(self, *roles: str) -> list[Model]:
+        """Return the models that play a part in the chain."""
+        return [model for model in self.models if model.role in roles]
+
+    @cached_property
+    def lock(self) -> Mapping[str, Any]:
+        """Return the stages' parameters of ``forge.lock`` by stage, empty without one."""
+        stages = self._record(LOCK_NAME).get("stages")
+        if not isinstance(stages, dict):
+            return {}
+        return {n: s.get("parameters", {}) for n, s in stages.items() if isinstance(s, dict)}
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """Return ``forge.manifest.json``, empty without one."""
+        return self._record(MANIFEST_NAME)
+
+    @cached_property
+    def mount_root(self) -> str | None:
+        """Return where the repository is mounted when it serves, if anything tells."""
+        if self.options.mount_root is not None:
+            return self.options.mount_root.rstrip("/") or "/"
+        repository = self.lock.get("render", {}).get("repository")
+        root = repository.get("mount_root") if isinstance(repository, dict) else None
+        if isinstance(root, str):
+            return root.rstrip("/")
+        for model in self.models:
+            for parameter in model.path_parameters:
+                root = self._implied_mount_root(parameter.value)
+                if root is not None:
+                    return root
+        return None
+
+    @cached_property
+    def release(self) -> ServedRelease | None:
+        """Return the release that the repository is for, and how that is known."""
+        from trtllm_forge.check.release import find_release
+
+        return find_release(self)
+
+    @cached_property
+    def contract(self) -> ReleaseContract | None:
+        """Return what the release declares of its models."""
+        return None if self.release is None else self.release.contract
+
+    @cached_property
+    def engines(self) -> Mapping[str, EngineFolder]:
+        """Return the engine folder that each model names, by the model's folder."""
+        found = {}
+        for model in self.of_role("tensorrt_llm"):
+            parameter = model.parameters.get("gpt_model_path")
+            if parameter is not None and parameter.is_set:
+                found[model.folder] = read_engine_folder(self.resolve(parameter.value, model))
+        return found
+
+    @cached_property
+    def tokenizers(self) -> Mapping[str, TokenizerFolder]:
+        """Return the tokenizer folder that each model names, by the model's folder."""
+        found: dict[str, TokenizerFolder] = {}
+        read: dict[Path | None, TokenizerFolder] = {}
+        for model in self.models:
+            parameter = model.parameters.get("tokenizer_dir")
+            if parameter is None or not parameter.is_set:
+                continue
+            resolved = self.resolve(parameter.value, model)
+            if resolved.local not in read or resolved.local is None:
+                read[resolved.local] = read_tokenizer_folder(resolved)
+            found[model.folder] = read[resolved.local]
+        return found
+
+    @cached_property
+    def model_yamls(self) -> Mapping[str, ModelYaml]:
+        """Return the ``model.yaml`` of each model over the LLM API, by the model's folder."""
+        return {m.folder: read_model_yaml(self.root, m) for m in self.of_role("llmapi")}
+
+    def resolve(self, written: str, model: Model) -> ResolvedPath:
+        """Return where a path of a configuration is on this machine."""
+        path = PurePosixPath(written)
+        if not path.is_absolute():
+            inside = [self.root / path, self.root / model.folder / path]
+            local = next((p for p in inside if p.exists()), inside[0])
+            known = local.exists() or (path.parts[:1] or ("",))[0] in self.by_name
+            return ResolvedPath(written=written, local=local, is_inside=known, is_expected=known)
+        mount_root = self.mount_root
+        if mount_root is not None and path.is_relative_to(mount_root):
+            local = self.root / path.relative_to(mount_root)
+            here = Path(written)
+            if local.exists() or self.options.mount_root or not here.exists():
+                return ResolvedPath(written=written, local=local, is_inside=True, is_expected=True)
+        local = Path(written)
+        return ResolvedPath(
+            written=written,
+            local=local,
+            is_inside=local.is_relative_to(self.root.resolve()),
+            is_expected=self._is_this_machines(local),
+        )
+
+    def _is_this_machines(self, path: Path) -> bool:
+        """Return whether a path that is not here was meant for this machine.
+
+        Either the folder around it is here, or another path of the repository is.
+        """
+        if path.exists():
+            return True
+        parent = path.parent
+        return (len(parent.parts) > _TOP_LEVEL and parent.is_dir()) or self._has_local_paths
+
+    @cached_property
+    def _has_local_paths(self) -> bool:
+        values = [p.value for model in self.models for p in model.path_parameters]
+        return any(value.startswith("/") and Path(value).is_dir() for value in values)
+
+    def _implied_mount_root(self, written: str) -> str | None:
+        """Return the part of a path before the first folder that is one of the models."""
+        if not written.startswith("/") or Path(written).exists():
+            return None
+        parts = PurePosixPath(written).parts
+        for index in range(2, len(parts)):
+            if parts[index] in self.by_name:
+                return str(PurePosixPath(*parts[:index]))
+        return None
+
+    def _record(self, name: str) -> dict[str, Any]:
+        path = self.root / name
+        try:
+            if path.stat().st_size > _LARGEST_RECORD_BYTES:
+                return {}
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
+
+_TOP_LEVEL = 2
+
+
+def read_repository(root: Path, options: CheckOptions) -> RepositoryView:
+    """Return a view of the repository in ``root``."""
+    models, strays = [], []
+    for folder in sorted(root.iterdir()):
+        if not folder.is_dir() or folder.name.startswith("."):
+            continue
+        if _is_model(folder):
+            models.append(read_model(folder))
+        else:
+            strays.append(folder.name)
+    return RepositoryView(
+        root=root, options=options, models=tuple(models), stray_folders=tuple(strays)
+    )
+
+
+def _is_model(folder: Path) -> bool:
+    if (folder / "config.pbtxt").exists():
+        return True
+    return any(re.fullmatch(r"\d+", child.name) for child in folder.iterdir() if child.is_dir())
