@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.architectures import find_architecture
 from trtllm_forge.build_document import BuildResult, PreparedBuild
+from trtllm_forge.check.registry import split_codes
 from trtllm_forge.errors import CheckpointError, ConfigError
 from trtllm_forge.hub import read_hub_access
 from trtllm_forge.machine import look_at_machine
@@ -23,6 +24,7 @@ from trtllm_forge.pipeline.run import lock_of, run_plan
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.provenance import is_repeatable, manifest_of
 from trtllm_forge.runtimes.choice import choose_runtime, require_known_release
+from trtllm_forge.stages.check import CheckStage
 from trtllm_forge.stages.download import DownloadStage, resolve_checkpoint
 from trtllm_forge.stages.render import RenderStage
 
@@ -95,6 +97,7 @@ def prepare_build(
         DownloadStage(checkpoint if with_engine else checkpoint.without_weights(), settings),
         *(choice.runtime.stages(config, checkpoint.config) if with_engine else ()),
         _render_stage(config, checkpoint, choice),
+        _check_stage(config, choice),
     ]
     _require_known(force, stages)
     store = Store(settings.cache_dir)
@@ -151,7 +154,7 @@ def run_build(
             LOCK_NAME: lock_of(results).to_text(),
             MANIFEST_NAME: manifest_of(prepared, results).to_text(),
         }
-        entry = results[-1].entry
+        entry = next(r.entry for r in results if r.planned.stage.name == "render")
         in_place = is_published(entry, prepared.output_dir, documents)
         if not in_place:
             warn_of_edits(prepared.output_dir, entry.stage, reporter, documents=documents)
@@ -237,6 +240,15 @@ def _render_stage(
         max_batch_size=config.build.max_batch_size,
         repository=config.repository,
         engine_model=choice.runtime.engine_model(config, _kv_fraction(config, checkpoint)),
+    )
+
+
+def _check_stage(config: ForgeConfig, choice: RuntimeChoice) -> CheckStage:
+    return CheckStage(
+        trtllm_version=choice.release.contract,
+        mount_root=config.repository.mount_root,
+        select=split_codes(config.check.select),
+        ignore=split_codes(config.check.ignore),
     )
 
 

@@ -56,6 +56,16 @@ register(
 )
 register(
     app,
+    "check",
+    "check:check",
+    "Find what would go wrong with a model repository before a server starts.",
+    examples=(
+        "forge check model_repos/sample",
+        "forge check model_repos/sample --trtllm-version 1.2.1 --json",
+    ),
+)
+register(
+    app,
     "serve",
     "serve:serve",
     "Start Triton on a model repository and wait until it is ready.",

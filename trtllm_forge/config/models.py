@@ -244,6 +244,16 @@ class RepositorySection(_Section):
         return self
 
 
+class CheckSection(_Section):
+    """Which of the linter's rules are applied, by ``forge check`` and before publishing."""
+
+    select: Text | None = None
+    """Rules to apply, comma separated codes or beginnings of codes; unset takes all."""
+
+    ignore: Text | None = None
+    """Rules to leave out, comma separated codes or beginnings of codes."""
+
+
 class ServeSection(_Section):
     """Where the server listens, and how long it may take."""
 
@@ -309,6 +319,9 @@ class ForgeConfig(_Section):
 
     repository: RepositorySection = RepositorySection()
     """What the model repository says to Triton."""
+
+    check: CheckSection = CheckSection()
+    """Which of the linter's rules are applied, by `forge check` and before publishing."""
 
     serve: ServeSection = ServeSection()
     """Where the server listens, and how long it may take."""
