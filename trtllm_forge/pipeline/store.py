@@ -236,12 +236,11 @@ class Store:
         """Remove the entry of ``key``, if there is one."""
         remove_tree(self.entry_dir(stage, key))
 
-    def remove_unused(self, stage: str, key: str) -> str:
-        """Remove what there is of ``key`` unless somebody needs it; return why not, else ``""``.
+    def remove_unused(self, stage: str, key: str, *, leftovers_only: bool = False) -> str:
+        """Remove the entry of ``key`` unless somebody needs it; return why not, else ``""``.
 
-        What a killed build left of it goes too.
+        What a killed build left of the key goes too, or alone.
         """
-        (self.root / LOCKS_DIR).mkdir(exist_ok=True)
         with (
             self.lock_path(stage, key).open("a+") as lock,
             self.use_path(stage, key).open("a") as use,
@@ -255,16 +254,13 @@ class Store:
                 fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return "in use by a build"
-            # Renamed first: a removal that is cut short leaves no half of an entry.
             staged_dir = self._staged_dir(stage, key)
             remove_tree(staged_dir)
-            if self.entry_dir(stage, key).exists():
+            if not leftovers_only and self.entry_dir(stage, key).exists():
+                # Renamed first: a removal that is cut short leaves no half of an entry.
                 self.entry_dir(stage, key).rename(staged_dir)
-            remove_tree(staged_dir)
+                remove_tree(staged_dir)
             remove_tree(self.work_dir(stage, key))
-            # A build may make the folder again at any moment.
-            with suppress(OSError):
-                self.entry_dir(stage, key).parent.rmdir()
         return ""
 
     def lock_path(self, stage: str, key: str) -> Path:
