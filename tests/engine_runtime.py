@@ -1,15 +1,23 @@
-"""A TensorRT engine's runtime on a machine that is only described."""
+"""A TensorRT engine's runtime on a machine that is only described, and hints as they are typed."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.architectures import find_architecture
+from trtllm_forge.checkpoint import CheckpointConfig
+from trtllm_forge.config.keys import PRECISION_FLAGS, config_keys
+from trtllm_forge.config.load import load_flags
 from trtllm_forge.executors.local import LocalExecutor
 from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
 from trtllm_forge.runtimes.trtllm.tools import IMAGE_EXAMPLES_DIR, Tools
+
+if TYPE_CHECKING:
+    from trtllm_forge.checkpoint import Quantization
+    from trtllm_forge.config.models import ForgeConfig
 
 
 def engine_tools(version: str = "1.2.1", **changes: Any) -> Tools:
@@ -47,3 +55,49 @@ def engine_runtime(
         has_examples=True,
         wanted_architecture="",
     )
+
+
+def engine_checkpoint(
+    architecture: str = "GPTBigCodeForCausalLM",
+    *,
+    quantization: Quantization | None = None,
+    **changes: Any,
+) -> CheckpointConfig:
+    """Return what is read of a checkpoint of 32 layers, 32 heads and 8 KV heads."""
+    values: dict[str, Any] = {
+        "model_type": "any",
+        "max_seq_len": 4096,
+        "vocab_size": 32000,
+        "num_layers": 32,
+        "num_heads": 32,
+        "num_kv_heads": 8,
+        "head_dim": 128,
+        "eos_token_ids": (0,),
+        "dtype": "float16",
+        "document": {},
+        **changes,
+    }
+    return CheckpointConfig(architecture=architecture, quantization=quantization, **values)
+
+
+def engine_config(line: str = "") -> ForgeConfig:
+    """Return what ``forge build org/model LINE`` asks for."""
+    return load_flags(typed_flags(f"forge build org/model {line}")).config
+
+
+def typed_flags(command: str) -> dict[str, object]:
+    """Return the options of a ``forge build`` command as the command line reads them."""
+    words = shlex.split(command)
+    assert words[:3] == ["forge", "build", "org/model"], command
+    by_flag = {key.flag: key for key in config_keys() if key.name != "precision"}
+    flags: dict[str, object] = {"model": words[2]}
+    rest = iter(words[3:])
+    for word in rest:
+        if (name := word[2:].replace("-", "_")) in PRECISION_FLAGS:
+            flags[name] = True
+        elif word in by_flag:
+            key = by_flag[word]
+            flags[key.name] = True if key.kind == "bool" else next(rest)
+        else:
+            flags[by_flag[word.replace("--no-", "--", 1)].name] = False
+    return flags

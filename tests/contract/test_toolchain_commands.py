@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from tests.engine_runtime import engine_runtime
+from tests.engine_runtime import engine_checkpoint, engine_runtime, typed_flags
 from tests.stand_ins.toolchain import read_table
 from tests.stand_ins.toolchain.invocation import parser_of
 from trtllm_forge.architectures import known_architectures
-from trtllm_forge.checkpoint import CheckpointConfig, Quantization
-from trtllm_forge.config.keys import PRECISION_FLAGS, config_keys
+from trtllm_forge.checkpoint import Quantization
+from trtllm_forge.config.keys import PRECISION_FLAGS
 from trtllm_forge.config.load import load_flags
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.releases.catalogue import read_catalogue
@@ -52,10 +52,7 @@ MODES: tuple[dict[str, object], ...] = (
     {"gemm_plugin": "auto", "max_num_tokens": 4096, "max_seq_len": 2048, "workers": 3},
 )
 ENGINE = {name: one for name, one in known_architectures().items() if one.engine_flow}
-QUANTIZED = {
-    **{"gptq": Quantization(method="gptq", bits=4, group_size=128)},
-    **{"awq": Quantization(method="awq", bits=4, group_size=128)},
-}
+GPTQ = Quantization(method="gptq", bits=4, group_size=128)
 DOWNLOADED, CONVERTED, WORK = Path("/store/hf"), Path("/store/made"), Path("/work/.dir")
 
 
@@ -94,23 +91,6 @@ class Case:
         return self.sm or ("sm_100" if self.precision == "nvfp4" else "sm_90")
 
 
-def checkpoint_of(architecture: str, *, is_quantized: bool) -> CheckpointConfig:
-    return CheckpointConfig(
-        architecture=architecture,
-        model_type="any",
-        max_seq_len=4096,
-        vocab_size=32000,
-        num_layers=32,
-        num_heads=32,
-        num_kv_heads=8,
-        head_dim=128,
-        eos_token_ids=(0,),
-        dtype="float16",
-        quantization=QUANTIZED["gptq"] if is_quantized else None,
-        document={},
-    )
-
-
 def compose(case: Case, flags: Mapping[str, object]) -> tuple[Sequence[str], Sequence[str]]:
     """Return the two commands of a build, as the runtime plans them."""
     config = load_flags(flags).config
@@ -119,7 +99,8 @@ def compose(case: Case, flags: Mapping[str, object]) -> tuple[Sequence[str], Seq
     runtime = runtime_of(release, case.architecture, case.gpu)
     asked = config.build.precision
     is_quantized = asked == "int4_gptq" and asked in ENGINE[case.architecture].precisions
-    checkpoint = checkpoint_of(case.architecture, is_quantized=is_quantized)
+    quantization = GPTQ if is_quantized else None
+    checkpoint = engine_checkpoint(case.architecture, quantization=quantization)
     runtime.require_support(config, checkpoint)
     convert, built = runtime.stages(config, checkpoint)
     (one,) = convert.commands(WORK, {"download": DOWNLOADED})
@@ -210,24 +191,6 @@ def refuse(message: str) -> NoReturn:
     raise RefusedArgumentsError(message)
 
 
-def flags_of(hint: str) -> dict[str, object]:
-    """Read the options of ``forge build`` back as the command line would."""
-    words = shlex.split(hint)
-    assert words[:3] == ["forge", "build", "org/model"], hint
-    by_flag = {key.flag: key for key in config_keys() if key.name != "precision"}
-    flags: dict[str, object] = {"model": words[2]}
-    rest = iter(words[3:])
-    for word in rest:
-        if (name := word[2:].replace("-", "_")) in PRECISION_FLAGS:
-            flags[name] = True
-        elif word in by_flag:
-            key = by_flag[word]
-            flags[key.name] = True if key.kind == "bool" else next(rest)
-        else:
-            flags[by_flag[word.replace("--no-", "--")].name] = False
-    return flags
-
-
 def check_refusal(case: Case, error: ConfigError) -> None:
     """Hold a refusal to its words, then type what it proposes until that is composed."""
     names = (case.precision, str(case.kv_cache), ENGINE[case.architecture].name, "_size", "lora")
@@ -237,7 +200,7 @@ def check_refusal(case: Case, error: ConfigError) -> None:
     hint = error.hint
     for _ in range(4):
         assert hint, f"{case}: {error}"
-        refused = refusal(case, flags_of(hint))
+        refused = refusal(case, typed_flags(hint))
         if refused is None:
             return
         hint = refused.hint

@@ -13,7 +13,7 @@ from trtllm_forge.runtimes import ENGINE_DIR, EngineModel, Evidence
 from trtllm_forge.runtimes.trtllm.compile import CompileStage, EngineLimits, Lora
 from trtllm_forge.runtimes.trtllm.convert import ConvertStage
 from trtllm_forge.runtimes.trtllm.mapping import require_mapping
-from trtllm_forge.runtimes.trtllm.recipe import choose_recipe
+from trtllm_forge.runtimes.trtllm.recipe import choose_recipe, has_paged_context
 from trtllm_forge.runtimes.trtllm.speculation import choose_speculation
 from trtllm_forge.runtimes.trtllm.tools import IMAGE_EXAMPLES_DIR
 
@@ -168,7 +168,7 @@ class TrtLlmRuntime:
         repository, build = config.repository, config.build
         speculation = choose_speculation(config, self.tools.release)
         # Without paged context FMHA the engine can neither share nor split prompts.
-        has_paged_context = build.kv_cache is None or build.precision == build.kv_cache
+        is_paged = has_paged_context(build.precision, build.kv_cache)
         parameters = {
             "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
             "gpt_model_type": repository.batching_strategy,
@@ -176,10 +176,8 @@ class TrtLlmRuntime:
             "max_beam_width": str(build.max_beam_width),
             "batch_scheduler_policy": repository.batch_scheduler_policy,
             "kv_cache_free_gpu_mem_fraction": str(kv_fraction),
-            "enable_kv_cache_reuse": _word(repository.enable_kv_cache_reuse and has_paged_context),
-            "enable_chunked_context": _word(
-                repository.enable_chunked_context and has_paged_context
-            ),
+            "enable_kv_cache_reuse": _word(repository.enable_kv_cache_reuse and is_paged),
+            "enable_chunked_context": _word(repository.enable_chunked_context and is_paged),
             "exclude_input_in_output": _word(repository.exclude_input_in_output),
             "executor_worker_path": "/opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker",
             **speculation.parameters,

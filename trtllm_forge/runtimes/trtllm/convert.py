@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # A model of this share of the GPU's memory is not put there to be converted.
 _GPU_SHARE = 0.8
+# The precisions with a scale for a group of weights, whose size quantize.py can be told.
+_GROUPED = ("int4_awq", "w4a8_awq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +75,9 @@ class ConvertStage:
             calibration = {
                 "calib_dataset": self._calibration_name(),
                 "calib_size": self.calib_size,
-                "group_size": self.group_size,
             }
+        if recipe.precision in _GROUPED:
+            calibration["group_size"] = self.group_size
         return {
             "tool": recipe.tool,
             "family": self.architecture.converter,
@@ -163,7 +166,7 @@ class ConvertStage:
         line.option("--pp_size", self.pp_size)
         if recipe.kv_cache:
             line.option("--kv_cache_dtype", recipe.kv_cache)
-        if recipe.precision in ("int4_awq", "w4a8_awq"):
+        if recipe.precision in _GROUPED:
             line.option("--awq_block_size", self.group_size)
         if recipe.needs_calibration:
             line.option("--calib_size", self.calib_size)

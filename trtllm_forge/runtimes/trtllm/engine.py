@@ -188,7 +188,9 @@ def _engine(document: dict[str, Any], engine_dir: Path) -> Engine:
         max_beam_width=int(build["max_beam_width"]),
         max_draft_len=int(build.get("max_draft_len") or 0),
         has_paged_context=bool(plugins.get("use_paged_context_fmha")),
-        rank_files=tuple(sorted(path.name for path in engine_dir.glob("rank*.engine") if path.stat().st_size)),
+        rank_files=tuple(
+            sorted(path.name for path in engine_dir.glob("rank*.engine") if path.stat().st_size)
+        ),
     )
 
 

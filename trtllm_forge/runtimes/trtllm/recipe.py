@@ -91,15 +91,20 @@ class Recipe:
 
     @property
     def has_paged_context(self) -> bool:
-        """Return whether prompts can be split and shared over KV cache blocks.
+        """Return whether prompts can be split and shared over KV cache blocks."""
+        return has_paged_context(self.precision, self.kv_cache)
 
-        TensorRT-LLM refuses paged context FMHA with an int8 KV cache, and with an fp8 one
-        unless the weights are fp8, too.
 
-        Source: NVIDIA/TensorRT-LLM attentionOp.cpp and commands/build.py, found by the message
-        "Paged Context FMHA doesn't work with int8 kv cache".
-        """
-        return self.kv_cache is None or (self.kv_cache == "fp8" and self.precision == "fp8")
+def has_paged_context(precision: str, kv_cache: str | None) -> bool:
+    """Return whether an engine can split prompts and share them over KV cache blocks.
+
+    TensorRT-LLM refuses paged context FMHA with an int8 KV cache, and with an fp8 one unless the
+    weights are fp8, too.
+
+    Source: NVIDIA/TensorRT-LLM attentionOp.cpp and commands/build.py, found by the message
+    "Paged Context FMHA doesn't work with int8 kv cache".
+    """
+    return kv_cache is None or (kv_cache == "fp8" and precision == "fp8")
 
 
 @dataclass(frozen=True, kw_only=True)
