@@ -129,16 +129,14 @@ def run_build(
 ) -> BuildResult:
     """Run what the plan says and put the repository in place, its lock and manifest with it.
 
-    ``confirm`` is asked before anything large is downloaded for the tools. ``held_lock`` is what
-    the result must be equal to.
+    ``confirm`` is asked before anything large is downloaded for the tools. ``held_lock``, whose
+    keys the plan has, says what the result must be equal to.
 
     Raises:
-        ConfigError: The result would not be what ``held_lock`` says.
+        BuildError: The result is not what ``held_lock`` says.
         PrerequisiteError: This machine lacks what a stage that has to run needs.
         ForgeError: A stage failed; nothing half-written is left where the user looks.
     """
-    if held_lock is not None:
-        held_lock.require_plan(prepared.plan)
     if any(planned.run and planned.commands for planned in prepared.plan):
         # Before the download, which may take an hour.
         prepared.choice.runtime.require_machine(reporter, confirm=confirm)

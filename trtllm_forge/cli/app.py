@@ -14,6 +14,7 @@ app = new_app(
     name="forge",
     help="From a Hugging Face checkpoint to a checked, deployable Triton model repository.",
 )
+cache_app = new_app()
 config_app = new_app()
 ci_app = new_app()
 
@@ -56,6 +57,13 @@ register(
 )
 register(
     app,
+    "verify",
+    "verify:verify",
+    "Compare every file of a model repository with its manifest.",
+    examples=("forge verify sample", "forge verify model_repos/sample --json"),
+)
+register(
+    app,
     "check",
     "check:check",
     "Find what would go wrong with a model repository before a server starts.",
@@ -87,20 +95,6 @@ register(
         'forge complete "def add(a, b):" --stream',
         'forge complete "def add(a, b):" --suffix "return c"',
     ),
-)
-register(
-    app,
-    "doctor",
-    "doctor:doctor",
-    "Print what this machine can build and serve, and what it lacks.",
-    examples=("forge doctor", "forge doctor --trtllm-version 1.2.1 --json"),
-)
-register(
-    app,
-    "versions",
-    "versions:versions",
-    "Print which TensorRT-LLM is in which Triton image, and what each release takes.",
-    examples=("forge versions --image 26.07", "forge versions --architecture starcoder"),
 )
 register(
     app,
@@ -144,6 +138,31 @@ register(
     examples=(
         "forge sbom model_repos/sample",
         "forge sbom model_repos/sample --output forge.sbom.json",
+    ),
+)
+app.add_typer(cache_app, name="cache", help="Look at the store of artifacts, and prune it.")
+register(
+    cache_app,
+    "ls",
+    "cache:ls",
+    "List what the store holds, and which repositories use it.",
+    examples=("forge cache ls", "forge cache ls --stage compile --json"),
+)
+register(
+    cache_app,
+    "du",
+    "cache:du",
+    "Add up what the store takes on disk.",
+    examples=("forge cache du", "forge cache du --json"),
+)
+register(
+    cache_app,
+    "prune",
+    "prune:prune",
+    "Remove what no repository uses and no build needs.",
+    examples=(
+        "forge cache prune --older-than 30d --dry-run",
+        "forge cache prune --keep-last 2 --stage compile --yes",
     ),
 )
 app.add_typer(config_app, name="config", help="Look at the configuration.")

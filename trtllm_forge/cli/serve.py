@@ -11,6 +11,7 @@ import typer
 
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import (
+    BUILDING,
     SERVING,
     ConfigPathOption,
     GrpcPortOption,
@@ -43,6 +44,24 @@ ReadyTimeoutOption = Annotated[
         rich_help_panel=SERVING,
     ),
 ]
+VerifyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--verify",
+        metavar="WORD",
+        help="Compare the repository with its manifest first: times, full or off.  [default times]",
+        show_default=False,
+        rich_help_panel=BUILDING,
+    ),
+]
+NoVerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-verify",
+        help="Serve a repository that is not what its manifest says.",
+        rich_help_panel=BUILDING,
+    ),
+]
 WorldSizeOption = Annotated[
     int,
     typer.Option("--world-size", min=1, help="Ranks of the engine.", rich_help_panel=SERVING),
@@ -58,6 +77,8 @@ def serve(
     grpc_port: GrpcPortOption = None,
     metrics_port: MetricsPortOption = None,
     ready_timeout_s: ReadyTimeoutOption = None,
+    verify: VerifyOption = None,
+    no_verify: NoVerifyOption = False,
     config: ConfigPathOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = 0,
@@ -65,10 +86,14 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console, _exit_on_sigterm():
+        from trtllm_forge.errors import ConfigError
         from trtllm_forge.serving.repositories import find_repository
         from trtllm_forge.serving.serve import ServeOptions, start_server
         from trtllm_forge.settings import read_settings
 
+        if no_verify and verify is not None:
+            what = f"--verify {verify} and --no-verify say two things"
+            raise ConfigError(what, hint="forge serve --no-verify")
         settings = read_settings()
         flags = {
             "host": host,
@@ -76,6 +101,7 @@ def serve(
             "grpc_port": grpc_port,
             "metrics_port": metrics_port,
             "ready_timeout_s": ready_timeout_s,
+            "verify": "off" if no_verify else verify,
         }
         section = _serve_section(flags, config)
         options = ServeOptions(

@@ -272,6 +272,9 @@ class ServeSection(_Section):
     ready_timeout_s: Seconds = 120.0
     """Time until the server must be ready, in seconds."""
 
+    verify: Literal["times", "full", "off"] = "times"
+    """Compare with the manifest: small files and times, every digest, or nothing."""
+
     @model_validator(mode="after")
     def _ports_differ(self) -> ServeSection:
         ports = [port for port in (self.http_port, self.grpc_port, self.metrics_port) if port]
