@@ -144,7 +144,9 @@ def choose_recipe(
     if isinstance(found, Recipe):
         return found
     why = target.explain(precision) if found.is_about_release else found.why
-    raise ConfigError(found.what, why=why, hint=_nearest(config, target, precision, found))
+    is_fixed = checkpoint.quantization is not None
+    hint = _nearest(config, target, precision, found, is_fixed=is_fixed)
+    raise ConfigError(found.what, why=why, hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,17 +259,21 @@ class _Target:
         """Return which releases do take a precision, and what this one takes in its place."""
         fitting = ", ".join(self.fitting())
         instead = f"{self.release.version} takes {fitting}"
-        taking = [
-            release.version
-            for release in read_catalogue().releases.values()
-            if self.architecture.has_flow("engine", release)
-            and isinstance(replace(self, release=release).find(precision, None), Recipe)
-        ]
+        taking = self.releases_with(precision)
         if not taking:
             return f"no release does; {instead}"
         if self.release.is_before(taking[0]):
             return f"it does since {taking[0]}; {instead}"
         return f"the last that does is {taking[-1]}; {instead}"
+
+    def releases_with(self, precision: str) -> list[str]:
+        """Return the releases that take a precision, oldest first."""
+        return [
+            release.version
+            for release in read_catalogue().releases.values()
+            if self.architecture.has_flow("engine", release)
+            and isinstance(replace(self, release=release).find(precision, None), Recipe)
+        ]
 
     def _unknown(self, precision: str) -> _Refused:
         what = (
@@ -289,12 +295,20 @@ def _dtype(precision: str) -> str:
     return "bfloat16" if precision == "bf16" else "float16"
 
 
-def _nearest(config: ForgeConfig, target: _Target, precision: str, refused: _Refused) -> str:
-    """Return the command of the nearest build that works, or nothing where none does."""
+def _nearest(
+    config: ForgeConfig,
+    target: _Target,
+    precision: str,
+    refused: _Refused,
+    *,
+    is_fixed: bool = False,
+) -> str:
+    """Return the command of the nearest build that works, or nothing where none does.
+
+    ``is_fixed`` is for a quantised checkpoint, which has its precision whatever is asked for.
+    """
     asked = config.build.kv_cache
     caches: dict[str | None, None] = dict.fromkeys((asked, "fp8" if asked else None, None))
-    # A quantised checkpoint has its precision, whatever is asked for.
-    is_fixed = precision not in _PLAIN and precision != config.build.precision
     precisions = () if is_fixed else (*_NEAREST.get(precision, ()), *_PLAIN)
     by_cache = [(precision, cache) for cache in caches]
     by_precision = [(word, cache) for cache in caches for word in precisions]
@@ -305,7 +319,8 @@ def _nearest(config: ForgeConfig, target: _Target, precision: str, refused: _Ref
             if cache == asked:
                 return build_command(config, **changes)
             return build_command(config, kv_cache=cache, **changes)
-    return ""
+    taking = target.releases_with(precision)
+    return build_command(config, trtllm_version=taking[0]) if taking else ""
 
 
 def _precision_of(config: ForgeConfig, checkpoint: CheckpointConfig, target: _Target) -> str:
