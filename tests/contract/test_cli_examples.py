@@ -14,7 +14,14 @@ from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 
 NEED_A_SERVER = ("forge serve", "forge probe", "forge complete")
 # Their own tests run theirs.
-NEED_A_REPOSITORY = ("forge check", "forge package", "forge unpack", "forge sbom", "forge migrate", "forge verify")
+NEED_A_REPOSITORY = (
+    "forge check",
+    "forge package",
+    "forge unpack",
+    "forge sbom",
+    "forge migrate",
+    "forge verify",
+)
 
 
 def examples() -> list[str]:
