@@ -19,7 +19,6 @@ from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.executors.docker import DockerExecutor, gpu_request
 from trtllm_forge.executors.local import LocalExecutor
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 from trtllm_forge.triton.interpreter import check_wheel_runs, this_interpreter
 from trtllm_forge.triton.locate import find_wheel
 
@@ -34,7 +33,9 @@ _GIB = 1 << 30
 _SMALL_DISK_GIB = 20
 _DOCKER_WAIT_S = 10.0
 _IMAGE_TRITON = Path("/opt/tritonserver/bin/tritonserver")
-_TWIN_PACKAGES = ("openvino-genai", "optimum-intel", "nncf", "torch", "transformers")
+# What runtime openvino asks for before a build; of each, metadata alone is read.
+TWIN_PACKAGES = ("openvino-genai", "optimum-intel", "nncf", "torch", "transformers")
+NEWEST_PYTHON = (3, 12)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,13 +119,18 @@ def check_hub(access: HubAccess, *, offline: bool) -> list[Check]:
 
 
 def check_twin_packages() -> Check:
-    """Return whether the extra ``cpu`` is installed for a Python that it has builds for."""
-    try:
-        OpenVinoRuntime().require_machine(SilentReporter(), confirm=lambda _: False)
-    except PrerequisiteError as error:
-        return of_error("packages", error)
-    found = ", ".join(f"{name} {metadata.version(name)}" for name in _TWIN_PACKAGES)
-    return Check(name="packages", state="ok", detail=found)
+    """Return whether the extra ``cpu`` is installed, for a Python that it has builds for."""
+    versions = {name: _version(name) for name in TWIN_PACKAGES}
+    missing = [name for name, version in versions.items() if version is None]
+    if not missing:
+        found = ", ".join(f"{name} {version}" for name, version in versions.items())
+        return Check(name="packages", state="ok", detail=found)
+    detail = f"the extra `cpu` is not whole: there is no {', '.join(missing)}"
+    hint = "pip install 'trtllm-forge[cpu]'"
+    if this_interpreter().version > NEWEST_PYTHON:
+        detail += f"; it needs Python 3.10 to 3.12, this is {platform.python_version()}"
+        hint = "python3.12 -m venv .venv"
+    return Check(name="packages", state="missing", detail=detail, hint=hint)
 
 
 def check_twin_server() -> Check:
@@ -295,6 +301,13 @@ def check_llm_api(machine: Machine, catalogue: Catalogue) -> Check:
         detail = f"{version}, of which forge knows no LLM API"
         return Check(name="tensorrt_llm", state="missing", detail=detail, hint="forge versions")
     return Check(name="tensorrt_llm", state="ok", detail=version)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _gpu_hint(reason: str) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,13 @@ from tests.stand_ins.toolchain import H100, T4, StandInGpu, StandInToolchain, in
 from trtllm_forge import machine_checks
 from trtllm_forge.cli.app import app
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.runtimes.openvino import OpenVinoRuntime
+from trtllm_forge.runtimes import openvino
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
 IN_IMAGE = f'docker run --rm -it --gpus all --ipc host -v "$PWD":/work -w /work {IMAGE} bash'
 NO_TRITON = "no tritonserver, on PATH or in /opt/tritonserver; an image of the release has one"
+NO_EXTRA = "the extra `cpu` is not whole: there is no no-such-torch"
 NO_GPU = "none: there is no NVIDIA driver: its library libnvidia-ml.so.1 was not found"
 NO_TOOLS = (
     "there is no trtllm-build on PATH (executor local runs the TensorRT-LLM of this machine; "
@@ -116,12 +119,13 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def no_twin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the extra ``cpu`` be absent."""
 
-    def refuse(*_: object, **__: object) -> None:
-        what = "runtime openvino needs torch"
-        why = "the extra `cpu` is not installed in this environment"
+    def refuse() -> None:
+        what = "no Triton found"
+        why = "nvidia-pytriton is not installed"
         raise PrerequisiteError(what, why=why, hint="pip install 'trtllm-forge[cpu]'")
 
-    monkeypatch.setattr(OpenVinoRuntime, "require_machine", refuse)
+    monkeypatch.setattr(machine_checks, "TWIN_PACKAGES", ("no-such-torch",))
+    monkeypatch.setattr(machine_checks, "NEWEST_PYTHON", (3, 99))
     monkeypatch.setattr(machine_checks, "find_wheel", refuse)
 
 
@@ -136,13 +140,12 @@ def test_bare_machine_is_told_what_each_runtime_lacks() -> None:
         *(["ok", "hub"], ["warn", "hub"], ["ok", "hub"]),
     ]
     assert "\n  missing  gpu           none: there is no NVIDIA driver: " in shared
-    extra = "(the extra `cpu` is not installed in this environment)"
-    no_extra = f"runtime openvino needs torch {extra}"
+    hint = "pip install 'trtllm-forge[cpu]'"
     assert runtimes == [
         _section(
             "openvino: cannot build, cannot serve",
-            ("missing", "packages", no_extra, "pip install 'trtllm-forge[cpu]'"),
-            ("missing", "triton", no_extra, "pip install 'trtllm-forge[cpu]'"),
+            ("missing", "packages", NO_EXTRA, hint),
+            ("missing", "triton", "no Triton found (nvidia-pytriton is not installed)", hint),
         ),
         _section(
             "trtllm (TensorRT-LLM 1.2.1): cannot build, cannot serve",
@@ -211,10 +214,38 @@ def test_required_twin_without_the_extra_names_the_extra() -> None:
     assert (code, stderr) == (
         3,
         "error: this machine cannot build for runtime openvino\n"
-        "  why:  packages: runtime openvino needs torch "
-        "(the extra `cpu` is not installed in this environment)\n"
+        f"  why:  packages: {NO_EXTRA}\n"
         "  try:  pip install 'trtllm-forge[cpu]'\n",
     )
+
+
+@pytest.mark.usefixtures("machine", "no_twin")
+def test_python_that_the_extra_has_no_builds_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_checks, "NEWEST_PYTHON", (3, 9))
+
+    assert found(examined(), "openvino", "packages") == [
+        (
+            "missing",
+            f"{NO_EXTRA}; it needs Python 3.10 to 3.12, this is {platform.python_version()}",
+            "python3.12 -m venv .venv",
+        )
+    ]
+
+
+@pytest.mark.usefixtures("machine")
+def test_twin_with_its_packages_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_checks, "TWIN_PACKAGES", ("typer", "pydantic"))
+
+    document = examined("doctor --require openvino")
+
+    assert document["runtimes"]["openvino"]["builds"] is True
+    assert found(document, "openvino", "packages") == [
+        ("ok", f"typer {version('typer')}, pydantic {version('pydantic')}", "")
+    ]
+
+
+def test_packages_looked_for_are_those_that_a_build_asks_for() -> None:
+    assert machine_checks.TWIN_PACKAGES == openvino._PACKAGES
 
 
 def test_gpus_and_tools_of_this_environment_build_engines(
