@@ -78,7 +78,7 @@ class Case:
             "model": "org/model",
             "runtime": "trtllm",
             "trtllm_version": self.release,
-            "trust_remote_code": ENGINE[self.architecture].converter == "deepseek_v2" or None,
+            "trust_remote_code": ENGINE[self.architecture].converter == "nemotron_nas" or None,
             self.precision: True,
             "kv_cache": self.kv_cache,
             "tp_size": str(self.sizes[0]),
