@@ -155,9 +155,8 @@ def examine(
         ConfigError: There is no such release.
     """
     asked = catalogue.find(config.trtllm_version) if config.trtllm_version else None
-    release = asked or catalogue.newest("engine")
-    assert release is not None
     machine = look_at_machine()
+    release = asked or _unasked_release(machine, catalogue)
     shared = (
         *checks.check_host(machine, settings.cache_dir),
         *checks.check_gpus(machine),
@@ -173,6 +172,15 @@ def examine(
             _examine_llm_api(catalogue, machine, release),
         ),
     )
+
+
+def _unasked_release(machine: Machine, catalogue: Catalogue) -> Release:
+    """Return what a build would take: the installed release, else the newest."""
+    installed = machine.toolchain.version if machine.toolchain else None
+    known = catalogue.releases.get((installed or "").partition("+")[0])
+    newest = catalogue.newest("engine")
+    assert newest is not None
+    return known if known is not None and "engine" in known.flows else newest
 
 
 def _examine_twin() -> RuntimeReport:
@@ -197,7 +205,9 @@ def _examine_engines(
     local = checks.check_local_tools(
         machine, catalogue, asked=asked, examples_dir=config.examples_dir
     )
-    docker = checks.check_docker(machine, release.image, settings.cache_dir)
+    docker = checks.check_docker(
+        machine, release.image, settings.cache_dir, examples_dir=config.examples_dir
+    )
     server = checks.check_server(release, backend="tensorrtllm")
     can_run = machine.has_gpu and "engine" in release.flows
     has_local, has_docker = _all_there(local), _all_there(docker)

@@ -223,13 +223,12 @@ def check_local_tools(
     folder = Path(examples_dir).expanduser() if examples_dir else toolchain.examples_dir
     if folder is not None and folder.is_dir():
         return [tools, Check(name="examples", state="ok", detail=str(folder))]
-    detail = "TensorRT-LLM's converters are not here; --examples-dir names a clone's examples"
-    repository = "https://github.com/NVIDIA/TensorRT-LLM"
-    hint = f"git clone --depth 1 --branch v{version} {repository}"
-    return [tools, Check(name="examples", state="missing", detail=detail, hint=hint)]
+    return [tools, _no_examples(version, "this environment")]
 
 
-def check_docker(machine: Machine, image: Image | None, cache_dir: Path) -> list[Check]:
+def check_docker(
+    machine: Machine, image: Image | None, cache_dir: Path, *, examples_dir: str | None
+) -> list[Check]:
     """Return whether docker runs, has the image, and gives it a GPU where there is one."""
     if image is None:
         detail = "no image carries this release"
@@ -256,10 +255,13 @@ def check_docker(machine: Machine, image: Image | None, cache_dir: Path) -> list
         else:
             tried = "not tried without the image" if absent else "a container starts with it"
             checks.append(Check(name="docker gpu", state="ok", detail=tried))
-    if absent is None:
-        return [*checks, Check(name="image", state="ok", detail=image.reference)]
-    detail = f"{image.reference} is not here, a download of {image.size_gb:.1f} GB"
-    return [*checks, Check(name="image", state="warn", detail=detail, hint=pull)]
+    here = Check(name="image", state="ok", detail=image.reference)
+    if absent is not None:
+        detail = f"{image.reference} is not here, a download of {image.size_gb:.1f} GB"
+        here = Check(name="image", state="warn", detail=detail, hint=pull)
+    if image.has_examples or (examples_dir and Path(examples_dir).expanduser().is_dir()):
+        return [*checks, here]
+    return [*checks, here, _no_examples(image.trtllm_version, "the image")]
 
 
 def check_mpi() -> Check:
@@ -301,6 +303,13 @@ def check_llm_api(machine: Machine, catalogue: Catalogue) -> Check:
         detail = f"{version}, of which forge knows no LLM API"
         return Check(name="tensorrt_llm", state="missing", detail=detail, hint="forge versions")
     return Check(name="tensorrt_llm", state="ok", detail=version)
+
+
+def _no_examples(version: str, place: str) -> Check:
+    detail = f"{place} has no converters; examples_dir names the folder examples of a clone"
+    repository = "https://github.com/NVIDIA/TensorRT-LLM"
+    hint = f"git clone --depth 1 --branch v{version} {repository}"
+    return Check(name="examples", state="missing", detail=detail, hint=hint)
 
 
 def _version(package: str) -> str | None:

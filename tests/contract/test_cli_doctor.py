@@ -288,7 +288,7 @@ def test_tools_without_the_converters_do_not_build(machine: Machine) -> None:
     assert found(document, "trtllm", "examples") == [
         (
             "missing",
-            "TensorRT-LLM's converters are not here; --examples-dir names a clone's examples",
+            "this environment has no converters; examples_dir names the folder examples of a clone",
             "git clone --depth 1 --branch v1.2.1 https://github.com/NVIDIA/TensorRT-LLM",
         )
     ]
@@ -373,6 +373,34 @@ def test_image_that_is_not_here_is_named_and_never_pulled(machine: Machine) -> N
     ]
     assert found(document, "trtllm", "docker gpu") == [("ok", "not tried without the image", "")]
     assert machine.docker_commands <= {"version", "image", "info"}
+
+
+def test_image_without_the_converters_does_not_build(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.has_gpus(H100)
+    machine.has_docker()
+    examples = [
+        (
+            "missing",
+            "the image has no converters; examples_dir names the folder examples of a clone",
+            "git clone --depth 1 --branch v0.16.0 https://github.com/NVIDIA/TensorRT-LLM",
+        )
+    ]
+
+    without = examined("doctor --trtllm-version 0.16.0")
+    monkeypatch.setenv("FORGE_EXAMPLES_DIR", str(Path.cwd()))
+    named = examined("doctor --trtllm-version 0.16.0 --require trtllm")
+
+    assert without["runtimes"]["trtllm"]["builds"] is False
+    assert found(without, "trtllm", "examples") == examples
+    assert named["runtimes"]["trtllm"]["builds"] is True
+
+
+def test_installed_release_is_the_one_that_is_looked_at(machine: Machine) -> None:
+    machine.has_tools(machine.has_gpus(H100, release="0.16.0"))
+
+    assert examined()["trtllm_version"] == "0.16.0"
 
 
 def test_docker_without_a_gpu_starts_no_container(machine: Machine) -> None:

@@ -36,7 +36,7 @@ ReleaseOption = Annotated[
     typer.Option(
         "--trtllm-version",
         metavar="TEXT",
-        help="Release of TensorRT-LLM to look for; the newest with the engine flow when absent.",
+        help="Release of TensorRT-LLM to look for; the installed one when absent, else the newest.",
         show_default=False,
         rich_help_panel=ASKING,
     ),
