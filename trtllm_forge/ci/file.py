@@ -35,5 +35,6 @@ def write_workflow(path: Path, text: str, *, replace: bool, again: str) -> None:
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as error:
-        what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
-        raise ConfigError(what) from error
+        what = f"{path} cannot be written"
+        why = f"{error.filename}: {(error.strerror or str(error)).lower()}"
+        raise ConfigError(what, why=why) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ConfigError
@@ -39,7 +38,7 @@ def summarize(paths: Sequence[Path]) -> str:
 
 
 def code(text: object) -> str:
-    """Return text as a code span that nothing in it can leave, fit for a cell of a table."""
+    """Return text as a code span that nothing in it can leave."""
     plain = _UNPRINTABLE.sub(" ", str(text)).strip()
     if len(plain) > _MOST_CHARACTERS:
         plain = f"{plain[: _MOST_CHARACTERS - 3]}..."
@@ -48,8 +47,7 @@ def code(text: object) -> str:
     longest = max((len(run) for run in re.findall("`+", plain)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if plain.startswith("`") or plain.endswith("`") else ""
-    # A table's cell ends at a pipe, also within a code span.
-    return f"{fence}{pad}{plain}{pad}{fence}".replace("|", "\\|")
+    return f"{fence}{pad}{plain}{pad}{fence}"
 
 
 def _section(path: Path) -> str:
@@ -61,7 +59,8 @@ def _section(path: Path) -> str:
             try:
                 return "\n".join(_lines_of(describe, document)) + "\n"
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise _unknown(path, f"its {key} are not as forge writes them") from error
+                why = f"what it has under {key} is not as forge writes it"
+                raise _unknown(path, why) from error
     raise _unknown(path, "it has none of the keys " + ", ".join(_DESCRIPTIONS))
 
 
@@ -76,10 +75,11 @@ def _read(path: Path) -> dict[str, Any] | None:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+    except OSError as error:
         what = f"{path} cannot be read"
-        raise ConfigError(what, why=(reason or str(error)).lower()) from error
+        raise ConfigError(what, why=(error.strerror or str(error)).lower()) from error
+    except UnicodeDecodeError as error:
+        raise _unknown(path, "it is not UTF-8 text") from error
     if not text.strip():
         return None
     try:
@@ -93,8 +93,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _unknown(path: Path, why: str) -> ConfigError:
     what = f"{path} is no document that forge can summarize"
-    hint = f"forge build --json > {shlex.quote(str(path))}"
-    return ConfigError(what, why=why, hint=hint)
+    return ConfigError(what, why=why)
 
 
 def _failure(document: Mapping[str, Any]) -> Iterator[str]:
@@ -223,7 +222,9 @@ def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterato
 
 
 def _row(cells: tuple[str, ...]) -> str:
-    return f"| {' | '.join(cells)} |"
+    # A cell ends at a pipe, also within a code span.
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
 
 
 def _place(finding: Mapping[str, Any]) -> str:

@@ -135,4 +135,5 @@ def _deliver(
     again = f"{workflow.command} --output {shlex.quote(str(path))} --force"
     write_workflow(path, text, replace=force, again=again)
     console.result(f"wrote {path}", document)
-    console.next_step(shlex.join(["git", "add", *workflow.key_files[:1], str(path)]))
+    sources = [name for name in workflow.key_files if Path(name).exists()]
+    console.next_step(shlex.join(["git", "add", *sources, str(path)]))
