@@ -165,6 +165,16 @@ register(
         "forge cache prune --keep-last 2 --stage compile --yes",
     ),
 )
+register(
+    app,
+    "migrate",
+    "migrate:migrate",
+    "Move a repository to the LLM API or to another release.",
+    examples=(
+        "forge migrate model_repos/llama --to llmapi --model llama-3.1-8b",
+        "forge migrate model_repos/llama --to 1.2.1 --dry-run",
+    ),
+)
 app.add_typer(config_app, name="config", help="Look at the configuration.")
 register(
     config_app,

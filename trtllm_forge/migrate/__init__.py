@@ -1,0 +1,228 @@
+"""From one engine repository to a new one: over the LLM API, or of another release.
+
+The old folder is only read. ``source`` reads it, ``settings`` says it in forge's words, ``render``
+writes the new one with the templates that ``build`` uses, and ``moves`` and ``tensors`` compare
+the two: what was carried over, what has no counterpart, and what clients have to change.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.migrate.moves import engine_moves, llmapi_moves
+from trtllm_forge.migrate.release import find_source_release
+from trtllm_forge.migrate.render import render_engine, render_llmapi
+from trtllm_forge.migrate.report import MigrationReport
+from trtllm_forge.migrate.served import find_served_model, require_flow, shell
+from trtllm_forge.migrate.settings import carry_settings
+from trtllm_forge.migrate.source import CORE, read_model, read_source
+from trtllm_forge.migrate.steps import engine_steps, llmapi_notes, llmapi_steps, release_notes
+from trtllm_forge.migrate.tensors import migration_facts, moves_between_releases, moves_to_llmapi
+from trtllm_forge.pipeline.store import remove_tree
+from trtllm_forge.releases.catalogue import read_catalogue, version_key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtllm_forge.migrate.release import SourceRelease
+    from trtllm_forge.migrate.served import ServedModel
+    from trtllm_forge.migrate.settings import CarriedSettings
+    from trtllm_forge.migrate.source import SourceRepository
+    from trtllm_forge.releases.catalogue import Release
+    from trtllm_forge.reporter import Reporter
+    from trtllm_forge.settings import Settings
+
+LLMAPI = "llmapi"
+_MOUNT_ROOT = "/models"
+
+
+def migrate_repository(
+    source_dir: Path,
+    to: str,
+    settings: Settings,
+    reporter: Reporter,
+    *,
+    output_dir: Path | None = None,
+    model: str | None = None,
+    trtllm_version: str | None = None,
+    from_version: str | None = None,
+    dry_run: bool = False,
+) -> MigrationReport:
+    """Write the repository that does what ``source_dir`` does, and say what differs.
+
+    Args:
+        source_dir: A repository around an engine, forge's, upstream's or another's.
+        to: ``llmapi``, or the TensorRT-LLM release of the new engine.
+        settings: Where forge keeps things.
+        reporter: Told of what is left out.
+        output_dir: The new repository; None for one beside the old, named after ``to``.
+        model: What the repository serves, where it does not say so itself.
+        trtllm_version: The release of the LLM API; None for the newest with an image.
+        from_version: The release of the old repository; None for what it says itself.
+        dry_run: Write nothing, and report what would be.
+
+    Raises:
+        ConfigError: The repository cannot go there, or the output is in the way.
+        RenderError: A ``config.pbtxt`` does not parse, or is not filled in.
+        CheckpointError: The model is not known, or the tokenizer is of another kind.
+    """
+    source = read_source(source_dir)
+    again = f"forge migrate {shell(source_dir)}"
+    release = _target_release(to, trtllm_version, again)
+    if to != LLMAPI and source.core.backend != "tensorrtllm":
+        what = f"{source_dir} is no repository around a TensorRT engine"
+        why = f"its {CORE} has the backend {source.core.backend}; a twin is built again"
+        hint = f"forge build MODEL --runtime openvino --trtllm-version {release.version}"
+        raise ConfigError(what, why=why, hint=hint)
+    origin = find_source_release(source, from_version)
+    served = find_served_model(source, model, settings, reporter)
+    require_flow(served, "llmapi" if to == LLMAPI else "engine", release, again=again)
+    output_dir = output_dir or source_dir.resolve().with_name(f"{source_dir.resolve().name}-{to}")
+    _require_new(source_dir, output_dir)
+    carried = carry_settings(
+        source, mount_root=_mount_root(source), release=origin.version, target=release.version
+    )
+    with _staging(output_dir, dry_run=dry_run) as work_dir:
+        migrate = _to_llmapi if to == LLMAPI else _to_release
+        report = migrate(source, carried, release, origin, served, work_dir, output_dir, reporter)
+        if not dry_run:
+            work_dir.rename(output_dir)
+    return report
+
+
+def _to_llmapi(
+    source: SourceRepository,
+    carried: CarriedSettings,
+    release: Release,
+    origin: SourceRelease,
+    served: ServedModel,
+    work_dir: Path,
+    output_dir: Path,
+    reporter: Reporter,
+) -> MigrationReport:
+    arguments = render_llmapi(source, carried, release, work_dir, reporter)
+    new = read_model(work_dir / CORE / "config.pbtxt")
+    return MigrationReport(
+        source_dir=source.folder,
+        output_dir=output_dir,
+        source_release=origin.version,
+        source_release_origin=origin.origin,
+        target="llmapi",
+        target_release=release.version,
+        model=served.model,
+        architecture=served.architecture,
+        settings=tuple(llmapi_moves(source, carried, arguments)),
+        tensors=tuple(moves_to_llmapi(source.models, new)),
+        notes=tuple(llmapi_notes(source)),
+        next_steps=tuple(llmapi_steps(served, output_dir)),
+    )
+
+
+def _to_release(
+    source: SourceRepository,
+    carried: CarriedSettings,
+    release: Release,
+    origin: SourceRelease,
+    served: ServedModel,
+    work_dir: Path,
+    output_dir: Path,
+    reporter: Reporter,
+) -> MigrationReport:
+    parameters = {**source.core.parameters}
+    for (model, name), (value, _) in carried.changes.items():
+        if model == CORE and name in migration_facts()["defaults"]:
+            parameters[name] = value
+    render_engine(source, carried, release, parameters, work_dir, reporter)
+    new = {path.parent.name: read_model(path) for path in work_dir.glob("*/config.pbtxt")}
+    return MigrationReport(
+        source_dir=source.folder,
+        output_dir=output_dir,
+        source_release=origin.version,
+        source_release_origin=origin.origin,
+        target="engine",
+        target_release=release.version,
+        model=served.model,
+        architecture=served.architecture,
+        settings=tuple(engine_moves(source, new, release.version, carried.changes)),
+        tensors=tuple(moves_between_releases(source.models, new)),
+        notes=tuple(release_notes(source, release)),
+        next_steps=tuple(engine_steps(source, carried, served, release, output_dir)),
+    )
+
+
+def _target_release(to: str, trtllm_version: str | None, again: str) -> Release:
+    catalogue = read_catalogue()
+    if to == LLMAPI:
+        newest = catalogue.newest("llmapi")
+        assert newest is not None
+        release = catalogue.find(trtllm_version) if trtllm_version else newest
+        if "llmapi" not in release.flows:
+            what = f"TensorRT-LLM {release.version} has no LLM API that Triton's model serves"
+            hint = f"{again} --to llmapi --trtllm-version {newest.version}"
+            raise ConfigError(what, why="it begins with 1.0.0", hint=hint)
+        return release
+    if trtllm_version:
+        what = f"--to {to} names a release, and so does --trtllm-version {trtllm_version}"
+        raise ConfigError(what, hint=f"{again} --to {to}")
+    if version_key(to) == (0,):
+        what = f"--to {to} is neither llmapi nor a release of TensorRT-LLM"
+        raise ConfigError(what, hint=f"{again} --to llmapi")
+    release = catalogue.find(to)
+    if "engine" not in release.flows:
+        newest = catalogue.newest("engine")
+        assert newest is not None
+        what = f"TensorRT-LLM {release.version} builds no engines"
+        why = f"they end with {newest.version}"
+        raise ConfigError(what, why=why, hint=f"{again} --to llmapi")
+    return release
+
+
+def _mount_root(source: SourceRepository) -> str:
+    """Return where the old repository is mounted, as the engine's path says."""
+    stated = PurePosixPath(source.core.parameters.get("gpt_model_path", ""))
+    if stated.is_absolute() and CORE in stated.parts:
+        root = PurePosixPath(*stated.parts[: stated.parts.index(CORE)])
+        return str(root)
+    return _MOUNT_ROOT
+
+
+def _require_new(source_dir: Path, output_dir: Path) -> None:
+    source, output = source_dir.resolve(), output_dir.resolve()
+    if output.is_relative_to(source) or source.is_relative_to(output):
+        what = f"the new repository {output_dir} would lie in the old one, {source_dir}"
+        if source.is_relative_to(output):
+            what = f"the new repository {output_dir} would replace what holds the old one"
+        raise ConfigError(what, why="the old one stays as it is", hint="--output ANOTHER_FOLDER")
+    if output_dir.is_symlink() or output_dir.is_file():
+        what = f"{output_dir} is in the way"
+        raise ConfigError(what, why="it is no folder", hint="--output ANOTHER_FOLDER")
+    if output_dir.is_dir() and any(output_dir.iterdir()):
+        what = f"{output_dir} is in the way: it is not empty"
+        raise ConfigError(what, why="a migration replaces nothing", hint="--output ANOTHER_FOLDER")
+
+
+@contextmanager
+def _staging(output_dir: Path, *, dry_run: bool) -> Iterator[Path]:
+    """Give a folder to render in, beside the output so that one rename puts it in place."""
+    if dry_run:
+        with tempfile.TemporaryDirectory() as folder:
+            work_dir = Path(folder) / "repository"
+            work_dir.mkdir()
+            yield work_dir
+        return
+    work_dir = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.migrated")
+    try:
+        remove_tree(work_dir)
+        work_dir.mkdir(parents=True)
+        yield work_dir
+    except OSError as error:
+        what = f"{output_dir} cannot be written"
+        why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        raise ConfigError(what, why=why, hint="--output ANOTHER_FOLDER") from error
+    finally:
+        remove_tree(work_dir)

@@ -1,0 +1,107 @@
+"""What remains to be done after a migration: notes, and commands that work as typed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtllm_forge.migrate.served import shell
+from trtllm_forge.migrate.source import CORE
+from trtllm_forge.runtimes import ENGINE_DIR
+from trtllm_forge.runtimes.llmapi import CHECKPOINT_DIR
+from trtllm_forge.stages.render import MODELS, TOKENIZER_DIR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from trtllm_forge.migrate.served import ServedModel
+    from trtllm_forge.migrate.settings import CarriedSettings
+    from trtllm_forge.migrate.source import SourceRepository
+    from trtllm_forge.releases.catalogue import Release
+
+# What trtllm-build calls the weights' kind, and the flag that asks for it.
+_FLAGS = {
+    "W8A16": "--int8",
+    "W4A16": "--int4",
+    "W4A16_AWQ": "--int4-awq",
+    "W4A16_GPTQ": "--int4-gptq",
+    "W4A8_AWQ": "--w4a8-awq",
+    "FP8": "--fp8",
+    "NVFP4": "--nvfp4",
+}
+
+
+def llmapi_notes(source: SourceRepository) -> Iterator[str]:
+    """Give what clients of the LLM API's model have to know, whatever they ask for."""
+    fronts = [name for name in ("ensemble", "tensorrt_llm_bls") if name in source.models]
+    if fronts:
+        yield f"clients ask {CORE} instead of {' or '.join(fronts)}: one model takes and gives text"
+    yield "shapes have no batch axis: [1] instead of [1, 1], and one prompt per request"
+    yield "a streamed response holds the whole text so far, not what is new"
+    yield from _other_models(source)
+
+
+def release_notes(source: SourceRepository, release: Release) -> Iterator[str]:
+    """Give what to know of a repository for another release."""
+    yield (
+        f"the engine has to be built again: TensorRT-LLM {release.version} loads none of another "
+        "release"
+    )
+    yield "pre- and postprocessing are forge's, with the same tensors; your own changes stay behind"
+    tokenizer_dir = source.parameter("preprocessing", "tokenizer_dir")
+    if tokenizer_dir and tokenizer_dir != TOKENIZER_DIR:
+        yield f"{tokenizer_dir} needs a tokenizer.json, which forge's models read"
+    elif tokenizer_dir and not (source.folder / TOKENIZER_DIR).is_dir():
+        yield f"the repository holds no tokenizer: put one into {TOKENIZER_DIR}"
+    yield from _other_models(source)
+
+
+def llmapi_steps(served: ServedModel, output_dir: Path) -> Iterator[str]:
+    """Give the commands that put the checkpoint in place and serve it."""
+    target = shell(output_dir / CHECKPOINT_DIR)
+    if served.folder is not None:
+        yield f"ln -s {shell(served.folder.absolute())} {target}"
+    elif served.model:
+        revision = f" --revision {served.revision}" if served.revision else ""
+        yield f"hf download {shell(served.model)}{revision} --local-dir {target}"
+    else:
+        yield f"hf download REPO_ID --local-dir {target}"
+    yield f"forge serve {shell(output_dir)}"
+
+
+def engine_steps(
+    source: SourceRepository,
+    carried: CarriedSettings,
+    served: ServedModel,
+    release: Release,
+    output_dir: Path,
+) -> Iterator[str]:
+    """Give the commands that build the engine and put it where the repository looks for it."""
+    build = carried.config.build
+    built_dir = output_dir.with_name(f"{output_dir.name}-built")
+    words = ["forge build", shell(served.model) if served.model else "MODEL"]
+    words += ["--runtime trtllm", f"--trtllm-version {release.version}"]
+    flag = _FLAGS.get(source.engine.quantization) or f"--{build.precision}"
+    words.append(flag)
+    if build.tp_size > 1:
+        words.append(f"--tp {build.tp_size}")
+    if build.pp_size > 1:
+        words.append(f"--pp {build.pp_size}")
+    words.append(f"--max-batch-size {build.max_batch_size}")
+    if build.max_num_tokens:
+        words.append(f"--max-num-tokens {build.max_num_tokens}")
+    if build.max_seq_len:
+        words.append(f"--max-seq-len {build.max_seq_len}")
+    yield " ".join([*words, f"--output {shell(built_dir)}"])
+    target = output_dir / ENGINE_DIR
+    yield f"cp -r {shell(built_dir / ENGINE_DIR)} {shell(target)}"
+    stated = source.parameter(CORE, "gpt_model_path") or ""
+    if not stated.endswith(ENGINE_DIR):
+        yield f"mount {shell(target)} at {shell(stated)}, where gpt_model_path looks for it"
+    yield f"forge serve {shell(output_dir)}"
+
+
+def _other_models(source: SourceRepository) -> Iterator[str]:
+    others = [name for name in source.models if name not in MODELS]
+    if others:
+        yield f"left behind: {', '.join(others)}, which may name models that are no longer there"
