@@ -109,6 +109,13 @@ def test_nothing_is_fetched_but_calibration_data_that_is_not_here() -> None:
     assert words[words.index("--calib_dataset") + 1] == str(Path("texts").resolve())
 
 
+def test_granite_is_converted_by_the_code_of_its_own() -> None:
+    for architecture in ("GraniteForCausalLM", "GraniteMoeForCausalLM"):
+        assert command("", architecture).env["TRTLLM_DISABLE_UNIFIED_CONVERTER"] == "1"
+        assert "TRTLLM_DISABLE_UNIFIED_CONVERTER" not in command("--fp8", architecture).env
+    assert "TRTLLM_DISABLE_UNIFIED_CONVERTER" not in command().env
+
+
 def test_name_of_a_data_set_on_the_hub_is_passed_on() -> None:
     words = argv("--fp8 --calib-dataset org/texts")
     assert words[words.index("--calib_dataset") + 1] == "org/texts"

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 # A model of this share of the GPU's memory is not put there to be converted.
 _GPU_SHARE = 0.8
+# Upstream's instructions for them switch off the converter that the families share.
+# Source: NVIDIA/TensorRT-LLM@258c7540c035:examples/granite/README.md.
+_OF_OWN_CONVERTER = ("GraniteForCausalLM", "GraniteMoeForCausalLM")
 # The precisions with a scale for a group of weights, whose size quantize.py can be told.
 _GROUPED = ("int4_awq", "w4a8_awq")
 
@@ -115,6 +118,7 @@ class ConvertStage:
             work_dir=work_dir,
             mounts=self._calibration_mounts(),
             needs_network=self.downloads_calibration,
+            variables=self._variables(),
         )
         return (command,)
 
@@ -172,6 +176,12 @@ class ConvertStage:
             line.option("--calib_size", self.calib_size)
             if self.calib_dataset is not None:
                 line.option("--calib_dataset", self._calibration_path())
+
+    def _variables(self) -> dict[str, str]:
+        needs_own = self.architecture.name in _OF_OWN_CONVERTER
+        if needs_own and self.recipe.tool == "convert_checkpoint":
+            return {"TRTLLM_DISABLE_UNIFIED_CONVERTER": "1"}
+        return {}
 
     def _workers(self) -> int:
         """Return how many ranks are converted at once: each of them holds the whole model."""

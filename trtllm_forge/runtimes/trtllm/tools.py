@@ -12,7 +12,7 @@ from trtllm_forge.pipeline.command import run_command
 from trtllm_forge.pipeline.stage import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from trtllm_forge.executors import Executor
@@ -78,9 +78,10 @@ class Tools:
         work_dir: Path,
         mounts: Sequence[Mount] = (),
         needs_network: bool = False,
+        variables: Mapping[str, str] | None = None,
     ) -> Command:
-        """Return ``argv`` as the executor starts it."""
-        env = {} if needs_network else _ENVIRONMENT
+        """Return ``argv`` as the executor starts it, with ``variables`` in its environment."""
+        env = {**({} if needs_network else _ENVIRONMENT), **(variables or {})}
         inner = Command(argv=tuple(argv), inner_argv=tuple(argv), env=env, cwd=None)
         work_mount = Mount(source=work_dir, target=str(work_dir), read_only=False)
         return self.executor.wrap(
