@@ -11,9 +11,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge import __version__
@@ -24,7 +24,6 @@ from trtllm_forge.presets import SAMPLE_NAME, resolve_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from trtllm_forge.config.load import LoadedConfig
     from trtllm_forge.config.models import ForgeConfig
@@ -186,7 +185,7 @@ def plan_workflow(
     config = loaded.config
     config_name = str(config_path or DEFAULT_CONFIG_NAME)
     if config.model is None:
-        raise _no_model(system, config_path, has_config=os.path.exists(config_name))  # noqa: PTH110
+        raise _no_model(system, config_path, has_config=Path(config_name).exists())
     name = config.name or resolve_model(config.model, revision=config.checkpoint.revision).name
     build = ["forge", "build"]
     if model is not None:

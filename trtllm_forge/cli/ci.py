@@ -82,7 +82,8 @@ def github(
             system="github", model=model, config_path=config, with_gpu=gpu, extra=extra
         )
         text = github_text(workflow, code_scanning=code_scanning)
-        _deliver(console, workflow, text, output or Path(DEFAULT_PATH), force, dry_run)
+        path = output or Path(DEFAULT_PATH)
+        _deliver(console, workflow, text, path, force=force, dry_run=dry_run)
 
 
 def gitlab(
@@ -103,9 +104,8 @@ def gitlab(
         from trtllm_forge.ci.workflow import plan_workflow
 
         workflow = plan_workflow(system="gitlab", model=model, config_path=config, with_gpu=gpu)
-        _deliver(
-            console, workflow, gitlab_text(workflow), output or Path(DEFAULT_PATH), force, dry_run
-        )
+        text, path = gitlab_text(workflow), output or Path(DEFAULT_PATH)
+        _deliver(console, workflow, text, path, force=force, dry_run=dry_run)
 
 
 def summary(
@@ -124,7 +124,7 @@ def summary(
 
 
 def _deliver(
-    console: Console, workflow: Workflow, text: str, path: Path, force: bool, dry_run: bool
+    console: Console, workflow: Workflow, text: str, path: Path, *, force: bool, dry_run: bool
 ) -> None:
     from trtllm_forge.ci.file import write_workflow
 
