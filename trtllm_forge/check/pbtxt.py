@@ -12,7 +12,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +30,8 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v
 _CLOSING = {"{": "}", "<": ">"}
 
 
-@dataclass(frozen=True)
-class Scalar:
-    """A value that is no message.
+class Scalar(NamedTuple):
+    """A value that is no message; a tuple, as there are thousands.
 
     Attributes:
         value: What it says, quotes and escapes taken off.
@@ -59,8 +58,7 @@ class Scalar:
         return whole_number(self.value)
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A name with its value, and the offsets from the name to behind the value."""
 
     name: str
@@ -122,8 +120,7 @@ class SyntaxMistake:
     message: str
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     kind: str
     text: str
     start: int
@@ -153,9 +150,9 @@ class _Reader:
 
     def _tokenize(self) -> Iterator[_Token]:
         for match in _TOKEN.finditer(self.text):
-            kind = match.lastgroup or "other"
+            kind = match.lastgroup
             if kind != "skip":
-                yield _Token(kind, match.group(), match.start())
+                yield _Token(kind or "other", match.group(), match.start())
 
     def _line(self, offset: int) -> int:
         return bisect_right(self._line_starts, offset)
@@ -163,12 +160,9 @@ class _Reader:
     def _peek(self) -> _Token | None:
         return self._tokens[self._next] if self._next < len(self._tokens) else None
 
-    def _is_next(self, mark: str) -> bool:
-        token = self._peek()
-        return token is not None and token.kind == "mark" and token.text == mark
-
     def _skip(self, mark: str) -> bool:
-        if self._is_next(mark):
+        # A string keeps its quotes, so that no other kind of token is equal to a mark.
+        if self._next < len(self._tokens) and self._tokens[self._next].text == mark:
             self._next += 1
             return True
         return False

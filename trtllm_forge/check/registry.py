@@ -17,7 +17,21 @@ if TYPE_CHECKING:
 
     Check = Callable[[RepositoryView], Iterable[Problem]]
 
-RULE_MODULES = ("text", "models", "ensemble", "chain")
+RULE_MODULES = (
+    "text",
+    "models",
+    "ensemble",
+    "chain",
+    "contract",
+    "parameters",
+    "engine",
+    "engine_limits",
+    "kv_cache",
+    "tokenizer",
+    "serving",
+    "security",
+    "llmapi",
+)
 """The modules below ``check.rules``; each registers its rules when it is imported."""
 
 _RULES: dict[str, Rule] = {}

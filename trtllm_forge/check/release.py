@@ -73,30 +73,35 @@ def _lock_stages(view: RepositoryView) -> list[tuple[dict[str, object], str]]:
 
 def _closest(view: RepositoryView, layout: Layout, types: ElementTypes) -> ServedRelease | None:
     """Return the newest of the releases whose tensors differ least from the repository's."""
-    role = "llmapi" if layout == "llmapi" else "tensorrt_llm"
-    models = view.of_role(role) or view.of_role("ensemble", "tensorrt_llm_bls")
-    if not models:
-        return None
-    model = models[0]
-    key = "tensorrt_llm" if role == "llmapi" else model.role
-    found = {tensor.name for tensor in (*model.inputs, *model.outputs)}
-    if not found:
-        return None
+    models = {
+        "tensorrt_llm" if model.role == "llmapi" else model.role: model
+        for model in view.models
+        if model.role != "other" and (model.role == "llmapi") == (layout == "llmapi")
+    }
+    found = {
+        (role, tensor.name, tensor.dims)
+        for role, model in models.items()
+        for tensor in (*model.inputs, *model.outputs)
+    }
     best: tuple[int, ReleaseContract] | None = None
-    for release in known_releases(layout):
+    for release in known_releases(layout) if found else ():
         contract = read_contract(release, layout, types=types)
-        declared = contract.models[key]
-        names = {tensor.name for tensor in (*declared.inputs, *declared.outputs)}
-        distance = len(names ^ found)
+        declared = {
+            (role, tensor.name, tuple(map(str, tensor.dims)))
+            for role in models
+            if role in contract.models
+            for tensor in (*contract.models[role].inputs, *contract.models[role].outputs)
+        }
+        distance = len(declared ^ found)
         if best is None or distance <= best[0]:
             best = distance, contract
     if best is None:
         return None
     distance, contract = best
-    nearness = "the tensors are its own" if not distance else f"{distance} tensors differ"
+    nearness = "all are its own" if not distance else f"{distance} differ"
     return ServedRelease(
         version=contract.release,
-        origin=f"the nearest by its tensors, {nearness}",
+        origin=f"the nearest by its tensors, of which {nearness}",
         is_certain=False,
         contract=contract,
     )

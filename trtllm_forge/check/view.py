@@ -6,7 +6,9 @@ Nothing large is read: engines and weights count by name and size, ``config.json
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +29,10 @@ if TYPE_CHECKING:
 LOCK_NAME = "forge.lock"
 MANIFEST_NAME = "forge.manifest.json"
 _LARGEST_RECORD_BYTES = 16 << 20
+_MOST_FILES = 5000
+_NOT_SERVED = (".git", "__pycache__")
+_TOP_LEVEL = 2
+_SIMILAR = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +45,7 @@ class CheckOptions:
         gpu: The short name of its GPU.
         world_size: The ranks it will start.
         shm_bytes: Its shared memory.
+        has_other_mounts: Whether other folders may be mounted below ``mount_root``.
     """
 
     trtllm_version: str | None = None
@@ -46,6 +53,7 @@ class CheckOptions:
     gpu: str | None = None
     world_size: int | None = None
     shm_bytes: int | None = None
+    has_other_mounts: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,19 @@ class RepositoryView:
     def of_role(self, *roles: str) -> list[Model]:
         """Return the models that play a part in the chain."""
         return [model for model in self.models if model.role in roles]
+
+    @cached_property
+    def files(self) -> tuple[tuple[Path, str], ...]:
+        """Return the files and their paths in the repository, the first few thousand of them."""
+        found: list[tuple[Path, str]] = []
+        for folder, folders, names in os.walk(self.root):
+            folders[:] = sorted(name for name in folders if name not in _NOT_SERVED)
+            inside = Path(folder).relative_to(self.root)
+            for name in sorted(names):
+                found.append((Path(folder) / name, (inside / name).as_posix()))
+                if len(found) == _MOST_FILES:
+                    return tuple(found)
+        return tuple(found)
 
     @cached_property
     def lock(self) -> Mapping[str, Any]:
@@ -170,10 +191,13 @@ class RepositoryView:
             return ResolvedPath(written=written, local=local, is_inside=known, is_expected=known)
         mount_root = self.mount_root
         if mount_root is not None and path.is_relative_to(mount_root):
-            local = self.root / path.relative_to(mount_root)
-            here = Path(written)
-            if local.exists() or self.options.mount_root or not here.exists():
-                return ResolvedPath(written=written, local=local, is_inside=True, is_expected=True)
+            inner = path.relative_to(mount_root)
+            local = self.root / inner
+            if local.exists() or not Path(written).exists():
+                is_ours = self._is_in_the_repository(inner)
+                return ResolvedPath(
+                    written=written, local=local, is_inside=is_ours, is_expected=is_ours
+                )
         local = Path(written)
         return ResolvedPath(
             written=written,
@@ -181,6 +205,14 @@ class RepositoryView:
             is_inside=local.is_relative_to(self.root.resolve()),
             is_expected=self._is_this_machines(local),
         )
+
+    def _is_in_the_repository(self, path: PurePosixPath) -> bool:
+        """Return whether a path below the mount has to be part of the repository."""
+        if self.options.mount_root is not None and not self.options.has_other_mounts:
+            return True
+        first = path.parts[0] if path.parts else ""
+        near = difflib.get_close_matches(first, self.by_name, n=1, cutoff=_SIMILAR)
+        return bool(near) or (self.root / first).exists()
 
     def _is_this_machines(self, path: Path) -> bool:
         """Return whether a path that is not here was meant for this machine.
@@ -216,9 +248,6 @@ class RepositoryView:
         except (OSError, ValueError):
             return {}
         return document if isinstance(document, dict) else {}
-
-
-_TOP_LEVEL = 2
 
 
 def read_repository(root: Path, options: CheckOptions) -> RepositoryView:

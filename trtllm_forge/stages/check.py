@@ -77,7 +77,9 @@ class CheckStage:
 
     def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
         """Check the rendered repository, and refuse it when a rule finds an error."""
-        options = CheckOptions(trtllm_version=self.trtllm_version, mount_root=self.mount_root)
+        options = CheckOptions(
+            trtllm_version=self.trtllm_version, mount_root=self.mount_root, has_other_mounts=True
+        )
         report = check_repository(inputs["render"], options, select=self.select, ignore=self.ignore)
         for finding in report.findings:
             if finding.severity == "warning":

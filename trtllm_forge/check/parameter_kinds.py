@@ -1,0 +1,87 @@
+"""What the value of each parameter has to be.
+
+Source: the parameters' meanings in tensorrtllm_backend@v0.19.0:inflight_batcher_llm/src and
+all_models/inflight_batcher_llm, as read for this project.
+"""
+
+from __future__ import annotations
+
+WHOLE = (
+    "max_beam_width",
+    "max_tokens_in_paged_kv_cache",
+    "sink_token_length",
+    "kv_cache_host_memory_bytes",
+    "cancellation_check_period_ms",
+    "stats_check_period_ms",
+    "iter_stats_max_iterations",
+    "request_stats_max_iterations",
+    "lora_cache_optimal_adapter_size",
+    "lora_cache_max_adapter_size",
+    "lora_cache_host_memory_bytes",
+    "lookahead_window_size",
+    "lookahead_ngram_size",
+    "lookahead_verification_set_size",
+    "cuda_graph_cache_size",
+    "num_nodes",
+)
+"""Parameters whose value is a whole number from 0 on."""
+
+FRACTIONS = (
+    "kv_cache_free_gpu_mem_fraction",
+    "cross_kv_cache_fraction",
+    "lora_cache_gpu_memory_fraction",
+    "gpu_weights_percent",
+)
+"""Parameters whose value is a share from 0 to 1."""
+
+SWITCHES = (
+    "exclude_input_in_output",
+    "enable_kv_cache_reuse",
+    "normalize_log_probs",
+    "enable_chunked_context",
+    "kv_cache_onboard_blocks",
+    "enable_context_fmha_fp32_acc",
+    "multi_block_mode",
+    "cuda_graph_mode",
+    "speculative_decoding_fast_logits",
+    "add_special_tokens",
+    "skip_special_tokens",
+    "accumulate_tokens",
+)
+"""Parameters that are on or off."""
+
+SWITCH_WORDS = ("true", "false", "1", "0", "t", "f", "y", "n", "yes", "no")
+
+CHOICES = {
+    "batch_scheduler_policy": ("guaranteed_no_evict", "max_utilization"),
+    "decoding_mode": (
+        "top_k",
+        "top_p",
+        "top_k_top_p",
+        "beam_search",
+        "medusa",
+        "redrafter",
+        "lookahead",
+        "eagle",
+        "auto",
+    ),
+    "guided_decoding_backend": ("xgrammar", "llguidance"),
+}
+"""Parameters whose value is one of a few words."""
+
+BATCHING = ("inflight_fused_batching", "inflight_batching")
+STATIC_BATCHING = ("V1", "v1")
+
+PYTHON_BACKEND = ("EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS")
+"""Parameters of Triton's python backend itself."""
+
+FORGES_OWN = (
+    "max_num_tokens",
+    "stream_interval_ms",
+    "fast_math",
+    "exclude_input_in_output",
+    "tokenizer_dir",
+    "skip_special_tokens",
+    "gpt_model_path",
+)
+"""Parameters that forge's own Python models read beside the release's."""

@@ -1,0 +1,312 @@
+"""FL401 to FL419: the engine folder, its files, and what it was built with and for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import Problem
+from trtllm_forge.check.pbtxt import whole_number
+from trtllm_forge.check.registry import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from trtllm_forge.check.engine_folder import EngineFolder
+    from trtllm_forge.check.model import Model, Parameter
+    from trtllm_forge.check.view import RepositoryView
+
+_WEIGHTS = (".safetensors", ".bin", ".pt")
+
+
+@rule("FL401", "engine-missing", "error", "gpt_model_path leads to a folder.")
+def engine_missing(view: RepositoryView) -> Iterable[Problem]:
+    """The backend reports a JSON parse error and does not name the path."""
+    for model, parameter, engine in _engines(view):
+        if engine.is_there:
+            continue
+        place = engine.place
+        if not place.is_expected:
+            yield _problem(
+                model,
+                parameter,
+                f"{place.written} is not on this machine, so that its engine was not checked",
+                severity="info",
+            )
+        elif place.is_inside and is_without_engine(view, model):
+            yield _problem(model, parameter, f"{place.written} is not there yet", severity="info")
+        else:
+            yield _problem(model, parameter, f"{place.written} is not there")
+
+
+@rule("FL402", "engine-empty", "error", "The engine folder holds an engine.")
+def engine_empty(view: RepositoryView) -> Iterable[Problem]:
+    """An empty folder ends in ``parse error at line 1, column 1``."""
+    for model, parameter, engine in _engines(view):
+        if engine.is_there and not engine.names:
+            yield _problem(model, parameter, f"{engine.place.written} is empty")
+
+
+@rule("FL403", "engine-config", "error", "The engine's config.json can be read.")
+def engine_config(view: RepositoryView) -> Iterable[Problem]:
+    """The backend reads parallelism and limits from it before anything else."""
+    for model, parameter, engine in _tensorrt(view):
+        if engine.config_error:
+            yield _problem(
+                model, parameter, f"the engine's config.json cannot be read: {engine.config_error}"
+            )
+        elif "config.json" not in engine.names and not _is_checkpoint(engine):
+            nested = [n for n in engine.names if _has_engine(engine, n)]
+            yield _problem(
+                model,
+                parameter,
+                f"{engine.place.written} has no config.json",
+                hint=f"{engine.place.written}/{nested[0]}" if nested else "",
+            )
+
+
+@rule("FL404", "engine-kind", "error", "The engine folder holds a TensorRT-LLM engine.")
+def engine_kind(view: RepositoryView) -> Iterable[Problem]:
+    """A checkpoint has to be compiled first."""
+    for model, parameter, engine in _engines(view):
+        kind = ""
+        if any(name.startswith("openvino_") for name in engine.names):
+            kind = "an OpenVINO model" if model.backend == "tensorrtllm" else ""
+        elif _is_checkpoint(engine):
+            is_converted = any(re.fullmatch(r"rank\d+\.safetensors", n) for n in engine.names)
+            kind = "a TRT-LLM checkpoint" if is_converted else "a Hugging Face checkpoint"
+        if kind:
+            yield _problem(
+                model,
+                parameter,
+                f"{engine.place.written} holds {kind}, not an engine",
+                hint="trtllm-build --checkpoint_dir ... --output_dir ...",
+            )
+
+
+@rule("FL405", "engine-keys", "error", "The engine's config.json has the keys of an engine.")
+def engine_keys(view: RepositoryView) -> Iterable[Problem]:
+    """Engines from before 0.8 have other keys, and no newer backend reads them."""
+    for model, parameter, engine in _tensorrt(view):
+        if not engine.config or _is_checkpoint(engine):
+            continue
+        missing = [
+            k for k in ("version", "pretrained_config", "build_config") if k not in engine.config
+        ]
+        if missing:
+            old = (
+                ", as engines from before 0.8 have it" if "builder_config" in engine.config else ""
+            )
+            yield _problem(
+                model, parameter, f"the engine's config.json has no {', '.join(missing)}{old}"
+            )
+
+
+@rule("FL406", "rank-missing", "error", "There is one engine file for every rank.")
+def rank_missing(view: RepositoryView) -> Iterable[Problem]:
+    """Each rank reads its own file; the world size is tp_size times pp_size."""
+    for model, parameter, engine in _tensorrt(view):
+        wanted = engine.world_size
+        if wanted is None or _is_checkpoint(engine):
+            continue
+        missing = [f"rank{n}.engine" for n in range(wanted) if n not in engine.rank_bytes]
+        if missing:
+            shown = ", ".join(missing[:4]) + (" and more" if len(missing) > 4 else "")
+            yield _problem(
+                model,
+                parameter,
+                f"the engine has {wanted - len(missing)} of {wanted} rank files: no {shown}",
+            )
+
+
+@rule("FL407", "rank-empty", "error", "Every engine file holds an engine.")
+def rank_empty(view: RepositoryView) -> Iterable[Problem]:
+    """A copy that was cut short, or a pointer that Git LFS left."""
+    for model, parameter, engine in _tensorrt(view):
+        for rank, size in sorted(engine.rank_bytes.items()):
+            if not size:
+                yield _problem(model, parameter, f"rank{rank}.engine is empty")
+            elif size < _POINTER_BYTES and engine.place.local is not None:
+                head = (engine.place.local / f"rank{rank}.engine").read_bytes()
+                if head.startswith(b"version https://git-lfs"):
+                    hint = "git lfs pull"
+                    text = f"rank{rank}.engine is a pointer of Git LFS"
+                    yield _problem(model, parameter, text, hint=hint)
+
+
+@rule("FL408", "rank-extra", "warning", "There are no engine files beyond the world size.")
+def rank_extra(view: RepositoryView) -> Iterable[Problem]:
+    """They are left from another build, and the others may be, too."""
+    for model, parameter, engine in _tensorrt(view):
+        wanted = engine.world_size
+        extra = [n for n in sorted(engine.rank_bytes) if wanted is not None and n >= wanted]
+        if extra:
+            yield _problem(
+                model, parameter, f"rank{extra[0]}.engine is beyond the world size of {wanted}"
+            )
+
+
+@rule("FL409", "engine-release", "error", "The engine was built by the server's TensorRT-LLM.")
+def engine_release(view: RepositoryView) -> Iterable[Problem]:
+    """An engine loads in the release that built it and in no other."""
+    release = view.release
+    if release is None or not release.is_certain or "engine" in release.origin:
+        return
+    wanted = release.version.split(".")
+    for model, parameter, engine in _tensorrt(view):
+        found = engine.version.partition("+")[0]
+        if found and found.split(".")[: len(wanted)] != wanted:
+            yield _problem(
+                model,
+                parameter,
+                f"the engine was built by TensorRT-LLM {found}, and the server has "
+                f"{release.version} ({release.origin})",
+                hint=f"--trtllm-version {found}",
+            )
+
+
+@rule("FL410", "world-size", "error", "The server starts as many ranks as the engine has.")
+def world_size(view: RepositoryView) -> Iterable[Problem]:
+    """The backend stops with ``mpiSize == tp * pp``."""
+    for model, parameter, engine in _tensorrt(view):
+        wanted, asked = engine.world_size, view.options.world_size
+        if wanted is not None and asked is not None and asked != wanted:
+            yield _problem(
+                model,
+                parameter,
+                f"the engine has a world size of {wanted}, and --world-size is {asked}",
+                hint=f"--world-size {wanted}",
+            )
+        mapping = engine.config.get("pretrained_config")
+        said = mapping.get("mapping", {}).get("world_size") if isinstance(mapping, dict) else None
+        if wanted is not None and isinstance(said, int) and said != wanted:
+            yield _problem(
+                model,
+                parameter,
+                f"the engine's mapping says world_size {said}, and its sizes multiply to {wanted}",
+            )
+
+
+@rule("FL411", "device-count", "error", "An instance has one GPU for every rank.")
+def device_count(view: RepositoryView) -> Iterable[Problem]:
+    """gpu_device_ids lists the GPUs of an instance, one per rank on its node."""
+    for model, _, engine in _tensorrt(view):
+        ids = model.setting("gpu_device_ids")
+        nodes = model.setting("num_nodes")
+        if ids is None or engine.world_size is None:
+            continue
+        wanted = engine.world_size // max(1, whole_number(nodes.value) or 1 if nodes else 1)
+        for group in ids.value.split(";"):
+            count = len([one for one in group.split(",") if one.strip()])
+            if count != wanted:
+                yield _problem(
+                    model,
+                    ids,
+                    f"gpu_device_ids has {count} GPUs in {group.strip()}, and the engine has "
+                    f"{wanted} ranks",
+                )
+
+
+@rule("FL412", "gpu-architecture", "error", "The engine was built for the server's GPU.")
+def gpu_architecture(view: RepositoryView) -> Iterable[Problem]:
+    """TensorRT refuses with ``expecting compute``: kernels are chosen for one architecture."""
+    if view.options.gpu is None:
+        return
+    from trtllm_forge.gpu import named_gpu
+
+    wanted = named_gpu(view.options.gpu)
+    for model, parameter, engine in _tensorrt(view):
+        found = engine.gpu_architecture
+        if found and found != wanted.architecture:
+            yield _problem(
+                model,
+                parameter,
+                f"the engine was built for {found}, and {view.options.gpu} is "
+                f"{wanted.architecture}",
+            )
+
+
+@rule("FL413", "engine-path-relative", "warning", "The C++ backend gets an absolute path.")
+def engine_path_relative(view: RepositoryView) -> Iterable[Problem]:
+    """It resolves a relative path against the folder the server was started in."""
+    for model, parameter, _ in _engines(view):
+        if model.backend == "tensorrtllm" and not parameter.value.startswith("/"):
+            root = view.mount_root or "/models"
+            yield _problem(
+                model,
+                parameter,
+                f"gpt_model_path is {parameter.value}, which depends on where the server starts",
+                hint=f"{root}/{parameter.value.removeprefix('./')}",
+            )
+
+
+@rule("FL414", "path-of-this-machine", "error", "Paths are those of the serving machine.")
+def path_of_this_machine(view: RepositoryView) -> Iterable[Problem]:
+    """A path that leads into the repository where it lies now is gone where it is mounted."""
+    mount_root = view.mount_root
+    if mount_root is None:
+        return
+    here = str(view.root.resolve())
+    for model in view.models:
+        for parameter in model.path_parameters:
+            value = parameter.value
+            if here == mount_root or not value.startswith(f"{here}/"):
+                continue
+            yield _problem(
+                model,
+                parameter,
+                f"{parameter.key} is {value}, and the repository is mounted at {mount_root}",
+                hint=f"{mount_root}{value.removeprefix(here)}",
+            )
+
+
+_POINTER_BYTES = 300
+
+
+def is_without_engine(view: RepositoryView, model: Model) -> bool:
+    """Return whether forge rendered the model alone, so that an engine is still to come."""
+    return "Written by forge" in model.text[:300] and "compile" not in view.lock
+
+
+def readable_engines(view: RepositoryView) -> Iterator[tuple[Model, Parameter, EngineFolder]]:
+    """Give the engines that say of themselves what they were built with."""
+    for model, parameter, engine in _tensorrt(view):
+        if engine.is_readable:
+            yield model, parameter, engine
+
+
+def _engines(view: RepositoryView) -> Iterator[tuple[Model, Parameter, EngineFolder]]:
+    for model in view.of_role("tensorrt_llm"):
+        engine = view.engines.get(model.folder)
+        if engine is not None:
+            yield model, model.parameters["gpt_model_path"], engine
+
+
+def _tensorrt(view: RepositoryView) -> Iterator[tuple[Model, Parameter, EngineFolder]]:
+    """Give the folders that hold something and are no engine of the twin."""
+    for model, parameter, engine in _engines(view):
+        is_twins = model.is_forges and model.backend == "python"
+        if engine.names and engine.is_tensorrt and not is_twins:
+            yield model, parameter, engine
+
+
+def _is_checkpoint(engine: EngineFolder) -> bool:
+    has_weights = any(name.endswith(_WEIGHTS) for name in engine.names)
+    return has_weights and not engine.rank_bytes and "pretrained_config" not in engine.config
+
+
+def _has_engine(engine: EngineFolder, name: str) -> bool:
+    return engine.place.local is not None and (engine.place.local / name / "config.json").is_file()
+
+
+def _problem(
+    model: Model, parameter: Parameter, message: str, *, hint: str = "", severity: str | None = None
+) -> Problem:
+    return Problem(
+        model=model.folder,
+        path=model.path,
+        line=parameter.line,
+        message=message,
+        hint=hint,
+        severity=severity,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,146 @@
+"""FL501 to FL509: the memory for keys and values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import Problem
+from trtllm_forge.check.pbtxt import whole_number
+from trtllm_forge.check.registry import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trtllm_forge.check.model import Model
+    from trtllm_forge.check.view import RepositoryView
+
+DEFAULT_FRACTION = 0.9
+"""What the backend takes where no fraction is given."""
+
+_OFF = ("false", "0", "f", "no", "n")
+
+
+@rule("FL501", "kv-one-sequence", "error", "The KV cache holds one sequence of full length.")
+def kv_one_sequence(view: RepositoryView) -> Iterable[Problem]:
+    """``maxTokensInPagedKvCache must be large enough to process at least 1 sequence``."""
+    for model in view.of_role("tensorrt_llm"):
+        parameter = model.setting("max_tokens_in_paged_kv_cache")
+        tokens = None if parameter is None else whole_number(parameter.value)
+        if parameter is None or tokens is None:
+            continue
+        engine = view.engines.get(model.folder)
+        limit = engine.max_seq_len if engine is not None else None
+        beams = model.setting("max_beam_width")
+        needed = (limit or 1) * max(1, whole_number(beams.value) or 1 if beams else 1)
+        if tokens < needed:
+            sequence = f"a sequence of the engine has {limit}" if limit else "none fits in it"
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=parameter.line,
+                message=f"max_tokens_in_paged_kv_cache is {tokens}, and {sequence}"
+                + (f" tokens in {needed // limit} beams" if limit and needed > limit else ""),
+                hint=str(needed) if limit else "",
+            )
+
+
+@rule("FL502", "kv-shared", "error", "The models on one GPU share its free memory.")
+def kv_shared(view: RepositoryView) -> Iterable[Problem]:
+    """Each takes its fraction of what the one before left; above 1 in sum, none is left."""
+    models = [m for m in view.of_role("tensorrt_llm") if m.backend == "tensorrtllm"]
+    shares: dict[str, float] = {}
+    for model in models:
+        fraction = _fraction(model)
+        if fraction is not None and not model.setting("max_tokens_in_paged_kv_cache"):
+            shares[model.folder] = fraction * _instances_per_gpu(model)
+    total = sum(shares.values())
+    if total <= 1 or len(shares) == 0:
+        return
+    ids = {p.value for m in models if (p := m.setting("gpu_device_ids"))}
+    if len(ids) > 1:
+        return
+    for model in models:
+        if model.folder not in shares:
+            continue
+        parameter = model.setting("kv_cache_free_gpu_mem_fraction")
+        count = sum(_instances_per_gpu(m) for m in models if m.folder in shares)
+        yield Problem(
+            model=model.folder,
+            path=model.path,
+            line=None if parameter is None else parameter.line,
+            message=f"{count} engines share a GPU, and their fractions come to {total:g}",
+            hint=f'string_value: "{DEFAULT_FRACTION / count:.2f}"',
+        )
+
+
+@rule("FL503", "host-cache", "warning", "Blocks that move to the host are reused.")
+def host_cache(view: RepositoryView) -> Iterable[Problem]:
+    """Host memory for the cache serves reuse alone."""
+    for model in view.of_role("tensorrt_llm"):
+        parameter, reuse = (
+            model.setting("kv_cache_host_memory_bytes"),
+            model.setting("enable_kv_cache_reuse"),
+        )
+        size = None if parameter is None else whole_number(parameter.value)
+        if parameter is None or not size or reuse is None:
+            continue
+        if reuse.value.strip().lower() in _OFF:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=parameter.line,
+                message=f"kv_cache_host_memory_bytes is {size}, and enable_kv_cache_reuse is "
+                f"{reuse.value}",
+            )
+
+
+@rule("FL504", "cross-fraction", "warning", "A cache for cross attention has an encoder.")
+def cross_fraction(view: RepositoryView) -> Iterable[Problem]:
+    """Without an encoder its share of the memory lies idle."""
+    for model in view.of_role("tensorrt_llm"):
+        parameter = model.setting("cross_kv_cache_fraction")
+        if parameter is not None and model.setting("encoder_model_path") is None:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=parameter.line,
+                message=f"cross_kv_cache_fraction is {parameter.value}, and there is no encoder",
+            )
+        elif parameter is None and model.setting("encoder_model_path") is not None:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=model.parameters["encoder_model_path"].line,
+                message="there is an encoder, and cross_kv_cache_fraction is not given",
+                hint='string_value: "0.5"',
+            )
+
+
+@rule("FL505", "kv-fraction-full", "warning", "The KV cache leaves room for activations.")
+def kv_fraction_full(view: RepositoryView) -> Iterable[Problem]:
+    """What the fraction is taken of is free after loading, before the first large batch."""
+    for model in view.of_role("tensorrt_llm"):
+        parameter, fraction = model.setting("kv_cache_free_gpu_mem_fraction"), _fraction(model)
+        if parameter is not None and fraction is not None and 0.97 < fraction <= 1:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=parameter.line,
+                message=f"kv_cache_free_gpu_mem_fraction is {parameter.value}, which leaves "
+                "next to nothing",
+                hint=f'string_value: "{DEFAULT_FRACTION}"',
+            )
+
+
+def _fraction(model: Model) -> float | None:
+    parameter = model.setting("kv_cache_free_gpu_mem_fraction")
+    try:
+        return float(parameter.value) if parameter is not None else DEFAULT_FRACTION
+    except ValueError:
+        return None
+
+
+def _instances_per_gpu(model: Model) -> int:
+    ids = model.setting("gpu_device_ids")
+    groups = len(ids.value.split(";")) if ids is not None else 1
+    return -(-model.instances // groups)

@@ -1,0 +1,249 @@
+"""FL901 to FL919: the model over the LLM API and its ``model.yaml``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import Problem
+from trtllm_forge.check.nearness import nearest_words
+from trtllm_forge.check.registry import rule
+from trtllm_forge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from trtllm_forge.check.model import Model
+    from trtllm_forge.check.model_yaml import ModelYaml
+    from trtllm_forge.check.view import RepositoryView
+
+TRITON_KEYS = ("max_batch_size", "decoupled", "cancellation_check_period_ms")
+_NOT_ARGUMENTS = ("triton_config", "model", "tokenizer")
+
+
+@rule("FL901", "model-yaml-missing", "error", "The LLM API's model has a model.yaml.")
+def model_yaml_missing(view: RepositoryView) -> Iterable[Problem]:
+    """It names the checkpoint; without it there is nothing to load."""
+    for model in view.of_role("llmapi"):
+        document = view.model_yamls[model.folder]
+        if not document.is_there:
+            yield Problem(
+                model=model.folder, path=document.path, message=f"there is no {document.path}"
+            )
+
+
+@rule("FL902", "model-yaml-parses", "error", "model.yaml is YAML with keys.")
+def model_yaml_parses(view: RepositoryView) -> Iterable[Problem]:
+    """The model stops at its first line of Python."""
+    for model, document in _documents(view):
+        if document.error:
+            yield Problem(
+                model=model.folder,
+                path=document.path,
+                line=document.error_line,
+                message=f"not YAML: {document.error}",
+            )
+
+
+@rule("FL903", "argument-unknown", "error", "model.yaml has arguments of the release's LLM API.")
+def argument_unknown(view: RepositoryView) -> Iterable[Problem]:
+    """The LLM API refuses what it does not know."""
+    names = _known_arguments(view)
+    if names is None:
+        return
+    objects = {name.split(".")[0] for name in names if "." in name}
+    for model, document in _documents(view):
+        for key, line in document.lines.items():
+            top = key.split(".")[0]
+            if top in _NOT_ARGUMENTS or key in names or key in objects:
+                continue
+            # Nested objects that the table does not open are taken as they are.
+            if "." in key and top not in objects:
+                continue
+            near, _ = nearest_words(key, names)
+            yield Problem(
+                model=model.folder,
+                path=document.path,
+                line=line,
+                message=f"the LLM API has no argument {key}",
+                hint=near[0] if near else "",
+                severity=None if near or "." not in key else "warning",
+            )
+
+
+@rule("FL904", "triton-config", "error", "triton_config has the keys that the model reads.")
+def triton_config(view: RepositoryView) -> Iterable[Problem]:
+    """max_batch_size and decoupled come from there."""
+    for model, document in _documents(view):
+        for key in document.section("triton_config"):
+            if key not in TRITON_KEYS:
+                near, _ = nearest_words(str(key), TRITON_KEYS)
+                yield Problem(
+                    model=model.folder,
+                    path=document.path,
+                    line=document.lines.get(f"triton_config.{key}"),
+                    message=f"triton_config has no key {key}",
+                    hint=near[0] if near else "",
+                    severity=None if near else "warning",
+                )
+
+
+@rule("FL905", "checkpoint-missing", "error", "model leads to a checkpoint.")
+def checkpoint_missing(view: RepositoryView) -> Iterable[Problem]:
+    """A path that is not there is taken for a name on the Hub."""
+    for model, document in _documents(view):
+        if document.error:
+            continue
+        written, line = document.values.get("model"), document.lines.get("model")
+        if not isinstance(written, str) or not written.strip():
+            yield Problem(
+                model=model.folder,
+                path=document.path,
+                line=line,
+                message="model is not given",
+            )
+            continue
+        place = view.resolve(written, model)
+        if place.exists or not written.startswith("/"):
+            continue
+        is_pending = "Written by forge" in model.text[:300] and not view.lock
+        is_known = place.is_expected and not is_pending
+        yield Problem(
+            model=model.folder,
+            path=document.path,
+            line=line,
+            message=f"{written} is not there"
+            if is_known
+            else f"{written} is not on this machine, so that it was not checked",
+            severity=None if is_known else "info",
+        )
+
+
+@rule("FL906", "checkpoint-from-hub", "info", "The checkpoint is a folder, not a name.")
+def checkpoint_from_hub(view: RepositoryView) -> Iterable[Problem]:
+    """Each start then needs the network, and takes whatever the name stands for that day."""
+    for model, document in _documents(view):
+        written = document.values.get("model")
+        if not isinstance(written, str) or not written or written.startswith(("/", ".")):
+            continue
+        if not view.resolve(written, model).exists:
+            yield Problem(
+                model=model.folder,
+                path=document.path,
+                line=document.lines.get("model"),
+                message=f"{written} is loaded from the Hub at each start",
+            )
+
+
+@rule("FL907", "llmapi-decoupled", "error", "model.yaml and config.pbtxt agree on decoupled.")
+def llmapi_decoupled(view: RepositoryView) -> Iterable[Problem]:
+    """The model answers as model.yaml says, and Triton expects what config.pbtxt says."""
+    for model, document in _documents(view):
+        said = document.section("triton_config").get("decoupled")
+        if model.decoupled is None or not isinstance(said, bool) or said == model.is_decoupled:
+            continue
+        yield Problem(
+            model=model.folder,
+            path=document.path,
+            line=document.lines.get("triton_config.decoupled"),
+            message=f"triton_config.decoupled is {str(said).lower()}, and config.pbtxt says "
+            f"{model.decoupled.value}",
+            hint=f"decoupled: {model.decoupled.value}",
+        )
+
+
+@rule(
+    "FL908", "llmapi-world-size", "error", "The server starts the ranks that model.yaml asks for."
+)
+def llmapi_world_size(view: RepositoryView) -> Iterable[Problem]:
+    """tensor_parallel_size times pipeline_parallel_size is the world size."""
+    asked = view.options.world_size
+    for model, document in _documents(view):
+        sizes = [
+            document.values.get(name, 1)
+            for name in ("tensor_parallel_size", "pipeline_parallel_size")
+        ]
+        bad = [size for size in sizes if not isinstance(size, int) or size < 1]
+        wanted = 0 if bad else sizes[0] * sizes[1]
+        if bad:
+            message = f"a parallel size is {bad[0]}"
+        elif asked is not None and asked != wanted:
+            message = f"model.yaml makes a world size of {wanted}, and --world-size is {asked}"
+        else:
+            continue
+        yield Problem(
+            model=model.folder,
+            path=document.path,
+            line=document.lines.get("tensor_parallel_size"),
+            message=message,
+            hint=f"--world-size {wanted}" if wanted else "",
+        )
+
+
+@rule("FL909", "llmapi-kv-cache", "error", "The KV cache of model.yaml is within its bounds.")
+def llmapi_kv_cache(view: RepositoryView) -> Iterable[Problem]:
+    """A share lies between 0 and 1, and one sequence has to fit."""
+    for model, document in _documents(view):
+        section = document.section("kv_cache_config")
+        share, tokens = section.get("free_gpu_memory_fraction"), section.get("max_tokens")
+        limit = document.values.get("max_seq_len")
+        if share is not None and not (isinstance(share, (int, float)) and 0 < share <= 1):
+            yield Problem(
+                model=model.folder,
+                path=document.path,
+                line=document.lines.get("kv_cache_config.free_gpu_memory_fraction"),
+                message=f"free_gpu_memory_fraction is {share}, and a share above 0 and up to 1 "
+                "is needed",
+            )
+        if isinstance(tokens, int) and isinstance(limit, int) and tokens < limit:
+            yield Problem(
+                model=model.folder,
+                path=document.path,
+                line=document.lines.get("kv_cache_config.max_tokens"),
+                message=f"max_tokens is {tokens}, and a sequence has {limit}",
+            )
+
+
+@rule("FL910", "llmapi-batch", "error", "The LLM API's model has no batch axis.")
+def llmapi_batch(view: RepositoryView) -> Iterable[Problem]:
+    """Its tensors are those of one prompt; requests are batched behind it."""
+    for model in view.of_role("llmapi"):
+        scalar = model.config.scalar("max_batch_size")
+        if scalar is not None and scalar.number:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=scalar.line,
+                message=f"max_batch_size is {scalar.value}, and text_input has no batch axis",
+                hint="max_batch_size: 0",
+            )
+    for model, document in _documents(view):
+        size = document.section("triton_config").get("max_batch_size")
+        if isinstance(size, int) and size > 0:
+            yield Problem(
+                model=model.folder,
+                path=document.path,
+                line=document.lines.get("triton_config.max_batch_size"),
+                message=f"triton_config.max_batch_size is {size}, and text_input has no batch axis",
+                hint="max_batch_size: 0",
+            )
+
+
+def _documents(view: RepositoryView) -> Iterator[tuple[Model, ModelYaml]]:
+    for model in view.of_role("llmapi"):
+        document = view.model_yamls[model.folder]
+        if document.is_there:
+            yield model, document
+
+
+def _known_arguments(view: RepositoryView) -> frozenset[str] | None:
+    if view.release is None or not view.of_role("llmapi"):
+        return None
+    from trtllm_forge.releases.catalogue import read_catalogue
+    from trtllm_forge.runtimes.llmapi.arguments import read_arguments
+
+    try:
+        catalogue = read_catalogue()
+        version = view.release.version
+        return read_arguments(catalogue.find(version)).names
+    except ConfigError:
+        return None

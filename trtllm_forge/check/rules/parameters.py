@@ -1,0 +1,358 @@
+"""FL310 to FL339: the parameters, their keys and values."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import Problem, TextEdit
+from trtllm_forge.check.nearness import nearest_words
+from trtllm_forge.check.parameter_kinds import (
+    BATCHING,
+    CHOICES,
+    FORGES_OWN,
+    FRACTIONS,
+    PYTHON_BACKEND,
+    STATIC_BATCHING,
+    SWITCH_WORDS,
+    SWITCHES,
+    WHOLE,
+)
+from trtllm_forge.check.pbtxt import whole_number
+from trtllm_forge.check.registry import rule
+from trtllm_forge.check.rules.text import MANDATORY
+from trtllm_forge.triton.contract import known_releases, read_contract
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from trtllm_forge.check.model import Model, Parameter
+    from trtllm_forge.check.view import RepositoryView
+
+_CHOICE_LIST = re.compile(r"\s*(\{\s*\d+(\s*,\s*\d+)*\s*\}\s*,?\s*)+|\s*\[[\[\]\s\d,]*\]\s*")
+_IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*(;\s*\d+(\s*,\s*\d+)*\s*)*")
+
+
+@rule("FL310", "parameter-misspelt", "error", "A parameter's key is spelt as the model reads it.")
+def parameter_misspelt(view: RepositoryView) -> Iterable[Problem]:
+    """A key that nobody reads is no error for Triton, and its value has no effect."""
+    for model, parameter, known in _unknown(view):
+        near, certain = nearest_words(parameter.key, known)
+        if not near:
+            continue
+        scalar = parameter.key_scalar
+        is_free = certain and near[0] not in model.parameters
+        edit = TextEdit(path=model.path, start=scalar.start, end=scalar.end, text=f'"{near[0]}"')
+        yield Problem(
+            model=model.folder,
+            path=model.path,
+            line=scalar.line,
+            message=f"there is no parameter {parameter.key}, and {near[0]} is near",
+            hint=f'key: "{near[0]}"',
+            edits=(edit,) if is_free else (),
+        )
+
+
+@rule("FL311", "parameter-unknown", "info", "A parameter is one that the release reads.")
+def parameter_unknown(view: RepositoryView) -> Iterable[Problem]:
+    """It does no harm, and nothing else either."""
+    for model, parameter, known in _unknown(view):
+        if nearest_words(parameter.key, known)[0] or view.contract is None:
+            continue
+        others = _releases_with(model, parameter.key, view)
+        where = f"; {others} has it" if others else ""
+        yield Problem(
+            model=model.folder,
+            path=model.path,
+            line=parameter.key_scalar.line,
+            message=f"{model.folder} of TensorRT-LLM {view.contract.release} does not read "
+            f"{parameter.key}{where}",
+        )
+
+
+@rule("FL312", "parameter-missing", "error", "A parameter that a model needs is there.")
+def parameter_missing(view: RepositoryView) -> Iterable[Problem]:
+    """These have no default: the model refuses to load."""
+    for model in view.models:
+        if not model.has_config or model.mistakes:
+            continue
+        for key in MANDATORY.get(model.role, ()):
+            parameter = model.parameters.get(key)
+            if key == "gpt_model_type" and model.backend == "python":
+                continue
+            if parameter is None or not parameter.value.strip():
+                is_near = any(nearest_words(k, [key])[0] for k in model.parameters if k != key)
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=None if parameter is None else parameter.line,
+                    message=f"{key} is {'missing' if parameter is None else 'empty'}"
+                    + (", and a key near it is there" if is_near and parameter is None else ""),
+                )
+
+
+@rule("FL313", "parameter-number", "error", "A number is a number, and within its bounds.")
+def parameter_number(view: RepositoryView) -> Iterable[Problem]:
+    """The backend takes its default for what it cannot read, and says so in one log line."""
+    for model, parameter in _set_parameters(view):
+        value = parameter.value.strip()
+        if parameter.key in WHOLE:
+            number = whole_number(value)
+            if number is None or number < 0:
+                yield _wrong(model, parameter, "a whole number from 0 on is needed")
+        elif parameter.key == "max_attention_window_size":
+            sizes = [whole_number(size) for size in value.strip("[]{}").split(",")]
+            if any(size is None or size < 1 for size in sizes):
+                yield _wrong(model, parameter, "numbers of tokens, comma separated, are needed")
+
+
+@rule("FL314", "parameter-fraction", "error", "A share lies between 0 and 1.")
+def parameter_fraction(view: RepositoryView) -> Iterable[Problem]:
+    """90 is not 0.9: the KV cache would be made 90 times larger than what is free."""
+    for model, parameter in _set_parameters(view):
+        if parameter.key not in FRACTIONS:
+            continue
+        try:
+            share = float(parameter.value)
+        except ValueError:
+            share = -1.0
+        low_ok = share > 0 if parameter.key == "kv_cache_free_gpu_mem_fraction" else share >= 0
+        if not (low_ok and share <= 1):
+            hint = f"{share / 100:g}" if 1 < share <= 100 else ""
+            yield _wrong(model, parameter, "a share above 0 and up to 1 is needed", hint=hint)
+
+
+@rule("FL315", "parameter-switch", "warning", "A switch is true or false.")
+def parameter_switch(view: RepositoryView) -> Iterable[Problem]:
+    """Any other word is taken for the default, whichever that is."""
+    for model, parameter in _set_parameters(view):
+        if parameter.key in SWITCHES and parameter.value.strip().lower() not in SWITCH_WORDS:
+            yield _wrong(model, parameter, "true or false is needed")
+
+
+@rule("FL316", "parameter-choice", "warning", "A choice is one that the backend has.")
+def parameter_choice(view: RepositoryView) -> Iterable[Problem]:
+    """The backend warns in its log and takes the default."""
+    for model, parameter in _set_parameters(view):
+        choices = CHOICES.get(parameter.key)
+        if choices is None or parameter.value.strip().lower() in choices:
+            continue
+        near, _ = nearest_words(parameter.value, choices)
+        yield _wrong(
+            model,
+            parameter,
+            f"one of {', '.join(choices)} is needed",
+            hint=near[0] if near else "",
+        )
+
+
+@rule("FL317", "batching-type", "error", "gpt_model_type is a batching strategy.")
+def batching_type(view: RepositoryView) -> Iterable[Problem]:
+    """The C++ backend refuses to load with any other word."""
+    for model in view.of_role("tensorrt_llm"):
+        parameter = model.setting("gpt_model_type")
+        if parameter is None or parameter.value in (*BATCHING, *STATIC_BATCHING):
+            continue
+        near, _ = nearest_words(parameter.value, BATCHING)
+        yield _wrong(
+            model,
+            parameter,
+            f"one of {', '.join(BATCHING)} is needed",
+            hint=near[0] if near else BATCHING[0],
+        )
+
+
+@rule("FL318", "static-batching", "warning", "Requests join and leave a running batch.")
+def static_batching(view: RepositoryView) -> Iterable[Problem]:
+    """V1 waits until the slowest request of a batch is done."""
+    for model in view.of_role("tensorrt_llm"):
+        parameter = model.setting("gpt_model_type")
+        if parameter is not None and parameter.value in STATIC_BATCHING:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=parameter.line,
+                message=f"gpt_model_type is {parameter.value}: a batch ends before the next begins",
+                hint=BATCHING[0],
+            )
+
+
+@rule("FL319", "lookahead-incomplete", "error", "Lookahead decoding has its three sizes.")
+def lookahead_incomplete(view: RepositoryView) -> Iterable[Problem]:
+    """The sizes are all needed, and are read in this mode alone."""
+    sizes = ("lookahead_window_size", "lookahead_ngram_size", "lookahead_verification_set_size")
+    for model in view.of_role("tensorrt_llm"):
+        mode = model.setting("decoding_mode")
+        given = [size for size in sizes if model.setting(size)]
+        is_lookahead = mode is not None and mode.value.strip() == "lookahead"
+        if is_lookahead and mode is not None and len(given) not in (0, len(sizes)):
+            missing = ", ".join(size for size in sizes if size not in given)
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=mode.line,
+                message=f"decoding_mode is lookahead, and {missing} is not given",
+            )
+        elif given and not is_lookahead:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=model.parameters[given[0]].line,
+                message=f"{given[0]} is given, and decoding_mode is not lookahead",
+                severity="warning",
+            )
+
+
+@rule("FL320", "draft-tree", "error", "A tree of draft tokens goes with its decoding mode.")
+def draft_tree(view: RepositoryView) -> Iterable[Problem]:
+    """A tree is a list such as {0}, {0, 0}, {1}, read in its own mode alone."""
+    for model in view.of_role("tensorrt_llm"):
+        mode = model.setting("decoding_mode")
+        for key, wanted in (("medusa_choices", "medusa"), ("eagle_choices", "eagle")):
+            parameter = model.setting(key)
+            if parameter is None:
+                continue
+            if not _CHOICE_LIST.fullmatch(parameter.value):
+                yield _wrong(model, parameter, "a list such as {0}, {0, 0}, {1} is needed")
+            elif mode is not None and mode.value != wanted:
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=parameter.line,
+                    message=f"{key} is given, and decoding_mode is {mode.value}",
+                    severity="warning",
+                )
+
+
+@rule("FL321", "guided-tokenizer", "error", "Guided decoding has its description of the tokenizer.")
+def guided_tokenizer(view: RepositoryView) -> Iterable[Problem]:
+    """The C++ backend cannot match a grammar without it."""
+    for model in view.of_role("tensorrt_llm"):
+        backend = model.setting("guided_decoding_backend")
+        if backend is None or model.backend != "tensorrtllm":
+            continue
+        if model.setting("xgrammar_tokenizer_info_path") is None:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=backend.line,
+                message=f"guided_decoding_backend is {backend.value}, and "
+                "xgrammar_tokenizer_info_path is not given",
+            )
+
+
+@rule("FL322", "device-ids", "error", "GPUs and ranks are numbers.")
+def device_ids(view: RepositoryView) -> Iterable[Problem]:
+    """A comma parts the GPUs of one instance, a semicolon the instances."""
+    for model, parameter in _set_parameters(view):
+        if parameter.key not in ("gpu_device_ids", "participant_ids"):
+            continue
+        value = parameter.value
+        if not _IDS.fullmatch(value):
+            yield _wrong(model, parameter, "numbers such as 0,1;2,3 are needed")
+            continue
+        groups = [[int(n) for n in group.split(",")] for group in value.split(";")]
+        if any(len(set(group)) < len(group) for group in groups):
+            yield _wrong(model, parameter, "a number stands in one instance twice")
+
+
+@rule("FL323", "lora-dir-unset", "warning", "lora_prefetch_dir is a folder, or nothing.")
+def lora_dir_unset(view: RepositoryView) -> Iterable[Problem]:
+    """The C++ backend of 0.19 takes an unfilled ${...} for the name of a folder."""
+    for model in view.of_role("tensorrt_llm"):
+        parameter = model.parameters.get("lora_prefetch_dir")
+        release = view.contract.release if view.contract else ""
+        if parameter is None or "${" not in parameter.value or release != "0.19":
+            continue
+        scalar = parameter.value_scalar
+        yield Problem(
+            model=model.folder,
+            path=model.path,
+            line=parameter.line,
+            message=f"lora_prefetch_dir is {parameter.value}, which release 0.19 takes as it is",
+            severity="info",
+            hint='string_value: ""',
+            edits=()
+            if scalar is None
+            else (TextEdit(path=model.path, start=scalar.start, end=scalar.end, text='""'),),
+        )
+
+
+@rule("FL324", "beams-accumulated", "error", "Text is accumulated for one beam.")
+def beams_accumulated(view: RepositoryView) -> Iterable[Problem]:
+    """The BLS model accumulates tokens of a single beam, and fails for more."""
+    beams = [m.setting("max_beam_width") for m in view.of_role("tensorrt_llm")]
+    widest = max((whole_number(p.value) or 1 for p in beams if p is not None), default=1)
+    for model in view.of_role("tensorrt_llm_bls"):
+        parameter = model.setting("accumulate_tokens")
+        if parameter is None or parameter.value.lower() not in ("true", "1", "t", "yes", "y"):
+            continue
+        if widest > 1:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=parameter.line,
+                message=f"accumulate_tokens is {parameter.value}, and max_beam_width is {widest}",
+                severity="warning",
+                hint="false",
+            )
+
+
+@rule("FL325", "parameter-kind", "error", "A parameter's value is a string_value.")
+def parameter_kind(view: RepositoryView) -> Iterable[Problem]:
+    """Triton's parameters hold texts; a number of theirs stands in quotes."""
+    for model in view.models:
+        for parameter in model.all_parameters:
+            if parameter.value_scalar is None:
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=parameter.line,
+                    message=f"{parameter.key} has no string_value",
+                    hint='value: { string_value: "..." }',
+                )
+
+
+def _set_parameters(view: RepositoryView) -> Iterator[tuple[Model, Parameter]]:
+    for model in view.models:
+        for parameter in model.all_parameters:
+            if parameter.is_set:
+                yield model, parameter
+
+
+def _unknown(view: RepositoryView) -> Iterator[tuple[Model, Parameter, list[str]]]:
+    """Give each parameter that neither the release nor the backend reads, and those they do."""
+    if view.contract is None:
+        return
+    for model in view.models:
+        declared = view.contract.models.get(
+            "tensorrt_llm" if model.role == "llmapi" else model.role
+        )
+        if declared is None or model.role == "ensemble":
+            continue
+        known = [*declared.parameters, *PYTHON_BACKEND]
+        if model.is_forges or model.backend == "python":
+            known += FORGES_OWN
+        for parameter in model.all_parameters:
+            if parameter.key not in known:
+                yield model, parameter, known
+
+
+def _releases_with(model: Model, key: str, view: RepositoryView) -> str:
+    layout = view.contract.layout if view.contract else "engine"
+    found = []
+    for release in known_releases(layout):
+        declared = read_contract(release, layout).models.get(model.role)
+        if declared is not None and key in declared.parameters:
+            found.append(release)
+    return f"{found[0]} to {found[-1]}" if len(found) > 1 else "".join(found)
+
+
+def _wrong(model: Model, parameter: Parameter, wanted: str, *, hint: str = "") -> Problem:
+    return Problem(
+        model=model.folder,
+        path=model.path,
+        line=parameter.line,
+        message=f"{parameter.key} is {parameter.value}, and {wanted}",
+        hint=hint,
+    )

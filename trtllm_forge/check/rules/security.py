@@ -1,0 +1,109 @@
+"""FL801 to FL819: what a repository carries that it had better not."""
+
+from __future__ import annotations
+
+import re
+import stat
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import Problem
+from trtllm_forge.check.registry import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trtllm_forge.check.view import RepositoryView
+
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
+_TORCH_WEIGHTS = re.compile(r"(pytorch_model|adapter_model|training_args).*\.bin")
+_TEXTS = (".pbtxt", ".json", ".yaml", ".yml", ".py", ".txt", ".sh", ".env", ".toml", ".cfg", ".ini")
+_SECRET = re.compile(
+    r"\bhf_[A-Za-z0-9]{30,}\b|\bnvapi-[A-Za-z0-9_\-]{40,}|\bAKIA[0-9A-Z]{16}\b"
+    r"|\bghp_[A-Za-z0-9]{36}\b|\bgithub_pat_\w{40,}|\bsk-[A-Za-z0-9_\-]{32,}"
+    r"|-----BEGIN (?:RSA |EC |OPENSSH )?PRIVATE KEY-----"
+)
+_SECRET_STARTS = ("hf_", "nvapi-", "AKIA", "ghp_", "github_pat_", "sk-", "PRIVATE KEY")
+_LARGEST_TEXT_BYTES = 256 << 10
+
+
+@rule("FL801", "pickle", "warning", "No file can run code when it is read.")
+def pickle(view: RepositoryView) -> Iterable[Problem]:
+    """Python's pickles run what they hold."""
+    for path, name in view.files:
+        is_pickle = path.suffix in _PICKLES or _TORCH_WEIGHTS.fullmatch(path.name)
+        if is_pickle:
+            yield Problem(
+                model=name.split("/")[0],
+                path=name,
+                message=f"{path.name} is a pickle, which can run code when it is read",
+                hint="safetensors holds the same weights",
+            )
+
+
+@rule("FL802", "secret", "error", "No file holds a token or a key.")
+def secret(view: RepositoryView) -> Iterable[Problem]:
+    """Whoever can read the repository can use it."""
+    for path, name in view.files:
+        if path.suffix not in _TEXTS and not path.name.startswith(".env"):
+            continue
+        if path.is_symlink() or path.stat().st_size > _LARGEST_TEXT_BYTES:
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if not any(start in text for start in _SECRET_STARTS):
+            continue
+        for match in _SECRET.finditer(text):
+            yield Problem(
+                model=name.split("/")[0] if "/" in name else "",
+                path=name,
+                line=text.count("\n", 0, match.start()) + 1,
+                message=f"{match.group()[:6]}... looks like a token or key",
+                hint="give it to the server's environment, and make a new one",
+            )
+
+
+@rule("FL803", "link-outside", "warning", "Links stay inside the repository.")
+def link_outside(view: RepositoryView) -> Iterable[Problem]:
+    """Where the repository is mounted, what they point to is not."""
+    root = view.root.resolve()
+    for path, name in view.files:
+        if not path.is_symlink():
+            continue
+        target = path.readlink()
+        if not path.exists():
+            message, is_broken = f"the link to {target} leads nowhere", True
+        elif target.is_absolute() or not path.resolve().is_relative_to(root):
+            message, is_broken = f"the link to {target} leads out of the repository", False
+        else:
+            continue
+        yield Problem(
+            model=name.split("/")[0],
+            path=name,
+            message=message,
+            severity="error" if is_broken else None,
+        )
+
+
+@rule("FL804", "writable", "warning", "Not everybody may write to the repository.")
+def writable(view: RepositoryView) -> Iterable[Problem]:
+    """Python files of it run with the server's rights."""
+    for path, name in view.files:
+        if not path.is_symlink() and path.stat().st_mode & stat.S_IWOTH:
+            yield Problem(
+                model=name.split("/")[0] if "/" in name else "",
+                path=name,
+                message="everybody may write to it",
+                hint=f"chmod o-w {name}",
+            )
+
+
+@rule("FL805", "unreadable", "error", "The server may read every file.")
+def unreadable(view: RepositoryView) -> Iterable[Problem]:
+    """Triton often runs as another user than the one who built the repository."""
+    for path, name in view.files:
+        if not path.is_symlink() and not path.stat().st_mode & (stat.S_IRUSR | stat.S_IRGRP):
+            yield Problem(
+                model=name.split("/")[0] if "/" in name else "",
+                path=name,
+                message="nobody may read it",
+                hint=f"chmod a+r {name}",
+            )

@@ -1,0 +1,172 @@
+"""FL701 to FL719: instances, queues and shared memory."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import Problem
+from trtllm_forge.check.registry import rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trtllm_forge.check.view import RepositoryView
+
+SHM_BYTES_PER_INSTANCE = 64 << 20
+"""Shared memory a Python model's instance takes at its start: 64 MiB, and grows from there."""
+
+_LONG_DELAY_US = 100_000
+_MIB = 1 << 20
+
+
+@rule("FL701", "engine-instances", "warning", "An engine is loaded once on a GPU.")
+def engine_instances(view: RepositoryView) -> Iterable[Problem]:
+    """Every instance loads the engine again; requests share one by in-flight batching."""
+    for model in view.of_role("tensorrt_llm", "llmapi"):
+        ids = model.setting("gpu_device_ids")
+        groups = len(ids.value.split(";")) if ids is not None else 1
+        if model.instances > max(1, groups):
+            group = model.instance_groups[0]
+            scalar = group.scalar("count")
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=(scalar or group).line,
+                message=f"{model.instances} instances load the engine as many times on "
+                f"{groups} group{'s' if groups > 1 else ''} of GPUs",
+                hint="count: 1",
+            )
+
+
+@rule("FL702", "stream-order", "warning", "The chunks of a stream stay in order.")
+def stream_order(view: RepositoryView) -> Iterable[Problem]:
+    """Chunks of one stream go to whichever instance is free, and may overtake each other."""
+    if not any(model.is_decoupled for model in view.of_role("tensorrt_llm")):
+        return
+    for model in view.of_role("postprocessing"):
+        if model.instances > 1:
+            group = model.instance_groups[0]
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=(group.scalar("count") or group).line,
+                message=f"{model.instances} instances take the chunks of one stream",
+                hint="count: 1",
+                severity=None if model.is_forges else "info",
+            )
+
+
+@rule("FL703", "bls-serialises", "info", "A BLS model has an instance for each request at once.")
+def bls_serialises(view: RepositoryView) -> Iterable[Problem]:
+    """Upstream's takes the next request when the last one is done."""
+    for model in view.of_role("tensorrt_llm_bls"):
+        if model.instances == 1 and not model.is_forges:
+            group = model.instance_groups[0] if model.instance_groups else None
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=None if group is None else (group.scalar("count") or group).line,
+                message="one instance takes one request at a time",
+                hint="the number of requests at once, as bls_instance_count",
+            )
+
+
+@rule("FL704", "cancelled-queue", "info", "A cancelled stream reaches postprocessing.")
+def cancelled_queue(view: RepositoryView) -> Iterable[Problem]:
+    """Dynamic batching drops a cancelled request's chunks, and the engine goes on unasked."""
+    if not any(model.is_decoupled for model in view.of_role("tensorrt_llm")):
+        return
+    for model in view.of_role("postprocessing"):
+        batching = model.config.all("dynamic_batching")
+        if batching:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=batching[0].line,
+                message="dynamic_batching drops the responses of a cancelled request",
+            )
+
+
+@rule("FL705", "instance-kind", "warning", "Instances are of the kind that their model uses.")
+def instance_kind(view: RepositoryView) -> Iterable[Problem]:
+    """KIND_GPU makes an instance on every GPU, where a model takes its GPUs by itself."""
+    for model in view.of_role(
+        "preprocessing", "postprocessing", "tensorrt_llm", "tensorrt_llm_bls", "llmapi"
+    ):
+        for group in model.instance_groups:
+            kind = group.scalar("kind")
+            if kind is not None and kind.value in ("KIND_GPU", "KIND_AUTO"):
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=kind.line,
+                    message=f"{kind.value} makes an instance on every GPU of the machine",
+                    hint="kind: KIND_CPU",
+                )
+
+
+@rule("FL706", "shared-memory", "error", "The shared memory holds every Python instance.")
+def shared_memory(view: RepositoryView) -> Iterable[Problem]:
+    """Docker gives 64 MiB, which is one instance's; the second one does not start."""
+    given = view.options.shm_bytes
+    if given is None:
+        return
+    python = [model for model in view.models if model.backend == "python"]
+    count = sum(model.instances for model in python)
+    needed = count * SHM_BYTES_PER_INSTANCE
+    if given < needed:
+        yield Problem(
+            message=f"--shm-size is {given // _MIB} MiB, and {count} Python instances need "
+            f"{needed // _MIB} MiB",
+            hint=f"--shm-size={math.ceil(needed * 2 / (1 << 30))}g",
+        )
+
+
+@rule("FL707", "queue-delay", "warning", "A request is not held back for long.")
+def queue_delay(view: RepositoryView) -> Iterable[Problem]:
+    """The delay is added to every first token; the unit is microseconds."""
+    for model in view.models:
+        batching = model.config.message("dynamic_batching")
+        scalar = None if batching is None else batching.scalar("max_queue_delay_microseconds")
+        if scalar is not None and scalar.number is not None and scalar.number > _LONG_DELAY_US:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=scalar.line,
+                message=f"max_queue_delay_microseconds is {scalar.number}, "
+                f"{scalar.number / 1e6:g} s",
+            )
+
+
+@rule("FL708", "instance-count", "error", "An instance group has instances.")
+def instance_count(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses a group without instances."""
+    for model in view.models:
+        for group in model.instance_groups:
+            scalar = group.scalar("count")
+            if scalar is not None and scalar.number is not None and scalar.number < 1:
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=scalar.line,
+                    message=f"count is {scalar.number}",
+                    hint="count: 1",
+                    severity=None if scalar.number < 0 else "warning",
+                )
+
+
+@rule(
+    "FL709", "ensemble-instances", "error", "An ensemble has no instances or batching of its own."
+)
+def ensemble_instances(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses them: an ensemble runs nothing itself."""
+    for model in view.of_role("ensemble"):
+        for name in ("instance_group", "dynamic_batching", "sequence_batching"):
+            for field in model.config.all(name)[:1]:
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=field.line,
+                    message=f"an ensemble has {name}",
+                )

@@ -1,0 +1,190 @@
+"""FL601 to FL619: the tokenizer, its files, and its ids beside the engine's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtllm_forge.check.finding import Problem
+from trtllm_forge.check.registry import rule
+from trtllm_forge.check.tokenizer_folder import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from trtllm_forge.check.model import Model, Parameter
+    from trtllm_forge.check.tokenizer_folder import TokenizerFolder
+    from trtllm_forge.check.view import RepositoryView
+
+_SLOW_FILES = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
+
+@rule("FL601", "tokenizer-missing", "error", "tokenizer_dir leads to a folder.")
+def tokenizer_missing(view: RepositoryView) -> Iterable[Problem]:
+    """A path that is not there is taken for a name on the Hub."""
+    for model, parameter, tokenizer in _tokenizers(view):
+        place = tokenizer.place
+        if tokenizer.is_there or _is_hub_id(parameter.value, model):
+            continue
+        if place.is_expected or not place.written.startswith("/"):
+            yield _problem(model, parameter, f"{place.written} is not there")
+        else:
+            text = f"{place.written} is not on this machine, so that it was not checked"
+            yield _problem(model, parameter, text, severity="info")
+
+
+@rule("FL602", "tokenizer-empty", "error", "The tokenizer folder holds a tokenizer.")
+def tokenizer_empty(view: RepositoryView) -> Iterable[Problem]:
+    """Any one of the files that tokenizers are kept in will do."""
+    for model, parameter, tokenizer in _tokenizers(view):
+        if tokenizer.is_there and not tokenizer.has_tokenizer:
+            text = f"{parameter.value} holds none of {', '.join(TOKENIZER_FILES)}"
+            yield _problem(model, parameter, text)
+
+
+@rule("FL603", "tokenizer-json", "error", "The tokenizer's files are JSON.")
+def tokenizer_json(view: RepositoryView) -> Iterable[Problem]:
+    """A download that was cut short, or a pointer that Git LFS left."""
+    for model, parameter, tokenizer in _tokenizers(view):
+        for name, mistake in tokenizer.mistakes.items():
+            yield _problem(model, parameter, f"{name} cannot be read: {mistake}")
+
+
+@rule("FL604", "vocabulary", "error", "The tokenizer has no ids that the engine lacks.")
+def vocabulary(view: RepositoryView) -> Iterable[Problem]:
+    """Such an id reads past the embedding table; it is the tokenizer of another model."""
+    size = _engine_vocabulary(view)
+    if size is None:
+        return
+    for model, parameter, tokenizer in _tokenizers(view):
+        largest = tokenizer.largest_id
+        if largest is not None and largest >= size:
+            yield _problem(
+                model,
+                parameter,
+                f"the tokenizer has token id {largest}, and the engine knows {size} tokens",
+            )
+
+
+@rule("FL605", "end-token", "warning", "The tokenizer knows the end of a text.")
+def end_token(view: RepositoryView) -> Iterable[Problem]:
+    """Without an end id every answer runs to its length limit."""
+    for model, parameter, tokenizer in _tokenizers(view):
+        if model.role != "preprocessing" or "tokenizer_config.json" not in tokenizer.names:
+            continue
+        is_known = tokenizer.special_token("eos_token") or "eos_token_id" in tokenizer.config
+        if not is_known and tokenizer.config:
+            yield _problem(model, parameter, "tokenizer_config.json names no eos_token")
+
+
+@rule("FL606", "end-token-id", "error", "End and pad token have ids that the engine knows.")
+def end_token_id(view: RepositoryView) -> Iterable[Problem]:
+    """An end id out of range never comes, and a pad id out of range reads past the table."""
+    size = _engine_vocabulary(view)
+    for model, parameter, tokenizer in _tokenizers(view):
+        if model.role != "preprocessing":
+            continue
+        for name, number in tokenizer.special_ids.items():
+            if size is not None and not 0 <= number < size:
+                yield _problem(
+                    model,
+                    parameter,
+                    f"{name} has id {number}, and the engine knows {size} tokens",
+                )
+
+
+@rule("FL607", "tokenizer-from-hub", "warning", "The tokenizer is a folder, not a name.")
+def tokenizer_from_hub(view: RepositoryView) -> Iterable[Problem]:
+    """Each start then needs the network, and takes whatever the name stands for that day."""
+    for model, parameter, tokenizer in _tokenizers(view):
+        if not tokenizer.is_there and _is_hub_id(parameter.value, model):
+            yield _problem(
+                model,
+                parameter,
+                f"{parameter.value} is loaded from the Hub at each start",
+                hint=f"hf download {parameter.value} --local-dir {model.folder}/1/tokenizer",
+            )
+
+
+@rule("FL608", "chat-template", "info", "The tokenizer has a chat template.")
+def chat_template(view: RepositoryView) -> Iterable[Problem]:
+    """Without one the model completes text and holds no conversation."""
+    for model, parameter, tokenizer in _tokenizers(view):
+        if model.role != "preprocessing" or not tokenizer.has_tokenizer:
+            continue
+        if not tokenizer.has_chat_template:
+            yield _problem(model, parameter, "no chat template: for completion alone")
+
+
+@rule("FL609", "remote-code", "warning", "The tokenizer needs no code of its own.")
+def remote_code(view: RepositoryView) -> Iterable[Problem]:
+    """Such code runs with the server's rights, and needs its files beside the tokenizer."""
+    for model, parameter, tokenizer in _tokenizers(view):
+        if tokenizer.config.get("auto_map"):
+            yield _problem(
+                model,
+                parameter,
+                "tokenizer_config.json asks for Python code (auto_map)",
+                severity=None if any(name.endswith(".py") for name in tokenizer.names) else "error",
+            )
+
+
+@rule("FL610", "tokenizers-differ", "error", "One tokenizer makes the tokens and reads them.")
+def tokenizers_differ(view: RepositoryView) -> Iterable[Problem]:
+    """Ids of one tokenizer mean other words to another."""
+    found: dict[str, tuple[Model, Parameter]] = {}
+    for model in view.of_role("preprocessing", "postprocessing"):
+        parameter = model.setting("tokenizer_dir")
+        if parameter is not None:
+            found.setdefault(parameter.value.rstrip("/"), (model, parameter))
+    if len(found) < 2:
+        return
+    (first, _), *others = found.values()
+    for model, parameter in others:
+        yield _problem(
+            model,
+            parameter,
+            f"tokenizer_dir is {parameter.value}, and {first.folder} has "
+            f"{first.parameters['tokenizer_dir'].value}",
+            severity="warning",
+        )
+
+
+@rule("FL611", "slow-tokenizer", "info", "The tokenizer is a fast one.")
+def slow_tokenizer(view: RepositoryView) -> Iterable[Problem]:
+    """Without tokenizer.json text is tokenized in Python, or converted at each start."""
+    for model, parameter, tokenizer in _tokenizers(view):
+        if model.role != "preprocessing" or "tokenizer.json" in tokenizer.names:
+            continue
+        if any(name in tokenizer.names for name in _SLOW_FILES):
+            yield _problem(model, parameter, "there is no tokenizer.json, so that starts are slow")
+
+
+def _tokenizers(view: RepositoryView) -> Iterator[tuple[Model, Parameter, TokenizerFolder]]:
+    for model in view.of_role("preprocessing", "postprocessing", "tensorrt_llm_bls"):
+        tokenizer = view.tokenizers.get(model.folder)
+        if tokenizer is not None:
+            yield model, model.parameters["tokenizer_dir"], tokenizer
+
+
+def _engine_vocabulary(view: RepositoryView) -> int | None:
+    sizes = [engine.vocab_size for engine in view.engines.values()]
+    return next((size for size in sizes if size is not None), None)
+
+
+def _is_hub_id(value: str, model: Model) -> bool:
+    parts = value.split("/")
+    is_name = len(parts) == 2 and all(parts) and not value.startswith((".", "~", "/"))
+    return is_name and parts[0] not in (model.folder, "tokenizer") and not model.is_forges
+
+
+def _problem(
+    model: Model, parameter: Parameter, message: str, *, hint: str = "", severity: str | None = None
+) -> Problem:
+    return Problem(
+        model=model.folder,
+        path=model.path,
+        line=parameter.line,
+        message=message,
+        hint=hint,
+        severity=severity,  # type: ignore[arg-type]
+    )
