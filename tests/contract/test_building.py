@@ -297,7 +297,7 @@ def test_release_that_is_not_known_is_refused_before_anything_runs(
     assert refusal(call, ConfigError) == (
         "error: TensorRT-LLM 1.5.0 is not a release that this forge knows\n"
         "  why:  it is newer than 1.4.0rc1, the last one known; releases_file can describe it\n"
-        "  try:  --trtllm-version 1.2.1",
+        "  try:  forge build no/such-model --runtime openvino --int4 --trtllm-version 1.2.1",
         2,
     )
 

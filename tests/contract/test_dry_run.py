@@ -66,11 +66,8 @@ def plan(model: str, *flags: str, runtime: str = "trtllm") -> dict[str, Any]:
 @pytest.mark.parametrize("runtime", ["trtllm", "llmapi"])
 def test_configuration_alone_is_enough_for_a_plan_with_estimates(runtime: str, index: bool) -> None:
     document = plan(folder("llama", LLAMA, index=index), runtime=runtime)
-    stages = {
-        "trtllm": ["download", "convert", "compile", "render"],
-        "llmapi": ["download", "render"],
-    }
-    assert [stage["name"] for stage in document["stages"]] == stages[runtime]
+    made = {"trtllm": ["convert", "compile"], "llmapi": []}
+    assert [stage["name"] for stage in document["stages"] if stage["commands"]] == made[runtime]
     estimates = document["estimates"]
     assert estimates["checkpoint_bytes"] == pytest.approx(TOTAL_BYTES, rel=0.01)
     # Keys and values of 8 heads of 128 elements in 32 layers, two bytes each.
@@ -122,7 +119,8 @@ def test_model_without_attention_is_planned_without_estimates(flags: tuple[str, 
     assert document["notes"] == [
         "no estimates: config.json gives no num_attention_heads, so nothing can be estimated"
     ]
-    assert [len(stage["commands"]) for stage in document["stages"]] == [0, 1, 1, 0]
+    started = [stage["name"] for stage in document["stages"] if stage["commands"]]
+    assert started == ["convert", "compile"]
 
 
 def test_commands_of_the_plan_name_no_folder_but_the_stores_and_the_checkpoint(llama: str) -> None:

@@ -13,7 +13,7 @@ from trtllm_forge.errors import ConfigError
 from trtllm_forge.executors.local import Toolchain
 from trtllm_forge.gpu import GpuReport, named_gpu
 from trtllm_forge.machine import Machine
-from trtllm_forge.runtimes.choice import RuntimeChoice, choose_runtime
+from trtllm_forge.runtimes.choice import RuntimeChoice, choose_runtime, require_known_release
 from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
 from trtllm_forge.settings import read_settings
 
@@ -216,6 +216,19 @@ def test_what_does_not_go_together_is_refused_with_what_does(name: str) -> None:
     error = refusal(line, architecture)
     assert printed(error) == (text, 2)
     assert chosen(choose(error.hint, architecture))[0] in error.hint
+
+
+def test_release_that_is_not_known_is_refused_with_the_same_build_of_one_that_is() -> None:
+    with pytest.raises(ConfigError) as caught:
+        require_known_release(engine_config("--int4 --trtllm-version 0.19.5"))
+    assert printed(caught.value) == (
+        "error: TensorRT-LLM 0.19.5 is not a release that this forge knows\n"
+        "  why:  the nearest that is known is 0.19.0\n"
+        "  try:  forge build org/model --int4 --trtllm-version 0.19.0",
+        2,
+    )
+    require_known_release(load_flags(typed_flags(caught.value.hint)).config)
+    require_known_release(engine_config())
 
 
 def test_engine_flow_of_a_model_it_never_had_leads_to_the_llm_api() -> None:

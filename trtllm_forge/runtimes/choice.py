@@ -131,8 +131,15 @@ def choose_runtime(
 
 def require_known_release(config: ForgeConfig) -> None:
     """Raise ``ConfigError`` unless the release that was asked for, if any, is known."""
-    if config.trtllm_version is not None:
+    if config.trtllm_version is None:
+        return
+    try:
         _catalogue(config).find(config.trtllm_version)
+    except ConfigError as error:
+        # The catalogue knows the nearest release, and not what was asked for with it.
+        nearest = error.hint.rpartition(" ")[2]
+        hint = build_command(config, trtllm_version=nearest) if nearest else ""
+        raise ConfigError(error.what, why=error.why, hint=hint) from error
 
 
 def _catalogue(config: ForgeConfig) -> Catalogue:
