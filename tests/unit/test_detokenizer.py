@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.template_modules import template_module
 from tests.tokenizer_builder import (
+    BYTE_FALLBACK,
     BYTE_LEVEL,
     END,
     EVERY_KIND,
@@ -66,7 +67,8 @@ def pieces(ids: list[int], sizes: list[int]) -> list[list[int]]:
 
 
 def streamed(tokenizer: Any, chunks: list[list[int]], *, skip: bool = True) -> list[str]:
-    stream = detokenizer.IncrementalDetokenizer(tokenizer, skip_special_tokens=skip)
+    token_text = detokenizer.TokenText(tokenizer, skip_special_tokens=skip)
+    stream = detokenizer.IncrementalDetokenizer(token_text)
     return [*(stream.push(chunk) for chunk in chunks), stream.finish()]
 
 
@@ -266,11 +268,19 @@ def test_endless_invalid_bytes_cost_no_more_each_the_longer_they_last(kind: str)
     assert costs[1] <= 1.5 * costs[0]
 
 
+def test_a_replacement_character_that_the_text_holds_is_not_held_back() -> None:
+    for kind in (BYTE_LEVEL, BYTE_FALLBACK, LLAMA_STYLE):
+        tokenizer = trained_tokenizer(kind)
+        ids = tokenizer.encode(f"a{REPLACEMENT}").ids
+        assert streamed(tokenizer, [ids]) == [f"a{REPLACEMENT}", ""]
+
+
 def test_chunk_after_a_long_push_costs_no_more_than_after_a_short_one() -> None:
     tokenizer = trained_tokenizer(BYTE_LEVEL)
     ids = tokenizer.encode("for index in range(10): print(index) " * 30).ids
     counting = CountingTokenizer(tokenizer)
-    stream = detokenizer.IncrementalDetokenizer(counting, skip_special_tokens=True)
+    token_text = detokenizer.TokenText(counting, skip_special_tokens=True)
+    stream = detokenizer.IncrementalDetokenizer(token_text)
     stream.push(ids)
     before = counting.ids
     stream.push(ids[:1])

@@ -1,8 +1,12 @@
 """Triton model ``postprocessing``: token ids to text.
 
-In an ensemble it sees ids and lengths and no end mark. A request with an id gets exact text
-over its chunks, because what a chunk leaves unfinished is kept per id and sequence until the
-next one; a request without an id is decoded chunk by chunk.
+In an ensemble it sees ids and lengths, and neither the prompt nor an end mark. A request with an
+id gets exact text over its chunks, because what a chunk leaves unfinished is kept per id until
+the next one; a request without an id is decoded chunk by chunk.
+
+One end can be known: an engine sends a chunk without ids only when the generation is over
+(createResponse in TensorRT-LLM's batch_manager/llmRequest.h). A generation that stops at its
+length sends none, so what it left inside a character is kept until it expires.
 
 When its own request has been cancelled it passes that on to the engine, which an ensemble
 does not do by itself.
@@ -13,7 +17,7 @@ from collections import OrderedDict
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from detokenizer import IncrementalDetokenizer
+from detokenizer import IncrementalDetokenizer, TokenText
 from model_folder import ModelFolder, load_tokenizer
 from stop_request import stop_engine
 
@@ -27,10 +31,12 @@ class TritonPythonModel:
     def initialize(self, args):
         """Load the tokenizer."""
         folder = ModelFolder(args)
-        self._tokenizer = load_tokenizer(folder.path("tokenizer_dir")).tokenizer
-        self._skip_special_tokens = folder.flag("skip_special_tokens", default=True)
+        self._token_text = TokenText(
+            load_tokenizer(folder.path("tokenizer_dir")).tokenizer,
+            skip_special_tokens=folder.flag("skip_special_tokens", default=True),
+        )
         self._engine_model = folder.text("tensorrt_llm_model_name", "tensorrt_llm")
-        self._states = OrderedDict()  # (request id, sequence) -> (last use, detokenizer)
+        self._states = OrderedDict()  # request id -> (last use, detokenizer)
         self._cancelled = OrderedDict()
 
     def execute(self, requests):
@@ -51,26 +57,41 @@ class TritonPythonModel:
             self._stop_engine(request_id)
         ids = pb_utils.get_input_tensor_by_name(request, "TOKENS_BATCH").as_numpy()
         lengths = pb_utils.get_input_tensor_by_name(request, "SEQUENCE_LENGTH").as_numpy()
-        sequences = ids.reshape(-1, ids.shape[-1])
-        texts = [
-            self._text(request_id, index, sequence[:length].tolist())
-            for index, (sequence, length) in enumerate(zip(sequences, lengths.flat, strict=True))
-        ]
+        # The number of rows is said: it cannot be worked out where every row is empty.
+        rows = ids.reshape(lengths.size, ids.shape[-1])
+        sequences = [row[:length].tolist() for row, length in zip(rows, lengths.flat, strict=True)]
+        # The beams of a chunk replace those of the chunk before, so nothing is kept of them.
+        if request_id and len(sequences) == 1:
+            texts = [self._next_text(request_id, sequences[0])]
+        else:
+            texts = [self._whole_text(sequence) for sequence in sequences]
         output = np.array([text.encode("utf-8") for text in texts], dtype=np.object_)
         return pb_utils.InferenceResponse([pb_utils.Tensor("OUTPUT", output)])
 
-    def _text(self, request_id, sequence, ids):
-        if not request_id:
-            return self._tokenizer.decode(ids, skip_special_tokens=self._skip_special_tokens)
-        key = (request_id, sequence)
-        _, detokenizer = self._states.pop(key, (0.0, None))
-        if detokenizer is None:
-            detokenizer = IncrementalDetokenizer(
-                self._tokenizer, skip_special_tokens=self._skip_special_tokens
-            )
+    def _next_text(self, request_id, ids):
+        """Return the text of a chunk, as far as it is certain; an empty chunk is the last."""
+        _, detokenizer = self._states.pop(request_id, (0.0, None))
+        if not ids:
+            return detokenizer.finish() if detokenizer else ""
+        if detokenizer is None or self._token_text.begins_text(ids):
+            detokenizer = self._detokenizer(ids)
         text = detokenizer.push(ids)
-        self._states[key] = (time.monotonic(), detokenizer)
+        self._states[request_id] = (time.monotonic(), detokenizer)
         return text
+
+    def _whole_text(self, ids):
+        detokenizer = self._detokenizer(ids)
+        return detokenizer.push(ids) + detokenizer.finish()
+
+    def _detokenizer(self, ids):
+        """Return the detokenizer of a text that begins with these ids.
+
+        They continue the prompt unless they hold it. Where no mark begins a prompt, the two
+        cannot be told apart, and they count as a text of their own.
+        """
+        text = self._token_text
+        is_continuation = bool(text.prompt_start) and not text.begins_text(ids)
+        return IncrementalDetokenizer(text, text.any_prompt if is_continuation else ())
 
     def _expire(self):
         """Forget what has not been used for long, oldest first, and keep the rest bounded."""

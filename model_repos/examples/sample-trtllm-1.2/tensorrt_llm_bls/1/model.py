@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from detokenizer import IncrementalDetokenizer, StopCutter
+from detokenizer import IncrementalDetokenizer, StopCutter, TokenText
 from model_folder import ModelFolder, load_tokenizer
 from stop_request import stop_engine
 
@@ -106,8 +106,10 @@ class TritonPythonModel:
         self._engine_model = folder.text("tensorrt_llm_model_name", "tensorrt_llm")
         self._exclude_input = folder.flag("exclude_input_in_output", default=False)
         self._accumulate = folder.flag("accumulate_tokens", default=False)
-        self._tokenizer = load_tokenizer(folder.path("tokenizer_dir")).tokenizer
-        self._skip_special_tokens = folder.flag("skip_special_tokens", default=True)
+        self._token_text = TokenText(
+            load_tokenizer(folder.path("tokenizer_dir")).tokenizer,
+            skip_special_tokens=folder.flag("skip_special_tokens", default=True),
+        )
         self._outputs = [output["name"] for output in folder.config["output"]]
         self._engine_outputs = [name for name in self._outputs if name != "text_output"]
         self._threads = ThreadPoolExecutor(_WAITING_THREADS, thread_name_prefix="waiting")
@@ -168,16 +170,16 @@ class TritonPythonModel:
         if "exclude_input_in_output" in inputs:
             excludes = bool(inputs["exclude_input_in_output"].flat[0])
         # A stream never holds the prompt.
-        echoed_ids = [] if is_streaming or excludes else prompt_ids
+        echoes = not (is_streaming or excludes)
         responses = _Responses(self, engine_request)
         stopper = _Stopper(self, request_id)
         watch = asyncio.ensure_future(stopper.stop_when_cancelled(sender or request))
         try:
             if _several(inputs) or not streams_engine:
                 async for response in responses:
-                    yield self._whole(response, stops, echoed_ids)
+                    yield self._whole(response, stops, prompt_ids, echoes=echoes)
                 return
-            text = _Text(self, stops, echoed_ids)
+            text = _Text(self._token_text, stops, prompt_ids, echoes=echoes)
             parts = []
             async for response in responses:
                 piece = text.push(_ids(response)[0])
@@ -230,11 +232,11 @@ class TritonPythonModel:
         )
         return engine_request, request_id, tensors["input_ids"][0].tolist()
 
-    def _whole(self, response, stops, echoed_ids):
+    def _whole(self, response, stops, prompt_ids, *, echoes):
         """Return the outputs of a response that holds whole sequences."""
         texts = []
         for ids in _ids(response):
-            text = _Text(self, stops, echoed_ids)
+            text = _Text(self._token_text, stops, prompt_ids, echoes=echoes)
             text.push(ids)
             text.finish()
             texts.append(text.all)
@@ -323,14 +325,12 @@ class _Joined:
 
 
 class _Text:
-    """The text of one sequence so far, up to a stop string, behind that of ``echoed_ids``."""
+    """The text of one sequence so far, up to a stop string; behind its prompt's if it echoes."""
 
-    def __init__(self, model, stops, echoed_ids):
-        self._detokenizer = IncrementalDetokenizer(
-            model._tokenizer, skip_special_tokens=model._skip_special_tokens
-        )
+    def __init__(self, token_text, stops, prompt_ids, *, echoes):
+        self._detokenizer = IncrementalDetokenizer(token_text, [] if echoes else prompt_ids)
         self._cutter = StopCutter(stops)
-        self._pieces = [self._detokenizer.push(echoed_ids)]
+        self._pieces = [self._detokenizer.push(prompt_ids)] if echoes else []
 
     @property
     def all(self):
@@ -378,7 +378,8 @@ def _ids(response):
     """Return the ids of each sequence of a response, without padding."""
     ids = pb_utils.get_output_tensor_by_name(response, "output_ids").as_numpy()
     lengths = pb_utils.get_output_tensor_by_name(response, "sequence_length").as_numpy()
-    rows = ids.reshape(-1, ids.shape[-1])
+    # The number of rows is said: it cannot be worked out where every row is empty.
+    rows = ids.reshape(lengths.size, ids.shape[-1])
     return [row[:length].tolist() for row, length in zip(rows, lengths.reshape(-1), strict=True)]
 
 
