@@ -19,7 +19,7 @@ import os
 import stat
 import struct
 import tarfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from trtllm_forge.package_index import (
     PackageIndex,
     path_obstacle,
 )
+from trtllm_forge.staging import staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -178,11 +179,10 @@ def write_package(
     known = _manifest_digests(plan)
     index = _make_index(plan, known, reporter)
     workers = threads or os.cpu_count() or 1
-    temporary_path = output_path.with_name(f".{output_path.name}.{os.getpid()}.part")
     with _writing(output_path):
         output_path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary_path.open("w+b") as file:
+        with staging(output_path, "part") as part_path:
+            with part_path.open("w+b") as file:
                 # Also with one processor: without workers zstd cuts its blocks in other places.
                 compressor = zstandard.ZstdCompressor(level=level, threads=max(1, workers))
                 with compressor.stream_writer(file, closefd=False) as stream:
@@ -192,10 +192,7 @@ def write_package(
                 os.fsync(file.fileno())
                 size_bytes = file.tell()
                 sha256 = _sha256_of(file)
-            temporary_path.replace(output_path)
-        finally:
-            with suppress(FileNotFoundError):
-                temporary_path.unlink()
+            part_path.replace(output_path)
     return Package(path=output_path, size_bytes=size_bytes, sha256=sha256, index=index)
 
 

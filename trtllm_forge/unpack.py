@@ -27,6 +27,7 @@ from trtllm_forge.package_index import (
 )
 from trtllm_forge.pipeline.publish import require_own_folder
 from trtllm_forge.pipeline.store import remove_tree
+from trtllm_forge.staging import staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,16 +92,12 @@ def unpack_package(package_path: Path, output_dir: Path, reporter: Reporter) -> 
         BuildError: No space is left.
     """
     require_own_folder(output_dir)
-    staged_dir = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.unpacked")
     with _writing(output_dir):
         output_dir.parent.mkdir(parents=True, exist_ok=True)
-        remove_tree(staged_dir)
-        try:
+        with staging(output_dir, "unpacked") as staged_dir:
             staged_dir.mkdir()
             index = _take_apart(package_path, staged_dir, reporter)
             _put_in_place(staged_dir, output_dir)
-        finally:
-            remove_tree(staged_dir)
     return Unpacked(output_dir=output_dir, index=index)
 
 
@@ -339,7 +336,7 @@ def _put_in_place(staged_dir: Path, output_dir: Path) -> None:
     if not output_dir.exists():
         staged_dir.rename(output_dir)
         return
-    aside_dir = staged_dir.with_name(f"{staged_dir.name}.old")
+    aside_dir = staged_dir.with_name(f".{output_dir.name}.{os.getpid()}.old.unpacked")
     output_dir.rename(aside_dir)
     try:
         staged_dir.rename(output_dir)

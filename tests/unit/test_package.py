@@ -27,6 +27,7 @@ from trtllm_forge.errors import BuildError, CheckpointError, ConfigError, ForgeE
 from trtllm_forge.package import plan_package, write_package
 from trtllm_forge.package_index import IndexedLink, path_obstacle
 from trtllm_forge.reporter import SilentReporter
+from trtllm_forge.staging import staging
 from trtllm_forge.unpack import default_output_dir, unpack_package, verify_package
 
 if TYPE_CHECKING:
@@ -649,3 +650,20 @@ def test_nothing_unpacked_is_executable(tmp_path: Path) -> None:
 )
 def test_package_is_unpacked_to_its_own_name(name: str, folder: str) -> None:
     assert str(default_output_dir(Path(name))) == folder
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    folder = repository(tmp_path / "r")
+    write_files(tmp_path, {".u.1.unpacked/half": b"", ".p.1.part": b"", ".other.1.part": b""})
+    package_path = pack(folder, tmp_path / "p")
+    unpack(package_path, tmp_path / "u")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.1.part", "p", "r", "u"]
+
+
+def test_what_another_process_writes_now_is_left_alone(tmp_path: Path) -> None:
+    folder = repository(tmp_path / "r")
+    with staging(tmp_path / "p", "part") as path:
+        theirs = path.with_name(".p.1.part")
+        theirs.write_bytes(b"half")
+        pack(folder, tmp_path / "p")
+        assert theirs.read_bytes() == b"half"

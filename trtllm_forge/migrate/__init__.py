@@ -7,7 +7,6 @@ the two: what was carried over, what has no counterpart, and what clients have t
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -23,8 +22,8 @@ from trtllm_forge.migrate.settings import carry_settings
 from trtllm_forge.migrate.source import CORE, read_model, read_source
 from trtllm_forge.migrate.steps import engine_steps, llmapi_notes, llmapi_steps, release_notes
 from trtllm_forge.migrate.tensors import migration_facts, moves_between_releases, moves_to_llmapi
-from trtllm_forge.pipeline.store import remove_tree
 from trtllm_forge.releases.catalogue import read_catalogue, version_key
+from trtllm_forge.staging import staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +86,7 @@ def migrate_repository(
     carried = carry_settings(
         source, mount_root=_mount_root(source), release=origin.version, target=release.version
     )
-    with _staging(output_dir, dry_run=dry_run) as work_dir:
+    with _work_dir(output_dir, dry_run=dry_run) as work_dir:
         migrate = _to_llmapi if to == LLMAPI else _to_release
         report = migrate(source, carried, release, origin, served, work_dir, output_dir, reporter)
         if not dry_run:
@@ -207,7 +206,7 @@ def _require_new(source_dir: Path, output_dir: Path) -> None:
 
 
 @contextmanager
-def _staging(output_dir: Path, *, dry_run: bool) -> Iterator[Path]:
+def _work_dir(output_dir: Path, *, dry_run: bool) -> Iterator[Path]:
     """Give a folder to render in, beside the output so that one rename puts it in place."""
     if dry_run:
         with tempfile.TemporaryDirectory() as folder:
@@ -215,14 +214,12 @@ def _staging(output_dir: Path, *, dry_run: bool) -> Iterator[Path]:
             work_dir.mkdir()
             yield work_dir
         return
-    work_dir = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.migrated")
     try:
-        remove_tree(work_dir)
-        work_dir.mkdir(parents=True)
-        yield work_dir
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        with staging(output_dir, "migrated") as work_dir:
+            work_dir.mkdir()
+            yield work_dir
     except OSError as error:
         what = f"{output_dir} cannot be written"
         why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         raise ConfigError(what, why=why, hint="--output ANOTHER_FOLDER") from error
-    finally:
-        remove_tree(work_dir)

@@ -41,9 +41,13 @@ def llmapi_moves(
                 yield _dropped(model.name, name, value, reason)
             elif (model.name, name) in carried.changes:
                 now, reason = carried.changes[model.name, name]
-                yield _changed(model.name, name, value, f"{to} = {now}", reason)
+                yield _changed(model.name, name, value, f"model.yaml {to} = {now}", reason)
             else:
                 yield _carried(model.name, name, value, f"model.yaml {to}")
+        for (owner, name), (now, reason) in carried.changes.items():
+            if owner == model.name and name in table and name not in model.parameters:
+                to = f"model.yaml {table[name]['to']} = {now}"
+                yield _changed(model.name, name, "unset", to, reason)
         yield from _llmapi_structure(model, arguments)
     yield from _engine_moves(source, arguments)
 

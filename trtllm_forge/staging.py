@@ -1,0 +1,56 @@
+"""A name beside the target to write under, until what is written is whole and can be renamed.
+
+What a killed process left under such a name is removed by the next one that writes the target:
+whoever stages holds a shared lock on the folder, so an exclusive one says that nobody does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from trtllm_forge.pipeline.store import remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def staging(target: Path, kind: str) -> Iterator[Path]:
+    """Give a free name in the target's folder, and leave nothing under it.
+
+    Args:
+        target: What is written; its folder has to be there.
+        kind: A word that no other kind of file beside it is staged under.
+
+    Raises:
+        OSError: The folder cannot be opened.
+    """
+    path = target.with_name(f".{target.name}.{os.getpid()}.{kind}")
+    descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Otherwise others stage here, or the file system has no locks: leave all as it is.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for leftover in list(target.parent.iterdir()):
+                name = leftover.name
+                if name.startswith(f".{target.name}.") and name.endswith(f".{kind}"):
+                    _remove(leftover)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        try:
+            yield path
+        finally:
+            _remove(path)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        remove_tree(path)
+    else:
+        path.unlink(missing_ok=True)
