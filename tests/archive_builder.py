@@ -6,16 +6,17 @@ import hashlib
 import io
 import json
 import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zstandard
 
+from tests.checkpoint_builder import write_files
 from trtllm_forge.package import trailer_of
 from trtllm_forge.package_index import INDEX_NAME, TOP_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 Member = tuple[tarfile.TarInfo, bytes]
 
@@ -69,3 +70,34 @@ def write_compressed(path: Path, tar: bytes) -> Path:
     compressed = zstandard.ZstdCompressor(threads=1).compress(tar)
     path.write_bytes(compressed + trailer_of(len(compressed)))
     return path
+
+
+def manifest_text(files: Any) -> bytes:
+    checkpoint: Any = {
+        "repo_id": "r",
+        "revision": "1",
+        "origin": "hub",
+        "licence": None,
+        "files": [],
+    }
+    document = {
+        "schema": 1,
+        "runtime": "openvino",
+        "checkpoint": checkpoint,
+        "recipe": {},
+        "versions": {},
+        "gpu_architecture": None,
+        "image": None,
+        "stages": {},
+        "checks": [],
+        "files": files,
+        "varying": [],
+    }
+    return json.dumps(document).encode()
+
+
+def write_sample_repository(folder: Path = Path("model_repos/sample")) -> Path:
+    """Write a small repository with its manifest, which is all that packages and SBOMs read."""
+    files = {"ensemble/config.pbtxt": b'name: "ensemble"\n', "ensemble/1/.keep": b""}
+    manifest = manifest_text(index_document(files)["files"])
+    return write_files(folder, {**files, "forge.manifest.json": manifest, "forge.lock": b"{}"})

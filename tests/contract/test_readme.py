@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from tests.archive_builder import write_sample_repository
 from tests.documentation import (
     ROOT,
     ShownCommand,
@@ -24,9 +25,12 @@ from tests.documentation import (
     releases_table,
     shown_commands,
 )
+from tests.upstream_repository import write_upstream
 from trtllm_forge import __version__, errors
 from trtllm_forge.cli.app import app
 from trtllm_forge.gpu import GpuReport
+from trtllm_forge.package import plan_package, write_package
+from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.resources import sample_checkpoint_dir
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 
@@ -81,6 +85,20 @@ SETTINGS: dict[tuple[str, str], Callable[[], None]] = {
 }
 
 
+def make_package() -> None:
+    plan = plan_package(write_sample_repository())
+    write_package(plan, Path("sample.tar.zst"), SilentReporter())
+
+
+# What a command is shown to work on, whichever page shows it.
+WORKED_ON: dict[str, Callable[[], object]] = {
+    "package": write_sample_repository,
+    "unpack": make_package,
+    "sbom": write_sample_repository,
+    "migrate": lambda: write_upstream(Path("model_repos/llama")),
+}
+
+
 @pytest.mark.parametrize("command", commands_run_here(), ids=str)
 def test_command_prints_what_the_page_shows(
     command: ShownCommand, monkeypatch: pytest.MonkeyPatch
@@ -89,6 +107,7 @@ def test_command_prints_what_the_page_shows(
     monkeypatch.setattr(OpenVinoRuntime, "require_machine", lambda *_, **__: None)
     monkeypatch.setattr("trtllm_forge.machine.probe_gpus", lambda: GpuReport(gpus=()))
     SETTINGS.get((command.page, command.line), lambda: None)()
+    WORKED_ON.get(command.line.split()[1], lambda: None)()
 
     result = CliRunner().invoke(app, shlex.split(command.line)[1:], prog_name="forge")
 

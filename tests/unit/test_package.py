@@ -16,6 +16,7 @@ import zstandard
 from tests.archive_builder import (
     file_member,
     index_document,
+    manifest_text,
     member,
     write_archive,
     write_compressed,
@@ -162,30 +163,6 @@ def test_sparse_file_is_streamed_and_stays_sparse(tmp_path: Path) -> None:
     with unpacked.open("rb") as file:
         file.seek(32 << 20)
         assert file.read(13) == b"in the middle"
-
-
-def manifest_text(files: Any) -> bytes:
-    checkpoint: Any = {
-        "repo_id": "r",
-        "revision": "1",
-        "origin": "hub",
-        "licence": None,
-        "files": [],
-    }
-    document = {
-        "schema": 1,
-        "runtime": "openvino",
-        "checkpoint": checkpoint,
-        "recipe": {},
-        "versions": {},
-        "gpu_architecture": None,
-        "image": None,
-        "stages": {},
-        "checks": [],
-        "files": files,
-        "varying": [],
-    }
-    return json.dumps(document).encode()
 
 
 def test_manifests_digests_are_taken_and_checked(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ register(
     "unpack:unpack",
     "Verify a package and put its model repository in place.",
     examples=(
-        "forge unpack sample.tar.zst --output /models",
+        "forge unpack sample.tar.zst --output served/sample",
         "forge unpack sample.tar.zst --dry-run --json",
     ),
 )
