@@ -111,7 +111,7 @@ def leftovers(root: Path) -> list[str]:
     """Return what is neither an entry nor the published folder."""
     return [
         str(path.relative_to(root))
-        for path in [*root.glob("cache/*/??/.*"), *root.glob("out/*"), *root.glob("out/.*")]
+        for path in [*root.glob("cache/*/??/.*"), *root.glob("out/*")]
         if path.name != "coder" and path.suffix != ".log"
     ]
 

@@ -17,6 +17,7 @@ from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.publish import (
     is_published,
     publish_entry,
+    remove_leftovers,
     require_own_folder,
     warn_of_edits,
 )
@@ -154,7 +155,9 @@ def run_build(
         }
         entry = next(r.entry for r in results if r.planned.stage.name == "render")
         in_place = is_published(entry, prepared.output_dir, documents)
-        if not in_place:
+        if in_place:
+            remove_leftovers(prepared.output_dir)
+        else:
             warn_of_edits(prepared.output_dir, entry.stage, reporter, documents=documents)
             publish_entry(entry, prepared.output_dir, documents)
         prepared.store.remember_repository(prepared.output_dir)
@@ -173,7 +176,6 @@ def _resolve(
         what = "no model was named"
         why = "neither as an argument nor as `model` in forge.yaml"
         raise ConfigError(what, why=why, hint="forge build sample --int4")
-    access = read_hub_access()
     return resolve_checkpoint(
         config.model,
         settings=settings,
@@ -181,7 +183,8 @@ def _resolve(
         revision=config.checkpoint.revision,
         allow_pickle=config.checkpoint.allow_pickle,
         trust_remote_code=config.checkpoint.trust_remote_code,
-        access=replace(access, offline=True) if config.offline else access,
+        # Else it is read when a model of the Hub is asked for: the library takes 0.2 s to load.
+        access=replace(read_hub_access(), offline=True) if config.offline else None,
         planning=planning,
     )
 

@@ -18,7 +18,7 @@ from trtllm_forge.manifest import MANIFEST_NAME, Manifest, SourceCheckpoint
 from trtllm_forge.pipeline.command import run_command
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.plan import make_plan
-from trtllm_forge.pipeline.publish import is_published, publish_entry
+from trtllm_forge.pipeline.publish import is_published, publish_entry, remove_leftovers
 from trtllm_forge.pipeline.run import lock_of, run_plan
 from trtllm_forge.pipeline.stage import Command
 from trtllm_forge.pipeline.store import Store
@@ -139,7 +139,9 @@ def main() -> None:
     with store.using({planned.stage.name: planned.key for planned in plan}):
         results = run_plan(plan, store, reporter)
         documents = documents_of(results)
-        if not is_published(results[-1].entry, arguments.output_dir, documents):
+        if is_published(results[-1].entry, arguments.output_dir, documents):
+            remove_leftovers(arguments.output_dir)
+        else:
             publish_entry(results[-1].entry, arguments.output_dir, documents)
         store.remember_repository(arguments.output_dir)
     ran = [result.planned.stage.name for result in results if result.ran]

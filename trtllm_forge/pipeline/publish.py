@@ -161,6 +161,12 @@ def _cannot_write(output_dir: Path, error: OSError) -> ConfigError | BuildError:
     return ConfigError(what, why=why, hint=_HINT)
 
 
+def remove_leftovers(output_dir: Path) -> None:
+    """Remove what builds that were killed left beside a published folder."""
+    with suppress(OSError), _publishing(output_dir):
+        pass
+
+
 @contextmanager
 def _publishing(output_dir: Path) -> Iterator[None]:
     """Hold the parent folder while staging in it; remove what killed processes staged before.
