@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from scripts.render_examples import EXAMPLES, EXAMPLES_DIR
+from tests.archive_builder import manifest_text
 from tests.checkpoint_builder import write_files
 from tests.rendering import contract_models, parameters, parse_configs, tree
 from tests.upstream_repository import ENGINE, FILLED, write_upstream
@@ -540,3 +541,25 @@ def test_report_as_text_says_every_dropped_setting_and_every_step(tmp_path: Path
     assert "  input random_seed -> sampling_param_seed\n" in text
     assert "gone, there are no beams: length_penalty, beam_width\n" in text
     assert replace(report, notes=()).text() != text
+
+
+def test_manifest_says_release_and_model(tmp_path: Path) -> None:
+    source_dir = write_upstream(tmp_path / "r", engine=None)
+    document = json.loads(manifest_text([]))
+    document["recipe"] = {"trtllm_version": "0.16.0"}
+    hub = {"repo_id": "meta-llama/Llama-3.1-8B", "revision": "0" * 40, "origin": "hub"}
+    document["checkpoint"].update(hub)
+    engine = {"architecture": "LlamaForCausalLM"}
+    files = {"forge.manifest.json": document, "tensorrt_llm/1/engine.json": engine}
+    write_files(source_dir, {name: json.dumps(text).encode() for name, text in files.items()})
+    report = migrate(source_dir, "llmapi")
+    assert (report.source_release, report.source_release_origin) == ("0.16.0", "by its manifest")
+    assert report.next_steps[0] == (
+        f"hf download meta-llama/Llama-3.1-8B --revision {'0' * 40} "
+        f"--local-dir {tmp_path}/new/tensorrt_llm/1/checkpoint"
+    )
+    document["checkpoint"].update({"repo_id": "sample", "origin": "sample"})
+    (source_dir / "tensorrt_llm/1/engine.json").unlink()
+    (source_dir / "forge.manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    text = refusal(ConfigError, source_dir, "llmapi", output_dir=tmp_path / "other")
+    assert text.startswith("error: the LLM API does not take GPTBigCodeForCausalLM\n")

@@ -46,33 +46,22 @@ def find_served_model(
         ForgeError: The model that was named is not there, or not known.
     """
     if stated:
-        from trtllm_forge.stages.download import resolve_checkpoint
-
-        checkpoint = resolve_checkpoint(stated, settings=settings, reporter=reporter, planning=True)
-        is_hub = checkpoint.source.origin == "hub"
-        return ServedModel(
-            model=checkpoint.source.repo_id if is_hub else stated,
-            revision=(checkpoint.source.revision or "") if is_hub else "",
-            folder=checkpoint.reference.folder,
-            architecture=checkpoint.config.architecture,
-        )
+        return _resolve(stated, settings, reporter)
     folder = _tokenizer_checkpoint(source)
     architecture = source.engine.architecture
     if folder is not None and not architecture:
         architecture = read_checkpoint_config(folder).architecture
-    if source.manifest is not None:
-        checkpoint_of_manifest = source.manifest.checkpoint
-        is_local = checkpoint_of_manifest.origin == "local"
-        return ServedModel(
-            model="" if is_local else checkpoint_of_manifest.repo_id,
-            revision=checkpoint_of_manifest.revision
-            if checkpoint_of_manifest.origin == "hub"
-            else "",
-            architecture=architecture,
-        )
-    return ServedModel(
-        model=str(folder) if folder else "", folder=folder, architecture=architecture
-    )
+    if source.manifest is None:
+        model = str(folder) if folder else ""
+        return ServedModel(model=model, folder=folder, architecture=architecture)
+    checkpoint = source.manifest.checkpoint
+    if checkpoint.origin == "local":
+        return ServedModel(architecture=architecture)
+    revision = checkpoint.revision if checkpoint.origin == "hub" else ""
+    if not architecture:
+        resolved = _resolve(checkpoint.repo_id, settings, reporter, revision=revision or None)
+        architecture = resolved.architecture
+    return ServedModel(model=checkpoint.repo_id, revision=revision, architecture=architecture)
 
 
 def require_flow(served: ServedModel, flow: Flow, release: Release, *, again: str) -> None:
@@ -112,6 +101,23 @@ def require_flow(served: ServedModel, flow: Flow, release: Release, *, again: st
         why += f"; {last} is the last that builds an engine of it"
         raise ConfigError(what, why=why, hint=f"{again} --to {last}")
     raise ConfigError(what, why=why)
+
+
+def _resolve(
+    model: str, settings: Settings, reporter: Reporter, *, revision: str | None = None
+) -> ServedModel:
+    from trtllm_forge.stages.download import resolve_checkpoint
+
+    checkpoint = resolve_checkpoint(
+        model, settings=settings, reporter=reporter, revision=revision, planning=True
+    )
+    is_hub = checkpoint.source.origin == "hub"
+    return ServedModel(
+        model=checkpoint.source.repo_id if is_hub else model,
+        revision=(checkpoint.source.revision or "") if is_hub else "",
+        folder=checkpoint.reference.folder,
+        architecture=checkpoint.config.architecture,
+    )
 
 
 def _no_engine(architecture: Architecture, release: Release, again: str) -> ConfigError:
