@@ -132,7 +132,7 @@ def remote_code(view: RepositoryView) -> Iterable[Problem]:
 def tokenizers_differ(view: RepositoryView) -> Iterable[Problem]:
     """Ids of one tokenizer mean other words to another."""
     found: dict[str, tuple[Model, Parameter]] = {}
-    for model in view.of_role("preprocessing", "postprocessing"):
+    for model in (*view.of_role("preprocessing"), *view.of_role("postprocessing")):
         parameter = model.setting("tokenizer_dir")
         if parameter is not None:
             found.setdefault(parameter.value.rstrip("/"), (model, parameter))
