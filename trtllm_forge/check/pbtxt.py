@@ -207,9 +207,10 @@ class _Reader:
                 yield from self._value(colon=True)
                 self._skip(",")
                 if self._next == before:
-                    token = self._peek()
-                    if token is not None:
-                        self._mistake(token, "]")
+                    # Only at the end has nothing been said yet of what stands here.
+                    if self._peek() is None:
+                        line = self._line(token.start)
+                        self.mistakes.append(SyntaxMistake(line, "a [ that is never closed"))
                     return
         else:
             yield from self._value(colon=colon)

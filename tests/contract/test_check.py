@@ -1,0 +1,532 @@
+"""``forge check``: what it prints, how it mends, and what it says of upstream's repositories."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+from typer.testing import CliRunner
+
+from scripts.render_examples import EXAMPLES, EXAMPLES_DIR
+from tests.check_fixtures import (
+    ENGINE_DIR,
+    OPTIONS,
+    TOKENIZER_DIR,
+    all_of,
+    append,
+    engine_repository,
+    parameter,
+    remove,
+    replace,
+    upstream_repository,
+    write,
+)
+from tests.check_upstream import RELEASES, write_upstream
+from tests.rendering import stage, tree
+from tests.small_stage import RecordingReporter, printed
+from trtllm_forge.check import check_repository
+from trtllm_forge.check.pbtxt import parse_pbtxt
+from trtllm_forge.check.registry import all_rules
+from trtllm_forge.check.sarif import sarif_document
+from trtllm_forge.check.schema import schema_mistakes
+from trtllm_forge.check.view import CheckOptions
+from trtllm_forge.cli.app import app
+from trtllm_forge.errors import ConfigError, RenderError
+from trtllm_forge.stages.check import CheckStage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CORE = "tensorrt_llm/config.pbtxt"
+PRE = "preprocessing/config.pbtxt"
+BLS = "tensorrt_llm_bls/config.pbtxt"
+SERVER = "--trtllm-version 1.2.1 --mount-root /models"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return engine_repository(tmp_path / "sound")
+
+
+def run(command: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, shlex.split(command), prog_name="forge")
+    return result.exit_code, result.stdout, result.stderr
+
+
+def serious(root: Path, options: CheckOptions | None = None) -> list[str]:
+    report = check_repository(root, options)
+    return [
+        f"{f.code} {f.path}:{f.line} {f.message}" for f in report.findings if f.severity != "info"
+    ]
+
+
+def test_sound_repository_ends_with_0_and_a_summary(root: Path) -> None:
+    rules = len(all_rules())
+    assert run(f"check {root} {SERVER}") == (
+        0,
+        f"0 errors, 0 warnings; {rules} rules, TensorRT-LLM 1.2.1 (--trtllm-version)\n",
+        "",
+    )
+
+
+def test_findings_are_grouped_by_model_with_path_line_and_hint(root: Path) -> None:
+    replace(PRE, 'name: "preprocessing"', 'name: "preprocess"')(root)
+    parameter("tensorrt_llm", "gpt_model_type", "V1")(root)
+    line = (root / CORE).read_text().splitlines().index(
+        'parameters: { key: "gpt_model_type" value: { string_value: "V1" } }'
+    ) + 1
+
+    code, stdout, stderr = run(f"check {root} {SERVER}")
+
+    assert (code, stderr) == (6, "")
+    assert stdout == (
+        "preprocessing\n"
+        "  preprocessing/config.pbtxt:2  error FL112  the model is named preprocess, its folder "
+        "preprocessing\n"
+        '      try:  name: "preprocessing"\n'
+        "\n"
+        "tensorrt_llm\n"
+        f"  tensorrt_llm/config.pbtxt:{line}  warning FL318  gpt_model_type is V1: a batch ends "
+        "before the next begins\n"
+        "      try:  inflight_fused_batching\n"
+        "\n"
+        f"1 error, 1 warning; {len(all_rules())} rules, TensorRT-LLM 1.2.1 (--trtllm-version)\n"
+    )
+
+
+def test_json_is_one_document_with_the_keys_of_the_contract(root: Path) -> None:
+    replace(PRE, 'name: "preprocessing"', 'name: "preprocess"')(root)
+    code, stdout, stderr = run(f"check {root} {SERVER} --json")
+    assert (code, stderr) == (6, "")
+    document = json.loads(stdout)
+    assert document == {
+        "schema": 1,
+        "repository": str(root),
+        "trtllm_version": "1.2.1",
+        "trtllm_version_origin": "--trtllm-version",
+        "findings": [
+            {
+                "code": "FL112",
+                "severity": "error",
+                "model": "preprocessing",
+                "path": "preprocessing/config.pbtxt",
+                "line": 2,
+                "message": "the model is named preprocess, its folder preprocessing",
+                "hint": 'name: "preprocessing"',
+            }
+        ],
+        "summary": {"errors": 1, "warnings": 0, "infos": 0, "rules": len(all_rules())},
+    }
+
+
+def test_warnings_alone_end_with_0(root: Path) -> None:
+    parameter("tensorrt_llm", "gpt_model_type", "V1")(root)
+    code, stdout, _ = run(f"check {root} {SERVER}")
+    assert (code, stdout.splitlines()[-1][:20]) == (0, "0 errors, 1 warning;")
+
+
+def test_select_and_ignore_take_codes_and_beginnings(root: Path) -> None:
+    all_of(
+        replace(PRE, 'name: "preprocessing"', 'name: "preprocess"'),
+        parameter("tensorrt_llm", "gpt_model_type", "V1"),
+    )(root)
+
+    def found(options: str) -> list[str]:
+        document = json.loads(run(f"check {root} {SERVER} --json {options}")[1])
+        return [finding["code"] for finding in document["findings"]]
+
+    assert found("--select FL1") == ["FL112"]
+    assert found("--select fl112 --select FL3") == ["FL112", "FL318"]
+    assert found("--select FL1,FL3 --ignore FL318") == ["FL112"]
+    Path("forge.yaml").write_text("check:\n  ignore: FL112\n")
+    assert found("") == ["FL318"]
+    assert found("--ignore FL318") == ["FL112"]
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (
+            "check gone",
+            "error: gone is no folder\n  why:  a model repository holds one folder per model\n",
+        ),
+        (
+            "check sound/repository/preprocessing",
+            "error: sound/repository/preprocessing is a model, not a model repository\n"
+            "  why:  it has a config.pbtxt\n"
+            "  try:  forge check sound/repository\n",
+        ),
+        (
+            "check sound",
+            "error: sound holds no model\n"
+            "  why:  no folder in it has a config.pbtxt\n"
+            "  try:  forge check sound/repository\n",
+        ),
+        (
+            "check sound/repository --select FL999",
+            "error: there is no rule FL999\n"
+            "  why:  codes go from FL101 to FL910; FL4 means all that begin so\n"
+            "  try:  --select FL101\n",
+        ),
+        (
+            "check sound/repository --ignore name-differs",
+            "error: there is no rule name-differs\n"
+            "  why:  codes go from FL101 to FL910; FL4 means all that begin so\n"
+            "  try:  --select FL112\n",
+        ),
+        (
+            "check sound/repository --dry-run",
+            "error: --dry-run goes with --fix\n"
+            "  why:  without --fix nothing is changed\n"
+            "  try:  forge check sound/repository --fix --dry-run\n",
+        ),
+        (
+            "check sound/repository --mount-root models",
+            "error: --mount-root models is no absolute path\n  try:  --mount-root /models\n",
+        ),
+        (
+            "check sound/repository --shm-size much",
+            "error: much is no size\n"
+            "  why:  a number and a unit are needed\n"
+            "  try:  --shm-size 1g\n",
+        ),
+        (
+            "check sound/repository --sarif gone/findings.sarif",
+            "error: gone/findings.sarif cannot be written\n"
+            "  why:  No such file or directory\n"
+            "  try:  --sarif findings.sarif\n",
+        ),
+    ],
+)
+def test_wrong_commands_are_refused_in_full(
+    command: str, text: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root.parents[1])
+    assert run(command) == (2, "", text)
+
+
+def test_release_that_is_not_known_is_refused(root: Path) -> None:
+    code, _, stderr = run(f"check {root} --trtllm-version 9.9")
+    assert code == 2
+    assert stderr.startswith("error: the Triton models of TensorRT-LLM 9.9 are not known\n")
+
+
+def test_examples_of_the_help_run(root: Path) -> None:
+    Path("model_repos").mkdir()
+    root.rename("model_repos/sample")
+    for command in ("", " --trtllm-version 1.2.1 --json"):
+        assert run(f"check model_repos/sample{command}")[0] == 0
+
+
+def broken_in_all_ways_that_can_be_mended(root: Path) -> None:
+    all_of(
+        replace(PRE, 'name: "preprocessing"', 'name: "preprocess"'),
+        replace(CORE, '"max_beam_width"', '"max_beam_widht"'),
+        replace(BLS, "decoupled: true", "decoupled: false"),
+        remove("ensemble/1"),
+        parameter("tensorrt_llm", "decoding_mode", "${decoding_mode}"),
+        parameter("tensorrt_llm", "exclude_input_in_output", "false "),
+        lambda r: (r / "postprocessing/config.pbtxt").write_bytes(
+            b"\xef\xbb\xbf" + (r / "postprocessing/config.pbtxt").read_bytes()
+        ),
+    )(root)
+
+
+def test_fix_shows_a_diff_and_leaves_nothing_it_can_mend(root: Path) -> None:
+    sound = tree(root)
+    broken_in_all_ways_that_can_be_mended(root)
+    (root / PRE).chmod(0o640)
+
+    code, stdout, _ = run(f"check {root} {SERVER} --fix")
+
+    assert code == 0
+    assert "--- preprocessing/config.pbtxt\n+++ preprocessing/config.pbtxt\n" in stdout
+    assert '-name: "preprocess"\n+name: "preprocessing"\n' in stdout
+    assert "--- /dev/null\n+++ ensemble/1/.keep\n" in stdout
+    mended = tree(root)
+    unset = b'parameters: { key: "decoding_mode" value: { string_value: "" } }\n'
+    assert mended[CORE].replace(unset, b"") == sound[CORE]
+    assert {name: content for name, content in mended.items() if name != CORE} == {
+        name: content for name, content in sound.items() if name != CORE
+    }
+    assert (root / PRE).stat().st_mode & 0o777 == 0o640
+    assert run(f"check {root} {SERVER} --fix")[1].splitlines()[0].startswith("0 errors")
+
+
+def test_fix_dry_run_shows_the_same_diff_and_changes_nothing(root: Path) -> None:
+    broken_in_all_ways_that_can_be_mended(root)
+    before = tree(root)
+    code, stdout, _ = run(f"check {root} {SERVER} --fix --dry-run --json")
+    document = json.loads(stdout)
+    assert code == 6
+    assert tree(root) == before
+    assert document["fix"]["applied"] is False
+    assert document["fix"]["findings"] == 7
+    applied = json.loads(run(f"check {root} {SERVER} --fix --json")[1])
+    assert applied["fix"] == {**document["fix"], "applied": True}
+    assert applied["summary"]["errors"] == 0
+
+
+def test_fix_leaves_what_has_two_right_answers(root: Path) -> None:
+    replace(CORE, "max_batch_size: 64", "max_batch_size: ${batch}")(root)
+    before = tree(root)
+    code, stdout, _ = run(f"check {root} {SERVER} --fix")
+    assert code == 6
+    assert "---" not in stdout
+    assert tree(root) == before
+
+
+def test_sarif_has_a_result_for_each_finding_and_refers_to_its_rule(root: Path) -> None:
+    replace(PRE, 'name: "preprocessing"', 'name: "preprocess"')(root)
+    remove("ensemble/1")(root)
+    assert run(f"check {root} {SERVER} --sarif findings.sarif")[0] == 6
+    document = json.loads(Path("findings.sarif").read_text())
+    assert document == sarif_document(check_repository(root, OPTIONS))
+    (log,) = document["runs"]
+    rules = log["tool"]["driver"]["rules"]
+    assert [rule["id"] for rule in rules] == [rule.code for rule in all_rules()]
+    assert [rules[r["ruleIndex"]]["id"] for r in log["results"]] == ["FL116", "FL112"]
+    assert log["results"][1]["locations"] == [
+        {
+            "physicalLocation": {
+                "artifactLocation": {
+                    "uri": "preprocessing/config.pbtxt",
+                    "uriBaseId": "REPOSITORY",
+                },
+                "region": {"startLine": 2},
+            }
+        }
+    ]
+
+
+def test_sarif_has_only_properties_and_values_of_version_2_1_0(root: Path) -> None:
+    broken_in_all_ways_that_can_be_mended(root)
+    document = sarif_document(check_repository(root, OPTIONS))
+    assert list(_sarif_mistakes(document)) == []
+
+
+_SARIF_PROPERTIES = {
+    "log": {"$schema", "version", "runs"},
+    "runs": {"tool", "originalUriBaseIds", "columnKind", "results"},
+    "tool": {"driver"},
+    "driver": {"name", "version", "semanticVersion", "rules"},
+    "rules": {"id", "name", "shortDescription", "defaultConfiguration"},
+    "shortDescription": {"text"},
+    "defaultConfiguration": {"level"},
+    "results": {"ruleId", "ruleIndex", "level", "message", "locations", "partialFingerprints"},
+    "message": {"text"},
+    "locations": {"physicalLocation"},
+    "physicalLocation": {"artifactLocation", "region"},
+    "artifactLocation": {"uri", "uriBaseId"},
+    "region": {"startLine"},
+}
+"""The properties of SARIF 2.1.0 that are used, each below the object that has it there."""
+
+
+def _sarif_mistakes(node: Any, name: str = "log") -> list[str]:
+    if isinstance(node, list):
+        return [mistake for child in node for mistake in _sarif_mistakes(child, name)]
+    if not isinstance(node, dict) or name in ("originalUriBaseIds", "partialFingerprints"):
+        return []
+    found = [f"{name}.{key}" for key in node if key not in _SARIF_PROPERTIES[name]]
+    if node.get("level", "none") not in ("none", "note", "warning", "error"):
+        found.append(f"level {node['level']}")
+    if name == "region" and node["startLine"] < 1:
+        found.append("startLine")
+    return found + [m for key, child in node.items() for m in _sarif_mistakes(child, key)]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_upstreams_repository_with_optional_placeholders_left_is_sound(
+    release: str, tmp_path: Path
+) -> None:
+    root = write_upstream(release, tmp_path)
+    assert serious(root, CheckOptions(trtllm_version=release)) == []
+    assert serious(root) == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_rendered_example_is_sound(name: str) -> None:
+    assert serious(EXAMPLES_DIR / name) == []
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "trtllm"])
+@pytest.mark.parametrize("release", RELEASES)
+def test_rendered_repository_is_sound_for_every_release(
+    runtime: Any, release: str, tmp_path: Path
+) -> None:
+    from trtllm_forge.reporter import SilentReporter
+
+    download_dir = tmp_path / "download"
+    write("tokenizer.json", "{}")(download_dir)
+    work_dir = tmp_path / "repository"
+    work_dir.mkdir()
+    stage(runtime, trtllm_version=release).run(
+        work_dir, {"download": download_dir}, SilentReporter()
+    )
+    assert serious(work_dir, CheckOptions(trtllm_version=release)) == []
+
+
+def test_release_is_told_by_the_option_else_the_lock_else_the_engine_else_the_tensors(
+    root: Path,
+) -> None:
+    def release(options: CheckOptions) -> tuple[str, str]:
+        found = check_repository(root, options).release
+        assert found is not None
+        return found.version, found.origin
+
+    assert release(OPTIONS) == ("1.2.1", "--trtllm-version")
+    write("forge.lock", '{"stages": {"render": {"parameters": {"trtllm_version": "1.1"}}}}')(root)
+    assert release(CheckOptions()) == ("1.1", "forge.lock")
+    remove("forge.lock")(root)
+    assert release(CheckOptions()) == ("1.2.1", "the engine's config.json")
+    remove(ENGINE_DIR)(root)
+    assert release(CheckOptions()) == (
+        "1.2",
+        "the nearest by its tensors, of which all are its own",
+    )
+
+
+def test_no_large_file_is_read(root: Path) -> None:
+    for path in (f"{ENGINE_DIR}/rank0.engine", f"{TOKENIZER_DIR}/tokenizer.json"):
+        with (root / path).open("wb") as stream:
+            stream.write(b"{")
+            stream.seek(1 << 36)
+            stream.write(b"}")
+    assert serious(root, OPTIONS) == []
+
+
+def test_path_under_another_mount_is_not_held_against_the_repository(root: Path) -> None:
+    parameter("preprocessing", "tokenizer_dir", "/engines/tokenizer")(root)
+    parameter("postprocessing", "tokenizer_dir", "/engines/tokenizer")(root)
+    parameter("tensorrt_llm", "gpt_model_path", "/engines/llama")(root)
+    assert serious(root, CheckOptions(trtllm_version="1.2.1")) == []
+
+
+def test_path_beside_others_that_are_here_has_to_be_here(tmp_path: Path) -> None:
+    root = upstream_repository(tmp_path / "sound")
+    (tmp_path / "tokenizer").mkdir()
+    write("tokenizer/tokenizer.json", "{}")(tmp_path)
+    for model in ("preprocessing", "postprocessing"):
+        parameter(model, "tokenizer_dir", str(tmp_path / "tokenizer"))(root)
+    parameter("tensorrt_llm", "gpt_model_path", "/nowhere/engine")(root)
+    line = len((root / CORE).read_text().partition("gpt_model_path")[0].splitlines())
+    assert serious(root, CheckOptions(trtllm_version="1.2.1"))[-1:] == [
+        f"FL401 {CORE}:{line} /nowhere/engine is not there"
+    ]
+
+
+TEXTS = (
+    "",
+    'name: "a"',
+    "name: 'a' 'b'",
+    'name: "a" name: "b"',
+    "name: a",
+    'nme: "a"',
+    "max_batch_size: 8",
+    "max_batch_size: -8",
+    "max_batch_size: 8.5",
+    "max_batch_size: 99999999999",
+    'max_batch_size: "8"',
+    "max_batch_size 8",
+    "max_batch_size: {}",
+    "input { name: 'x' dims: [1, -1] }",
+    "input [ { name: 'x' }, { name: 'y' } ]",
+    "input [ { name: 'x' } ",
+    "input { name: 'x' } }",
+    "input: 3",
+    "input { data_type: TYPE_INT32 }",
+    "input { data_type: TYPE_INT33 }",
+    "input { data_type: 8 }",
+    "input { optional: true }",
+    "input { optional: yes }",
+    "model_transaction_policy { decoupled: True }",
+    "dynamic_batching { } ensemble_scheduling { }",
+    "parameters { key: 'a' value { string_value: 'b' } }",
+    "parameters: { key: 'a', value: { string_value: 'b' } };",
+    "# nothing\nname: 'a' # here",
+    "name: 'a",
+    'name: "a\nb"',
+    "instance_group < count: 1 >",
+    "input { dims: [] }",
+)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_is_taken_or_refused_as_protobuf_does(text: str) -> None:
+    try:
+        text_format.Parse(text, model_config_pb2.ModelConfig())
+        is_taken = True
+    except text_format.ParseError:
+        is_taken = False
+    config, mistakes = parse_pbtxt(text)
+    assert (not mistakes and not list(schema_mistakes(config))) == is_taken
+
+
+def run_stage(root: Path, work_dir: Path, **options: Any) -> list[str]:
+    work_dir.mkdir(exist_ok=True)
+    reporter = RecordingReporter()
+    checked = CheckStage(trtllm_version="1.2.1", mount_root="/models", **options)
+    checked.run(work_dir, {"render": root}, reporter)
+    return reporter.warnings
+
+
+def refusal(call: Callable[[], object]) -> tuple[str, int]:
+    with pytest.raises(RenderError) as caught:
+        call()
+    return printed(caught.value)
+
+
+def test_stage_writes_the_findings_and_passes_warnings_on(root: Path, tmp_path: Path) -> None:
+    parameter("tensorrt_llm", "gpt_model_type", "V1")(root)
+    (warning,) = run_stage(root, tmp_path / "work")
+    assert warning.endswith("FL318 gpt_model_type is V1: a batch ends before the next begins")
+    document = json.loads((tmp_path / "work/findings.json").read_text())
+    assert [finding["code"] for finding in document["findings"]] == ["FL318"]
+    assert document["repository"] == "."
+
+
+def test_stage_refuses_an_error_and_lists_it(root: Path, tmp_path: Path) -> None:
+    replace(PRE, 'name: "preprocessing"', 'name: "preprocess"')(root)
+    append(PRE, "version_policy { specific { versions: [3] } }\n")(root)
+    line = len((root / PRE).read_text().splitlines())
+    assert refusal(lambda: run_stage(root, tmp_path / "work")) == (
+        "error: the rendered repository breaks 2 rules and is not published\n"
+        "  why:  preprocessing/config.pbtxt:2: FL112 the model is named preprocess, its folder "
+        "preprocessing\n"
+        f"        preprocessing/config.pbtxt:{line}: FL120 version 3 is asked for, and there is 1\n"
+        "  try:  FORGE_IGNORE=FL112,FL120 forge build ...",
+        6,
+    )
+    assert list((tmp_path / "work").iterdir()) == []
+    assert run_stage(root, tmp_path / "work", ignore=("FL112", "FL120")) == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        CheckStage(trtllm_version="1.2.0"),
+        CheckStage(trtllm_version="1.2.1", mount_root="/other"),
+        CheckStage(trtllm_version="1.2.1", select=("FL1",)),
+        CheckStage(trtllm_version="1.2.1", ignore=("FL1",)),
+    ],
+    ids=["version", "mount", "select", "ignore"],
+)
+def test_stage_key_changes_with_each_parameter(changed: CheckStage) -> None:
+    assert changed.parameters != CheckStage(trtllm_version="1.2.1").parameters
+
+
+def test_unknown_rule_in_the_configuration_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_stage(root, tmp_path / "work", select=("FX1",))
+    assert printed(caught.value) == (
+        "error: there is no rule FX1\n"
+        "  why:  codes go from FL101 to FL910; FL4 means all that begin so\n"
+        "  try:  --select FL101",
+        2,
+    )
