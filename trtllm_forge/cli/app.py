@@ -88,6 +88,16 @@ register(
 )
 register(
     app,
+    "bench",
+    "bench:bench",
+    "Measure the running server: TTFT, ITL, TPOT, throughput and goodput under load.",
+    examples=(
+        "forge bench --concurrency 1,4,16 --html bench.html --dry-run",
+        "forge bench --rate 8 --duration 30 --goodput ttft=200,itl=50 --dry-run",
+    ),
+)
+register(
+    app,
     "complete",
     "complete:complete",
     "Complete code with the served model, or fill in its middle.",
