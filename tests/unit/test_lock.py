@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.small_stage import SmallStage, lock_after, printed
+from tests.small_stage import SmallStage, build, lock_after, printed
 from trtllm_forge import __version__
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import BuildError, ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME, Lock, LockedStage, read_lock
+from trtllm_forge.pipeline.locked import HeldLock, find_held_lock
+from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.store import OutputFile, Store
+from trtllm_forge.provenance import is_repeatable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,5 +134,111 @@ def test_lock_with_a_piece_missing_is_refused_by_name(
         read_lock(tmp_path)
     assert printed(caught.value) == (
         f"error: {path} is damaged\n  why:  {why}\n  try:  --output ANOTHER_FOLDER",
+        2,
+    )
+
+
+STAGES = (SmallStage(name="download", files={"weights": b"w"}), SmallStage())
+
+
+def held(tmp_path: Path, *stages: SmallStage) -> HeldLock:
+    lock = lock_after(Store(tmp_path / "one"), *stages)
+    return HeldLock(path=tmp_path / LOCK_NAME, lock=lock)
+
+
+def refusal_of_plan(held_lock: HeldLock, tmp_path: Path, *stages: SmallStage) -> tuple[str, int]:
+    with pytest.raises(ConfigError) as caught:
+        held_lock.require_plan(make_plan(stages, Store(tmp_path / "other")))
+    return printed(caught.value)
+
+
+def test_locked_build_of_the_same_is_accepted_on_another_machine(tmp_path: Path) -> None:
+    held_lock = held(tmp_path, *STAGES)
+    held_lock.require_plan(make_plan(STAGES, Store(tmp_path / "other")))
+    assert held_lock.require_outputs(build(Store(tmp_path / "other"), *STAGES), is_repeatable) == ()
+
+
+def test_locked_build_names_what_is_different_and_not_what_follows_from_it(tmp_path: Path) -> None:
+    held_lock = held(tmp_path, *STAGES, SmallStage(name="render"))
+    other = SmallStage(parameters={"precision": "int8"}, tool_versions={"tool": "2.0"})
+    assert refusal_of_plan(held_lock, tmp_path, STAGES[0], other, SmallStage(name="render")) == (
+        f"error: this build would differ from {held_lock.path}\n"
+        "  why:  compile: precision: int4 -> int8\n"
+        "        compile: version of tool: 1.0 -> 2.0",
+        2,
+    )
+
+
+def test_locked_build_names_stages_that_one_side_lacks(tmp_path: Path) -> None:
+    held_lock = held(tmp_path, *STAGES)
+    assert refusal_of_plan(held_lock, tmp_path, STAGES[0], SmallStage(name="render")) == (
+        f"error: this build would differ from {held_lock.path}\n"
+        "  why:  render: the lock has no such stage\n"
+        "        compile: only the lock has it",
+        2,
+    )
+
+
+def test_locked_build_refuses_keys_made_in_another_way(tmp_path: Path) -> None:
+    lock = lock_after(Store(tmp_path / "one"), SmallStage())
+    stage = lock.stages["compile"]
+    other = LockedStage(
+        key="00" * 32,
+        parameters=stage.parameters,
+        tool_versions=stage.tool_versions,
+        outputs=stage.outputs,
+    )
+    held_lock = HeldLock(path=tmp_path / LOCK_NAME, lock=Lock(stages={"compile": other}))
+    assert refusal_of_plan(held_lock, tmp_path, SmallStage()) == (
+        f"error: this build would differ from {held_lock.path}\n"
+        "  why:  compile: this forge computes keys in another way",
+        2,
+    )
+
+
+def test_locked_build_that_gives_other_bytes_is_refused_by_file(tmp_path: Path) -> None:
+    held_lock = held(tmp_path, SmallStage(files={"a": b"1", "b": b"2"}))
+    results = build(Store(tmp_path / "other"), SmallStage(files={"a": b"1", "b": b"3", "c": b""}))
+    with pytest.raises(BuildError) as caught:
+        held_lock.require_outputs(results, is_repeatable)
+    assert printed(caught.value) == (
+        f"error: 2 files were built that are not those of {held_lock.path}\n"
+        "  why:  compile: b\n"
+        "        compile: c",
+        5,
+    )
+
+
+def test_locked_build_lets_engines_differ_and_says_which(tmp_path: Path) -> None:
+    held_lock = held(tmp_path, SmallStage(files={"rank0.engine": b"1"}))
+    results = build(Store(tmp_path / "other"), SmallStage(files={"rank0.engine": b"2"}))
+    assert held_lock.require_outputs(results, is_repeatable) == ("compile: rank0.engine",)
+
+
+def test_named_lock_comes_first_then_the_one_beside_the_config_then_the_repositorys(
+    tmp_path: Path,
+) -> None:
+    config_dir, output_dir, named = tmp_path / "config", tmp_path / "output", tmp_path / "named"
+    for folder in (config_dir, output_dir):
+        folder.mkdir()
+        (folder / LOCK_NAME).write_text(TEXT, encoding="utf-8")
+    named.write_text(TEXT, encoding="utf-8")
+
+    def found(lock_path: Path | None) -> Path:
+        return find_held_lock(lock_path, config_dir=config_dir, output_dir=output_dir).path
+
+    assert found(named) == named
+    assert found(None) == config_dir / LOCK_NAME
+    (config_dir / LOCK_NAME).unlink()
+    assert found(None) == output_dir / LOCK_NAME
+
+
+def test_locked_build_without_a_lock_says_where_it_looked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_held_lock(None, config_dir=tmp_path / "a", output_dir=tmp_path / "b")
+    assert printed(caught.value) == (
+        f"error: --locked needs a forge.lock, there is no {tmp_path}/a/forge.lock and no "
+        f"{tmp_path}/b/forge.lock\n"
+        "  why:  a build writes one into the repository, to be kept beside forge.yaml",
         2,
     )

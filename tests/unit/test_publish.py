@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -9,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.small_stage import SmallStage, build, printed
+from trtllm_forge.digest import sha256_file
 from trtllm_forge.errors import BuildError, ConfigError
+from trtllm_forge.pipeline import place
 from trtllm_forge.pipeline import publish as publish_module
-from trtllm_forge.pipeline.publish import is_published, publish_entry, require_own_folder
+from trtllm_forge.pipeline.publish import (
+    is_published,
+    publish_entry,
+    remove_leftovers,
+    require_own_folder,
+)
 from trtllm_forge.pipeline.run import lock_of
 from trtllm_forge.pipeline.store import Entry, Store
 
@@ -19,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LARGE = b"0123456789abcdef" * ((1 << 16) + 1)
-FILES = {"ensemble/config.pbtxt": b"name", "tensorrt_llm/1/engine/rank0.engine": LARGE}
+ENGINE = "tensorrt_llm/1/engine/rank0.engine"
+FILES = {"ensemble/config.pbtxt": b"name", ENGINE: LARGE}
 
 
 @pytest.fixture
@@ -81,6 +90,80 @@ def test_linked_file_is_read_only_so_that_no_edit_reaches_the_store_unseen(
     path = published.output_dir / "tensorrt_llm/1/engine/rank0.engine"
     assert path.stat().st_mode & 0o222 == 0
     assert (published.output_dir / "ensemble/config.pbtxt").stat().st_mode & 0o200
+
+
+def clone(target: int, request: int, source: int) -> int:
+    """Do what ``FICLONE`` does, as far as bytes go."""
+    assert request == 0x40049409
+    os.write(target, os.pread(source, os.fstat(source).st_size, 0))
+    return 0
+
+
+def test_large_files_are_reflinks_where_the_file_system_can(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "ioctl", clone)
+    entry = published.publish()
+    stored, placed = entry.files_dir / ENGINE, published.output_dir / ENGINE
+    assert published.files() == FILES
+    assert (placed.samefile(stored), stored.stat().st_nlink) == (False, 1)
+    # Each can be edited, and no edit reaches the other.
+    assert (placed.stat().st_mode & 0o200, stored.stat().st_mode & 0o200) == (0o200, 0o200)
+
+
+def test_unchanged_reflink_is_known_without_being_read(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "ioctl", clone)
+    published.publish()
+    read: list[str] = []
+
+    def reading(path: Path) -> str:
+        read.append(path.name)
+        return sha256_file(path)
+
+    monkeypatch.setattr(place, "sha256_file", reading)
+    assert published.is_in_place()
+    assert read == ["config.pbtxt"]
+
+
+def test_edited_reflink_is_noticed_and_mended(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "ioctl", clone)
+    published.publish()
+    (published.output_dir / ENGINE).write_bytes(LARGE[:-1] + b"x")
+    assert not published.is_in_place()
+    published.publish()
+    assert published.files() == FILES
+    assert published.stage.runs == 1
+
+
+def test_refused_reflink_leaves_nothing_in_the_way_of_the_hard_link(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(target: int, request: int, source: int) -> int:
+        os.write(target, b"half")
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "ioctl", refuse)
+    entry = published.publish()
+    assert (published.output_dir / ENGINE).samefile(entry.files_dir / ENGINE)
+    assert published.files() == FILES
+
+
+def test_file_that_has_a_name_of_the_users_own_keeps_its_permissions(
+    published: Published, tmp_path: Path
+) -> None:
+    own = tmp_path / "checkpoint" / "model.safetensors"
+    own.parent.mkdir()
+    own.write_bytes(LARGE)
+    published.stage.files = {"ensemble/config.pbtxt": b"name"}
+    published.stage.before_writing = lambda work_dir: os.link(own, work_dir / "model.safetensors")
+    published.publish()
+    assert own.stat().st_mode & 0o777 == 0o644
+    assert (published.output_dir / "model.safetensors").samefile(own)
+    assert published.is_in_place()
 
 
 def test_large_file_is_copied_where_it_cannot_be_linked(
@@ -216,9 +299,15 @@ def test_what_killed_processes_staged_is_removed_and_nothing_else(published: Pub
     assert published.beside() == [".coder.env", ".other.1.staged", "coder"]
 
 
-def test_what_another_process_stages_now_is_left_alone(published: Published) -> None:
-    import fcntl
+def test_what_was_left_is_removed_where_nothing_has_to_be_published(published: Published) -> None:
+    published.publish()
+    (published.output_dir.parent / ".coder.123.staged").mkdir()
+    remove_leftovers(published.output_dir)
+    assert published.beside() == ["coder"]
+    assert published.files() == FILES
 
+
+def test_what_another_process_stages_now_is_left_alone(published: Published) -> None:
     parent_dir = published.output_dir.parent
     (parent_dir / ".coder.123.staged").mkdir(parents=True)
     descriptor = os.open(parent_dir, os.O_RDONLY)

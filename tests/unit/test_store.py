@@ -9,6 +9,7 @@ import pytest
 
 from tests.small_stage import RecordingReporter, SmallStage, build, printed, reasons_to_run
 from trtllm_forge.errors import BuildError, PrerequisiteError
+from trtllm_forge.pipeline import store as store_module
 from trtllm_forge.pipeline.store import Entry, Store
 
 if TYPE_CHECKING:
@@ -68,6 +69,12 @@ def damage_size(entry: Entry) -> None:
     (entry.files_dir / "engine.bin").write_bytes(b"eng")
 
 
+def damage_same_size(entry: Entry) -> None:
+    path = entry.files_dir / "engine.bin"
+    path.write_bytes(b"ENGINE")
+    os.utime(path, ns=(0, 0))
+
+
 def damage_missing(entry: Entry) -> None:
     (entry.files_dir / "engine.bin").unlink()
 
@@ -84,7 +91,14 @@ def damage_foreign_record(entry: Entry) -> None:
     (entry.files_dir.parent / "entry.json").write_text('["schema"]')
 
 
-DAMAGES = [damage_size, damage_missing, damage_record, damage_no_record, damage_foreign_record]
+DAMAGES = [
+    damage_size,
+    damage_same_size,
+    damage_missing,
+    damage_record,
+    damage_no_record,
+    damage_foreign_record,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -256,3 +270,73 @@ def test_entry_record_is_plain_json_with_a_schema(store: Store) -> None:
     document = json.loads((entry.files_dir.parent / "entry.json").read_text())
     assert document["schema"] == 1
     assert document["inputs"] == {"parameters": {"precision": "int4"}, "tools": {"tool": "1.0"}}
+
+
+def test_entry_that_was_copied_without_its_times_is_read_once_and_stays_fresh(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = SmallStage(files={"a": b"1", "b": b"2"})
+    entry = entry_of(store, stage)
+    for name in ("a", "b"):
+        os.utime(entry.files_dir / name, ns=(0, 0))
+    made_ns = (entry.files_dir.parent / "entry.json").stat().st_mtime_ns
+
+    assert reasons_to_run(store, stage) == [()]
+    monkeypatch.setattr(store_module, "sha256_file", None)  # reading again would fail
+    assert reasons_to_run(store, stage) == [()]
+    assert (entry.files_dir.parent / "entry.json").stat().st_mtime_ns == made_ns
+
+
+def test_entry_of_a_forge_that_kept_no_times_is_still_found(store: Store) -> None:
+    stage = SmallStage()
+    path = entry_of(store, stage).files_dir.parent / "entry.json"
+    document = json.loads(path.read_text())
+    del document["mtimes_ns"]
+    path.write_text(json.dumps(document))
+
+    assert reasons_to_run(store, stage) == [()]
+
+
+def test_using_an_entry_notes_when_it_was_needed(store: Store) -> None:
+    entry = entry_of(store, SmallStage())
+    os.utime(entry.files_dir.parent, ns=(0, 0))
+
+    with store.using({"compile": entry.key}):
+        pass
+
+    assert entry.files_dir.parent.stat().st_mtime > 0
+
+
+def test_entry_in_use_is_not_removed_and_says_so(store: Store) -> None:
+    entry = entry_of(store, SmallStage())
+
+    with store.using({"compile": entry.key}):
+        assert store.remove_unused("compile", entry.key) == "in use by a build"
+    assert entry.files_dir.is_dir()
+
+
+def test_entry_being_written_is_not_removed_and_its_writer_is_named(store: Store) -> None:
+    entry = entry_of(store, SmallStage())
+
+    with store.writer("compile", entry.key, RecordingReporter()) as work_dir:
+        why = store.remove_unused("compile", entry.key)
+        assert why == f"being written by process {os.getpid()} on {os.uname().nodename}"
+        assert work_dir.is_dir()
+    assert entry.files_dir.is_dir()
+
+
+def test_unused_entry_is_removed_whole_with_what_a_killed_build_left(store: Store) -> None:
+    entry = entry_of(store, SmallStage())
+    store.work_dir("compile", entry.key).mkdir()
+
+    assert store.remove_unused("compile", entry.key) == ""
+    assert list(entry.files_dir.parent.parent.iterdir()) == []
+
+
+def test_leftovers_are_removed_without_the_entry_of_their_key(store: Store) -> None:
+    entry = entry_of(store, SmallStage())
+    store.work_dir("compile", entry.key).mkdir()
+
+    assert store.remove_unused("compile", entry.key, leftovers_only=True) == ""
+    assert leftovers(store) == []
+    assert entry.files_dir.is_dir()
