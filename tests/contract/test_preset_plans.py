@@ -68,14 +68,14 @@ def test_every_preset_is_planned_without_the_hub(preset: Preset) -> None:
         "architecture": shipped.document["architectures"][0],
         "family": preset.family,
     }
-    names = ["download", "convert", "compile", "render"]
+    names = ["download", "convert", "compile", "render", "check"]
     assert [stage["name"] for stage in document["stages"]] == (
-        names if runtime == "trtllm" else ["download", "render"]
+        names if runtime == "trtllm" else ["download", "render", "check"]
     )
     assert all(stage["run"] for stage in document["stages"])
     commands = {stage["name"]: stage["commands"] for stage in document["stages"]}
     if runtime == "trtllm":
-        assert [len(commands[name]) for name in names] == [0, 1, 1, 0]
+        assert [len(commands[name]) for name in names] == [0, 1, 1, 0, 0]
     assert document["estimates"]["parameters"] == parameters
     assert document["estimates"]["checkpoint_bytes"] == parameters * geometry.dtype_bytes
     assert document["notes"][: 1 + len(shipped.caveats)] == [unreachable(preset), *shipped.caveats]
