@@ -254,7 +254,7 @@ def read_repository(root: Path, options: CheckOptions) -> RepositoryView:
     """Return a view of the repository in ``root``."""
     models, strays = [], []
     for folder in sorted(root.iterdir()):
-        if not folder.is_dir() or folder.name.startswith("."):
+        if not folder.is_dir():
             continue
         if _is_model(folder):
             models.append(read_model(folder))

@@ -227,7 +227,7 @@ def map_key_doubled(view: RepositoryView) -> Iterable[Problem]:
     for model in view.of_role("ensemble"):
         for step in model.steps:
             for word, wires in (("input", step.inputs), ("output", step.outputs)):
-                seen: set[str] = set()
+                seen: dict[str, str] = {}
                 for wire in wires:
                     if wire.inner in seen:
                         yield Problem(
@@ -235,8 +235,9 @@ def map_key_doubled(view: RepositoryView) -> Iterable[Problem]:
                             path=model.path,
                             line=wire.line,
                             message=f"{word} {wire.inner} of {step.model_name} is mapped twice",
+                            severity="warning" if seen[wire.inner] == wire.outer else None,
                         )
-                    seen.add(wire.inner)
+                    seen[wire.inner] = wire.outer
 
 
 def _steps(view: RepositoryView) -> Iterator[tuple[Model, Step, Model]]:

@@ -13,6 +13,7 @@ from trtllm_forge.check.registry import rule
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from trtllm_forge.check.finding import Severity
     from trtllm_forge.check.model import Model, Tensor
     from trtllm_forge.check.view import RepositoryView
 
@@ -47,9 +48,9 @@ def config_missing(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL111", "stray-folder", "warning", "Every folder of the repository is a model.")
+@rule("FL111", "stray-folder", "error", "Every folder of the repository is a model.")
 def stray_folder(view: RepositoryView) -> Iterable[Problem]:
-    """Triton takes each folder for a model, and does not start when one cannot be loaded."""
+    """Triton takes each folder for a model, a hidden one too, and stops when one does not load."""
     for name in view.stray_folders:
         yield Problem(
             path=name,
@@ -84,13 +85,16 @@ def backend_missing(view: RepositoryView) -> Iterable[Problem]:
     for model in view.models:
         if not model.has_config or model.backend or model.platform or model.is_ensemble:
             continue
+        has_python = any("model.py" in files for files in model.files.values())
         if model.config.scalar("backend") is None or not model.backend:
             yield Problem(
                 model=model.folder,
                 path=model.path,
                 line=1,
                 message="neither backend nor platform is given",
-                hint='backend: "python"' if model.role != "tensorrt_llm" else "",
+                hint='backend: "python"' if has_python else "",
+                # Triton takes a model.py for what it is; the release's own tools do not.
+                severity="warning" if has_python else None,
             )
 
 
@@ -246,12 +250,15 @@ def tensor_doubled(view: RepositoryView) -> Iterable[Problem]:
                 if first is tensor:
                     continue
                 is_upstreams = tensor.name in _DOUBLED_UPSTREAM
+                severity: Severity | None = "info" if is_upstreams else "warning"
+                if (first.data_type, first.dims) != (tensor.data_type, tensor.dims):
+                    severity = None
                 yield Problem(
                     model=model.folder,
                     path=model.path,
                     line=tensor.line,
                     message=f"{word} {tensor.name} was declared in line {first.line} already",
-                    severity="info" if is_upstreams else None,
+                    severity=severity,
                     hint="upstream's own file has it twice" if is_upstreams else "",
                 )
 
@@ -296,7 +303,10 @@ def tensors_missing(view: RepositoryView) -> Iterable[Problem]:
         for word, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
             if not tensors:
                 yield Problem(
-                    model=model.folder, path=model.path, message=f"{model.folder} has no {word}"
+                    model=model.folder,
+                    path=model.path,
+                    message=f"{model.folder} has no {word}",
+                    severity="warning" if model.role == "other" else None,
                 )
 
 

@@ -139,9 +139,9 @@ def queue_delay(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL708", "instance-count", "error", "An instance group has instances.")
+@rule("FL708", "instance-count", "warning", "An instance group has instances.")
 def instance_count(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses a group without instances."""
+    """Triton takes one all the same, so that the number says what is not so."""
     for model in view.models:
         for group in model.instance_groups:
             scalar = group.scalar("count")
@@ -152,7 +152,6 @@ def instance_count(view: RepositoryView) -> Iterable[Problem]:
                     line=scalar.line,
                     message=f"count is {scalar.number}",
                     hint="count: 1",
-                    severity=None if scalar.number < 0 else "warning",
                 )
 
 
