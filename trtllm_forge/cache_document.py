@@ -29,6 +29,11 @@ def show_size(size_bytes: float) -> str:
     return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
 
 
+def show_count(entries: Sequence[StoredEntry]) -> str:
+    """Return how many entries there are, in words."""
+    return "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
+
+
 def entries_text(entries: Sequence[StoredEntry], now_s: float) -> str:
     """Return a table of entries: how long ago each was made and used, and by what."""
     lines = [_HEADING]
@@ -72,7 +77,7 @@ def use_document(root: Path, use: DiskUse) -> dict[str, object]:
 def pruned_text(pruned: Pruned) -> str:
     """Return what was removed, and what was not and why."""
     size = sum(entry.size_bytes for entry in pruned.removed)
-    lines = [f"removed {len(pruned.removed)} entries, {show_size(size)}"]
+    lines = [f"removed {show_count(pruned.removed)}, {show_size(size)}"]
     lines += [f"kept {entry.stage} {entry.key[:12]}: {why}" for entry, why in pruned.kept]
     return "\n".join(lines)
 

@@ -66,6 +66,7 @@ def prune(
             entries_text,
             pruned_document,
             pruned_text,
+            show_count,
             show_size,
         )
         from trtllm_forge.errors import ConfigError
@@ -97,8 +98,8 @@ def prune(
             console.result(text, pruned_document(store.root, planned, dry_run=dry_run))
             return
         size = show_size(sum(entry.size_bytes for entry in chosen))
-        if not yes and not console.confirm(f"remove {len(chosen)} entries, {size}?"):
-            what = f"nothing was removed: {len(chosen)} entries, {size}, would go"
+        if not yes and not console.confirm(f"remove {show_count(chosen)}, {size}?"):
+            what = f"nothing was removed: {show_count(chosen)}, {size}, would go"
             hint = _command(older_than, keep_last, stage, including_used)
             raise ConfigError(what, why="nobody said yes", hint=hint)
         pruned = remove_entries(store, chosen)

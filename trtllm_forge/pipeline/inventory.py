@@ -111,12 +111,13 @@ def list_entries(store: Store, model_repos_dir: Path) -> tuple[StoredEntry, ...]
     for stage, key, folder in _folders(store):
         is_finished = folder.name == key
         made = folder / "entry.json" if is_finished else folder
+        artifact = folder / "files" if is_finished else folder
         try:
             entry = StoredEntry(
                 stage=stage,
                 key=key,
                 state=_state(store, stage, key) if is_finished else "unfinished",
-                size_bytes=sum(path.stat().st_size for path in _own_files(folder)),
+                size_bytes=sum(path.stat().st_size for path in _own_files(artifact)),
                 made_s=made.stat().st_mtime if made.exists() else folder.stat().st_mtime,
                 used_s=folder.stat().st_mtime,
                 used_by=users.get((stage, key), ()),
