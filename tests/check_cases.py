@@ -87,6 +87,11 @@ MODELS = (
     Case("FL123", tensor("preprocessing", "QUERY", "dims: [1]", "dims: [0]"), path=PRE),
     Case("FL124", write(PRE, 'name: "preprocessing"\nbackend: "python"\n'), path=PRE),
 )
+PARTS = (
+    Case("FL125", replace(CORE, '"tensorrtllm"', '"tensorrt"'), path=CORE),
+    Case("FL126", write("postprocessing/1/model.py", ""), path="postprocessing/1/model.py"),
+    _core("xgrammar_tokenizer_info_path", "/models/tensorrt_llm/info.json", "FL415"),
+)
 CHAIN = (
     Case(
         "FL201",
@@ -356,4 +361,15 @@ LLMAPI = (
     Case("FL909", replace(YAML, "fraction: 0.9", "fraction: 9"), "llmapi", YAML),
     Case("FL910", replace(YAML, "  max_batch_size: 0", "  max_batch_size: 8"), "llmapi", YAML),
 )
-CASES = (*TEXT, *MODELS, *CHAIN, *CONTRACT, *PARAMETERS, *ENGINE, *TOKENIZER, *SERVING, *LLMAPI)
+CASES = (
+    *TEXT,
+    *MODELS,
+    *PARTS,
+    *CHAIN,
+    *CONTRACT,
+    *PARAMETERS,
+    *ENGINE,
+    *TOKENIZER,
+    *SERVING,
+    *LLMAPI,
+)

@@ -98,7 +98,7 @@ def llmapi_repository(folder: Path) -> Path:
     root = render(folder, llmapi_stage())
     (root / "tensorrt_llm/1/checkpoint").mkdir(exist_ok=True)
     (root / "tensorrt_llm/1/model.yaml").write_text(MODEL_YAML)
-    (root / "tensorrt_llm/1/model.py").write_text("")
+    (root / "tensorrt_llm/1/model.py").write_text("class TritonPythonModel: ...\n")
     return root
 
 

@@ -47,8 +47,18 @@ SWITCHES = (
     "add_special_tokens",
     "skip_special_tokens",
     "accumulate_tokens",
+    "FORCE_CPU_ONLY_INPUT_TENSORS",
 )
 """Parameters that are on or off."""
+
+AT_LEAST_ONE = (
+    "max_beam_width",
+    "num_nodes",
+    "max_tokens_in_paged_kv_cache",
+    "lookahead_window_size",
+    "lookahead_ngram_size",
+)
+"""Whole numbers that 0 makes no sense for."""
 
 SWITCH_WORDS = ("true", "false", "1", "0", "t", "f", "y", "n", "yes", "no")
 

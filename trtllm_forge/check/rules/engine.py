@@ -260,7 +260,21 @@ def path_of_this_machine(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
+@rule("FL415", "path-missing", "error", "What a parameter names is there.")
+def path_missing(view: RepositoryView) -> Iterable[Problem]:
+    """Encoders, adapters and the grammar's tokenizer are read when the model loads."""
+    for model in view.models:
+        for parameter in model.path_parameters:
+            if parameter.key in _CHECKED_PATHS:
+                continue
+            place = view.resolve(parameter.value, model)
+            if place.exists or not (place.is_expected or not place.written.startswith("/")):
+                continue
+            yield _problem(model, parameter, f"{parameter.key} is {place.written}, not there")
+
+
 _POINTER_BYTES = 300
+_CHECKED_PATHS = ("gpt_model_path", "tokenizer_dir")
 
 
 def is_without_engine(view: RepositoryView, model: Model) -> bool:

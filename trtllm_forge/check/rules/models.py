@@ -32,6 +32,13 @@ KNOWN_BACKENDS = (
     "repeat",
     "square",
 )
+_BACKENDS = {
+    "tensorrt_llm": ("tensorrtllm", "python"),
+    "preprocessing": ("python",),
+    "postprocessing": ("python",),
+    "tensorrt_llm_bls": ("python",),
+    "llmapi": ("python",),
+}
 _DOUBLED_UPSTREAM = ("kv_cache_alloc_total_blocks",)
 _LARGEST_SOURCE_BYTES = 1 << 20
 
@@ -307,6 +314,43 @@ def tensors_missing(view: RepositoryView) -> Iterable[Problem]:
                     path=model.path,
                     message=f"{model.folder} has no {word}",
                     severity="warning" if model.role == "other" else None,
+                )
+
+
+@rule("FL125", "backend-of-part", "error", "A model has the backend of its part in the chain.")
+def backend_of_part(view: RepositoryView) -> Iterable[Problem]:
+    """Only the engine's model has a C++ backend; the others are Python."""
+    for model in view.models:
+        scalar = model.config.scalar("backend")
+        wanted = _BACKENDS.get(model.role)
+        if scalar is None or wanted is None or scalar.is_placeholder:
+            continue
+        # What is misspelt or unknown is FL114's.
+        if scalar.value in KNOWN_BACKENDS and scalar.value not in wanted:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=scalar.line,
+                message=f"the backend is {scalar.value}, and {model.folder} is one for "
+                f"{' or '.join(wanted)}",
+                hint=f'backend: "{wanted[0]}"',
+            )
+
+
+@rule("FL126", "python-class", "error", "A model.py has the class TritonPythonModel.")
+def python_class(view: RepositoryView) -> Iterable[Problem]:
+    """The stub process asks for it by this name."""
+    for model in _python_models(view):
+        filename = model.config.text("default_model_filename") or "model.py"
+        for version in model.versions:
+            path = view.root / model.folder / version / filename
+            if filename not in model.files[version] or path.stat().st_size > _LARGEST_SOURCE_BYTES:
+                continue
+            if b"TritonPythonModel" not in path.read_bytes():
+                yield Problem(
+                    model=model.folder,
+                    path=f"{model.folder}/{version}/{filename}",
+                    message=f"{filename} has no class TritonPythonModel",
                 )
 
 

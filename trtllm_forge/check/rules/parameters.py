@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.check.finding import Problem, TextEdit
 from trtllm_forge.check.nearness import nearest_words
 from trtllm_forge.check.parameter_kinds import (
+    AT_LEAST_ONE,
     BATCHING,
     CHOICES,
     FORGES_OWN,
@@ -98,8 +99,9 @@ def parameter_number(view: RepositoryView) -> Iterable[Problem]:
         value = parameter.value.strip()
         if parameter.key in WHOLE:
             number = whole_number(value)
-            if number is None or number < 0:
-                yield _wrong(model, parameter, "a whole number from 0 on is needed")
+            least = 1 if parameter.key in AT_LEAST_ONE else 0
+            if number is None or number < least:
+                yield _wrong(model, parameter, f"a whole number from {least} on is needed")
         elif parameter.key == "max_attention_window_size":
             sizes = [whole_number(size) for size in value.strip("[]{}").split(",")]
             if any(size is None or size < 1 for size in sizes):
