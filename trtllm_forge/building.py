@@ -103,11 +103,7 @@ def prepare_build(
     _require_known(force, stages)
     store = Store(settings.cache_dir)
     plan = make_plan(stages, store, previous=read_lock(output_dir), force=force)
-    notes = choice.runtime.notes(config, checkpoint.config) if with_engine else ()
-    estimates, unknown = _estimate(config, checkpoint, choice) if with_engine else (None, "")
-    notes = (*notes, unknown) if unknown else notes
-    for note in notes:
-        reporter.warning(note)
+    estimates, notes = _foresee(config, checkpoint, choice, reporter) if with_engine else (None, ())
     return PreparedBuild(
         config=config,
         checkpoint=checkpoint,
@@ -117,8 +113,19 @@ def prepare_build(
         output_dir=output_dir,
         estimates=estimates,
         evidence=tuple(choice.runtime.evidence(config, checkpoint.config)),
-        notes=tuple(notes),
+        notes=notes,
     )
+
+
+def _foresee(
+    config: ForgeConfig, checkpoint: ResolvedCheckpoint, choice: RuntimeChoice, reporter: Reporter
+) -> tuple[Estimates | None, tuple[str, ...]]:
+    """Return what the build will need, and what the user should know before it, which is told."""
+    estimates, unknown = _estimate(config, checkpoint, choice)
+    notes = (*choice.runtime.notes(config, checkpoint.config), *((unknown,) if unknown else ()))
+    for note in notes:
+        reporter.warning(note)
+    return estimates, notes
 
 
 def run_build(

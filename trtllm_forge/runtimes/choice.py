@@ -75,32 +75,10 @@ def choose_runtime(
     gpu = named_gpu(config.gpu) if config.gpu else next(iter(machine.gpus.gpus), None)
     name, reason = _choose_name(config, architecture, machine)
     if name == "openvino":
-        from trtllm_forge.runtimes.openvino import OpenVinoRuntime
-
-        version = config.trtllm_version
-        release = catalogue.find(version) if version else _newest(catalogue, "engine")
-        return RuntimeChoice(
-            runtime=OpenVinoRuntime(),
-            release=release,
-            image=None,
-            executor=None,
-            gpu=None,
-            reasons=(reason,),
-        )
+        return _twin(config, catalogue, reason)
     release, why = _choose_release(config, architecture, machine, catalogue, _FLOW_OF[name])
     if name == "llmapi":
-        from trtllm_forge.runtimes.llmapi import LlmApiRuntime
-
-        return RuntimeChoice(
-            runtime=LlmApiRuntime(gpu_architecture=gpu.architecture if gpu else ""),
-            release=release,
-            image=release.image,
-            executor=None,
-            gpu=gpu,
-            reasons=(reason, why),
-        )
-    from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
-
+        return _llm_api(release, gpu, (reason, why))
     image = release.image
     chosen = choose_executor(
         config.executor,
@@ -112,20 +90,50 @@ def choose_runtime(
     )
     mounts = _mounts(settings, checkpoint_dir) if chosen.executor.name == "docker" else ()
     tools, has_examples = _tools(config, release, chosen.executor, machine, mounts, gpu)
+    from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
+
+    runtime = TrtLlmRuntime(
+        architecture=architecture,
+        tools=tools,
+        weights_bytes=weights_bytes,
+        cache_dir=settings.cache_dir,
+        has_examples=has_examples,
+        wanted_architecture=gpu.architecture if config.gpu and gpu else "",
+    )
     return RuntimeChoice(
-        runtime=TrtLlmRuntime(
-            architecture=architecture,
-            tools=tools,
-            weights_bytes=weights_bytes,
-            cache_dir=settings.cache_dir,
-            has_examples=has_examples,
-            wanted_architecture=gpu.architecture if config.gpu and gpu else "",
-        ),
+        runtime=runtime,
         release=release,
         image=image,
         executor=chosen.executor.name,
         gpu=gpu,
         reasons=(reason, why, chosen.reason),
+    )
+
+
+def _twin(config: ForgeConfig, catalogue: Catalogue, reason: str) -> RuntimeChoice:
+    from trtllm_forge.runtimes.openvino import OpenVinoRuntime
+
+    version = config.trtllm_version
+    return RuntimeChoice(
+        runtime=OpenVinoRuntime(),
+        release=catalogue.find(version) if version else _newest(catalogue, "engine"),
+        image=None,
+        executor=None,
+        gpu=None,
+        reasons=(reason,),
+    )
+
+
+def _llm_api(release: Release, gpu: Gpu | None, reasons: tuple[str, ...]) -> RuntimeChoice:
+    from trtllm_forge.runtimes.llmapi import LlmApiRuntime
+
+    return RuntimeChoice(
+        runtime=LlmApiRuntime(gpu_architecture=gpu.architecture if gpu else ""),
+        release=release,
+        image=release.image,
+        executor=None,
+        gpu=gpu,
+        reasons=reasons,
     )
 
 
