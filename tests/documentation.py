@@ -68,7 +68,7 @@ def normalized(text: str, home: str) -> str:
     """Return output with what differs from run to run, and from reader to reader, evened out."""
     lines = [
         # Whether a stage is fresh depends on what was built before.
-        re.sub(r"^(download|compile|render) .*", r"\1", line)
+        re.sub(r"^(download|compile|render|check) .*", r"\1", line)
         for line in text.replace(home, "~").splitlines()
         # Which runtime is taken, and which ports, depends on the machine.
         if not line.startswith(("runtime ", "port "))

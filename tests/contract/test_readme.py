@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.archive_builder import write_sample_repository
+from tests.check_fixtures import engine_repository
 from tests.documentation import (
     ROOT,
     ShownCommand,
@@ -90,8 +91,14 @@ def make_package() -> None:
     write_package(plan, Path("sample.tar.zst"), SilentReporter())
 
 
+def make_checked_repository() -> None:
+    Path("model_repos").mkdir(exist_ok=True)
+    engine_repository(Path("rendered")).rename("model_repos/sample")
+
+
 # What a command is shown to work on, whichever page shows it.
 WORKED_ON: dict[str, Callable[[], object]] = {
+    "check": make_checked_repository,
     "package": write_sample_repository,
     "unpack": make_package,
     "sbom": write_sample_repository,

@@ -169,7 +169,7 @@ def test_second_build_starts_no_tool(machine: Machine) -> None:
 
     assert again.exit_code == 0, again.stderr
     assert tools_started(machine) == ["convert_checkpoint.py", "trtllm-build"]
-    assert [stage["run"] for stage in json.loads(again.stdout)["stages"]] == [False] * 4
+    assert [stage["run"] for stage in json.loads(again.stdout)["stages"]] == [False] * 5
 
 
 def test_other_limits_compile_again_and_convert_nothing(machine: Machine) -> None:
