@@ -8,6 +8,7 @@ dozen requests they are two or three, and differ from run to run on their own.
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,7 +95,7 @@ def read_bench(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, or is no such document.
     """
     what = f"{path} is no document of forge bench"
-    hint = f"forge bench --json > {path}"
+    hint = f"forge bench --json > {shlex.quote(str(path))}"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -101,7 +101,9 @@ class GrpcWire:
             async for piece in call:
                 received.pieces.append((time.perf_counter(), piece))
         except grpc.RpcError as error:
-            received.failure = _failure(error)
+            received.failure = _failure(error.code(), error.details())
+        except asyncio.InvalidStateError:  # it ended while the request was being written
+            received.failure = _failure(await call.code(), await call.details())
         except asyncio.CancelledError:
             call.cancel()
             raise
@@ -161,11 +163,11 @@ def _unpacked(datatype: str, raw: bytes) -> list[Any]:
     return texts
 
 
-def _failure(error: Any) -> Failure:
+def _failure(code: object, details: str) -> Failure:
     import grpc
 
     kinds: dict[object, FailureKind] = {
         grpc.StatusCode.UNAVAILABLE: "disconnected",
         grpc.StatusCode.DEADLINE_EXCEEDED: "timeout",
     }
-    return Failure(kind=kinds.get(error.code(), "refused"), message=str(error.details()))
+    return Failure(kind=kinds.get(code, "refused"), message=details)

@@ -79,6 +79,17 @@ def html_report(document: Mapping[str, Any]) -> str:
     )
 
 
+def require_folder(path: Path) -> None:
+    """Refuse a report's path before a long run, where there is no folder to put it.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not path.parent.is_dir():
+        what = f"{path} cannot be written"
+        raise ConfigError(what, why=f"there is no folder {path.parent}")
+
+
 def write_report(path: Path, text: str) -> None:
     """Write a report.
 

@@ -62,7 +62,7 @@ class HttpWire:
         """Send over an idle connection, or a new one, whose opening counts as part of it."""
         received = Received(sent_s=time.perf_counter())
         try:
-            connection = self._idle.pop() if self._idle else await self._connect()
+            connection = self._take_idle() or await self._connect()
         except OSError as error:
             received.failure = Failure(kind="disconnected", message=str(error))
         except asyncio.TimeoutError:
@@ -91,6 +91,14 @@ class HttpWire:
         for connection in self._idle:
             connection.close()
         self._idle.clear()
+
+    def _take_idle(self) -> _Connection | None:
+        """Return a connection that the server has not closed in the meantime."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                return connection
+        return None
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_REQUESTS_PER_SLOT = 8
 DEFAULT_RATE_REQUESTS = 32
+DEFAULT_CONCURRENCY = "1,4,16"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def read_concurrency(text: str) -> tuple[int, ...]:
             what = f"--concurrency {text} is no list of numbers of requests from 1 on"
             raise ConfigError(what, hint="forge bench --concurrency 1,4,16")
         numbers.append(int(word))
-    return tuple(numbers)
+    return tuple(dict.fromkeys(numbers))
 
 
 def read_limits(text: str | None) -> dict[Quantity, float]:
@@ -104,7 +105,7 @@ def read_limits(text: str | None) -> dict[Quantity, float]:
     for word in text.split(",") if text else ():
         name, _, value = word.strip().partition("=")
         if name not in get_args(Quantity):
-            what = f"--goodput {text} has no quantity {name or word!r}"
+            what = f"--goodput {text} has no quantity {name or word}"
             why = f"a limit is one of {', '.join(get_args(Quantity))}, in milliseconds"
             raise ConfigError(what, why=why, hint="forge bench --goodput ttft=200,itl=50")
         try:
@@ -118,9 +119,21 @@ def read_limits(text: str | None) -> dict[Quantity, float]:
     return limits
 
 
+def refuse_together(command: str, options: Mapping[str, object]) -> None:
+    """Refuse options of which only one may be given.
+
+    Raises:
+        ConfigError: Two of them are.
+    """
+    given = [name for name, value in options.items() if value]
+    if len(given) > 1:
+        what = f"{given[0]} and {given[1]} cannot be given together"
+        raise ConfigError(what, hint=f"{command} --help")
+
+
 def plan_paces(
     *,
-    concurrency: tuple[int, ...],
+    concurrency: str | None,
     rate: float | None,
     arrivals: Arrivals,
     warm_up: int | None,
@@ -134,12 +147,10 @@ def plan_paces(
     each slot sends one request before those that count.
 
     Raises:
-        ConfigError: Both a number of requests and a duration are given.
+        ConfigError: Two of them exclude each other, or ``concurrency`` is no list of numbers.
     """
-    if requests is not None and duration_s is not None:
-        what = "--requests and --duration cannot be given together"
-        why = "either a number of requests counts, or those of a time"
-        raise ConfigError(what, why=why, hint=f"forge bench --duration {duration_s:g}")
+    refuse_together("forge bench", {"--requests": requests, "--duration": duration_s})
+    refuse_together("forge bench", {"--rate": rate, "--concurrency": concurrency})
     if rate is not None:
         count = requests or (None if duration_s else DEFAULT_RATE_REQUESTS)
         return (
@@ -160,5 +171,5 @@ def plan_paces(
             or (None if duration_s else max(16, slots * DEFAULT_REQUESTS_PER_SLOT)),
             duration_s=duration_s,
         )
-        for slots in concurrency
+        for slots in read_concurrency(concurrency or DEFAULT_CONCURRENCY)
     )

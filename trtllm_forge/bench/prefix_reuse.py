@@ -57,6 +57,10 @@ async def measure_prefix_reuse(
             metrics.percentile(warm_ms, 0.5) / metrics.percentile(cold_ms, 0.5), 4
         ),
     }
+    for name, readings in (("cold", cold), ("warm", warm)):
+        blocks = [r.reused_blocks for r in readings if r.reused_blocks is not None]
+        if blocks:
+            document[f"{name}_reused_kv_blocks"] = sum(blocks) / len(blocks)
     return document
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 BENCH_SCHEMA = 1
 _LATE_S = 0.01
+_FIRST_LOOK_TOKENS = 32
 
 
 def run_bench(address: ServerAddress, plan: BenchPlan, reporter: Reporter) -> dict[str, JsonValue]:
@@ -117,7 +118,8 @@ class _Bench:
                 return loads, None
             from trtllm_forge.bench.prefix_reuse import measure_prefix_reuse
 
-            encode = self._encoder(wire, targets[-1])
+            # The engine's own figures tell how many blocks were reused, where it gives them.
+            encode = self._encoder(wire, replace(targets[-1], engine_metrics=True))
             return loads, await measure_prefix_reuse(wire, encode, self._plan.seed)
 
     async def _run_load(self, wire: Wire, target: Target, pace: Pace) -> Measured:
@@ -146,8 +148,10 @@ class _Bench:
         They make every chunk larger, so they are asked for only where they tell something.
         """
         curious = replace(target, engine_metrics=True)
-        prompt = self.prompts.of(self._load_number, 0)
-        message = self._encoder(wire, curious)(prompt.text, prompt.output_tokens)
+        # An edit repeats its prompt, so that any kind of drafting finds something to draft.
+        edits = task_prompts("edit", template=None, output_tokens=None, seed=self._plan.seed)
+        text = edits.of(self._load_number, 0).text
+        message = self._encoder(wire, curious)(text, _FIRST_LOOK_TOKENS)
         self._load_number += 1
         reading = read_answer(wire, await wire.send(message))
         return curious if reading.draft_tokens else target

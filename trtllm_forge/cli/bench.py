@@ -14,7 +14,7 @@ from trtllm_forge.cli.probe import HttpOption, ServerOption
 
 def bench(
     *,
-    concurrency: options.ConcurrencyOption = "1,4,16",
+    concurrency: options.ConcurrencyOption = None,
     rate: options.RateOption = None,
     arrivals: options.ArrivalsOption = options.ArrivalName.POISSON,
     requests: options.RequestsOption = None,
@@ -22,7 +22,7 @@ def bench(
     warm_up: options.WarmUpOption = None,
     timeout: options.TimeoutOption = 120.0,
     seed: options.SeedOption = 0,
-    task: options.TaskOption = options.TaskName.COMPLETION,
+    task: options.TaskOption = None,
     prompts: options.PromptsOption = None,
     prompt_tokens: options.PromptTokensOption = None,
     output_tokens: options.OutputTokensOption = None,
@@ -47,13 +47,17 @@ def bench(
     """Run the loads and print what they took."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.bench.comparison import compare_documents, read_bench
-        from trtllm_forge.bench.html_report import html_report, write_report
-        from trtllm_forge.bench.plan import BenchPlan, plan_paces, read_concurrency, read_limits
+        from trtllm_forge.bench.html_report import html_report, require_folder, write_report
+        from trtllm_forge.bench.plan import BenchPlan, plan_paces, read_limits, refuse_together
         from trtllm_forge.bench.table import comparison_table, plan_table, table
 
+        refuse_together("forge bench", {"--layers": layers, "--model": model})
+        refuse_together(
+            "forge bench", {"--prompts": prompts, "--prompt-tokens": prompt_tokens, "--task": task}
+        )
         plan = BenchPlan(
             paces=plan_paces(
-                concurrency=read_concurrency(concurrency),
+                concurrency=concurrency,
                 rate=rate,
                 arrivals=arrivals.value,
                 warm_up=warm_up,
@@ -64,7 +68,7 @@ def bench(
             protocol=protocol.value,
             model=model,
             is_layered=layers,
-            task=task.value,
+            task=task.value if task else "completion",
             prompts_path=prompts,
             prompt_tokens=prompt_tokens,
             output_tokens=output_tokens,
@@ -76,6 +80,8 @@ def bench(
             seed=seed,
         )
         before = read_bench(compare) if compare else None
+        if html is not None:
+            require_folder(html)
         if dry_run:
             console.result(plan_table(plan, html), {"schema": 1, "plan": plan.document(html)})
             return

@@ -37,9 +37,12 @@ class ArrivalName(str, Enum):
 
 
 ConcurrencyOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        metavar="N,...", help="Requests in flight; one load per number.", rich_help_panel=LOAD
+        metavar="N,...",
+        help="Requests in flight, one load per number; 1,4,16 when absent.",
+        show_default=False,
+        rich_help_panel=LOAD,
     ),
 ]
 RateOption = Annotated[
@@ -89,7 +92,14 @@ TimeoutOption = Annotated[
 SeedOption = Annotated[
     int, typer.Option(min=0, help="Seed of prompts and arrivals.", rich_help_panel=LOAD)
 ]
-TaskOption = Annotated[TaskName, typer.Option(help="Built-in prompts.", rich_help_panel=PROMPTS)]
+TaskOption = Annotated[
+    TaskName | None,
+    typer.Option(
+        help="Built-in prompts; completion when absent.",
+        show_default=False,
+        rich_help_panel=PROMPTS,
+    ),
+]
 PromptsOption = Annotated[
     Path | None,
     typer.Option(
