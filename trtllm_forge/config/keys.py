@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import types
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
 from pydantic import BaseModel
 
+from trtllm_forge.config import models
 from trtllm_forge.config.models import ForgeConfig, Precision, Wanted
 
 if TYPE_CHECKING:
@@ -95,7 +100,7 @@ def config_keys() -> tuple[ConfigKey, ...]:
 def section_help() -> dict[str, str]:
     """Return what each section is about."""
     return {
-        name: info.description or ""
+        name: _docstrings()[ForgeConfig.__name__, name]
         for name, info in ForgeConfig.model_fields.items()
         if _is_section(info.annotation)
     }
@@ -107,10 +112,24 @@ def _keys_of(model: type[BaseModel], section: str) -> Iterator[ConfigKey]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield from _keys_of(annotation, name)
         else:
-            yield _key(section, name, info)
+            yield _key(section, name, info, help_text=_docstrings()[model.__name__, name])
 
 
-def _key(section: str, name: str, info: FieldInfo) -> ConfigKey:
+@lru_cache(maxsize=1)
+def _docstrings() -> dict[tuple[str, str], str]:
+    """Return the docstring below each field of the schema, by class and field."""
+    found = {}
+    tree = ast.parse(Path(models.__file__).read_text(encoding="utf-8"))
+    for section in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        for field, text in itertools.pairwise(section.body):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[section.name, field.target.id] = inspect.cleandoc(str(text.value.value))
+    return found
+
+
+def _key(section: str, name: str, info: FieldInfo, *, help_text: str) -> ConfigKey:
     plain, metadata, is_optional = _unwrap(info.annotation, list(info.metadata))
     choices = get_args(plain) if get_origin(plain) is Literal else ()
     kind: Kind = "str" if choices else plain.__name__
@@ -129,7 +148,7 @@ def _key(section: str, name: str, info: FieldInfo) -> ConfigKey:
         most=_number(most),
         above=above is not None,
         wanted=next((m for m in metadata if isinstance(m, Wanted)), None),
-        help=info.description or "",
+        help=help_text,
     )
 
 

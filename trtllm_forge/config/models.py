@@ -71,9 +71,8 @@ Release = Annotated[
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    # The fields' docstrings are read by config.keys: pydantic reads the file once per class.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CheckpointSection(_Section):
