@@ -117,8 +117,10 @@ UNKNOWN = {
     "1.5.0": "it is newer than 1.4.0rc1, the last one known; releases_file can describe it",
     "0.15.0": "forge supports releases from 0.16.0 on",
     "0.19.5": "the nearest that is known is 0.19.0",
+    # Its candidates are known, and are another thing.
+    "1.3.0": "the nearest that is known is 1.3.0rc29",
 }
-NEAREST = {"1.5.0": "1.2.1", "0.15.0": "0.16.0", "0.19.5": "0.19.0"}
+NEAREST = {"1.5.0": "1.2.1", "0.15.0": "0.16.0", "0.19.5": "0.19.0", "1.3.0": "1.3.0rc29"}
 
 
 @pytest.mark.parametrize("version", UNKNOWN)

@@ -199,7 +199,25 @@ REFUSALS = {
         ("--runtime llmapi --trtllm-version 0.21.0", LLAMA),
         "error: TensorRT-LLM 0.21.0 does not have the LLM API\n"
         "  why:  it begins with 1.0.0\n"
-        "  try:  forge build org/model --runtime llmapi --trtllm-version 1.2.1",
+        "  try:  forge build org/model --runtime llmapi --trtllm-version 1.0.0",
+    ),
+    "older-than-the-llm-api-of-a-model-that-it-never-takes": (
+        ("--runtime llmapi --trtllm-version 0.21.0", BIG_CODE),
+        "error: no release of TensorRT-LLM takes GPTBigCodeForCausalLM through the LLM API\n"
+        "  why:  the engine flow does, the newest is TensorRT-LLM 1.2.1\n"
+        "  try:  forge build org/model --runtime trtllm --trtllm-version 1.2.1",
+    ),
+    "twin-of-a-release-without-engines": (
+        ("--runtime openvino --trtllm-version 1.3.0rc5 --int8", BIG_CODE),
+        "error: TensorRT-LLM 1.3.0rc5 does not have the engine flow\n"
+        "  why:  it ends with 1.2.1; the twin has the tensors of that flow\n"
+        "  try:  forge build org/model --int8 --runtime openvino --trtllm-version 1.2.1",
+    ),
+    "docker-without-an-image": (
+        ("--runtime trtllm --trtllm-version 0.18.1 --executor docker --int4", BIG_CODE),
+        "error: --executor docker has no image to run: none carries TensorRT-LLM 0.18.1\n"
+        "  try:  forge build org/model --runtime trtllm --executor docker --int4 "
+        "--trtllm-version 0.18.0",
     ),
     "older-than-the-model": (
         ("--runtime trtllm --trtllm-version 0.21.0 --tp 2", "Qwen3ForCausalLM"),
@@ -229,6 +247,24 @@ def test_release_that_is_not_known_is_refused_with_the_same_build_of_one_that_is
     )
     require_known_release(load_flags(typed_flags(caught.value.hint)).config)
     require_known_release(engine_config())
+
+
+@pytest.mark.parametrize(
+    ("line", "nearest"),
+    [
+        ("--runtime trtllm --trtllm-version 1.3.0", "1.2.1"),
+        ("--runtime openvino --trtllm-version 1.3.0", "1.2.1"),
+        ("--runtime llmapi --trtllm-version 1.3.0", "1.3.0rc29"),
+        ("--runtime llmapi --trtllm-version 0.15.0", "1.0.0"),
+        ("--runtime llmapi --trtllm-version 9.9", "1.2.1"),
+    ],
+)
+def test_release_that_is_not_known_leads_to_one_that_the_runtime_has(
+    line: str, nearest: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        require_known_release(engine_config(line))
+    assert caught.value.hint.endswith(f"--trtllm-version {nearest}")
 
 
 def test_engine_flow_of_a_model_it_never_had_leads_to_the_llm_api() -> None:

@@ -100,6 +100,7 @@ def choose_executor(
     offline: bool,
     cache_dir: Path,
     release: str | None = None,
+    command_with_image: str = "forge versions",
 ) -> ExecutorChoice:
     """Return the executor of this name; ``auto`` takes what this machine has.
 
@@ -112,6 +113,7 @@ def choose_executor(
         offline: Nothing may be fetched.
         cache_dir: The store; containers are told apart by it, and the log of a pull is kept there.
         release: The TensorRT-LLM the plan is for, or None when any will do.
+        command_with_image: What to type where docker is asked for and there is no image.
 
     Raises:
         ConfigError: There is no executor of that name, or no image for docker to run.
@@ -140,7 +142,7 @@ def choose_executor(
     if name == "docker":
         if docker is None:
             what = f"--executor docker has no image to run: none carries {of_release}"
-            raise ConfigError(what, hint="forge versions")
+            raise ConfigError(what, hint=command_with_image)
         return ExecutorChoice(executor=docker, reason="executor docker: asked for")
     if toolchain is not None and local.is_of_release:
         found = f"{toolchain.executable} is of TensorRT-LLM {toolchain.version}"

@@ -118,13 +118,14 @@ class Catalogue:
         """
         if version in self.releases:
             return self.releases[version]
-        # A fourth number is a build for one container, which nobody means who leaves it out.
+        # A fourth number is a build for one container, which nobody means who leaves it out; three
+        # name one release, which its candidates are not.
         of_line = [
             name
             for name in self.releases
             if is_of_line(name, version) and not re.fullmatch(r"\d+(\.\d+){3}", name)
         ]
-        if of_line:
+        if of_line and version.count(".") < 2:
             with_image = [name for name in of_line if self.releases[name].image]
             return self.releases[(with_image or of_line)[-1]]
         raise self._unknown(version)

@@ -13,6 +13,8 @@ from trtllm_forge.gpu import named_gpu
 from trtllm_forge.releases.catalogue import FLOW_NAMES, read_catalogue
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trtllm_forge.architectures import Architecture
     from trtllm_forge.config.models import ForgeConfig
     from trtllm_forge.executors import Executor
@@ -87,6 +89,7 @@ def choose_runtime(
         offline=config.offline,
         cache_dir=settings.cache_dir,
         release=release.version,
+        command_with_image="" if image else _with_image(config, architecture, catalogue, release),
     )
     mounts = _mounts(settings, checkpoint_dir) if chosen.executor.name == "docker" else ()
     tools, has_examples = _tools(config, release, chosen.executor, machine, mounts, gpu)
@@ -114,9 +117,13 @@ def _twin(config: ForgeConfig, catalogue: Catalogue, reason: str) -> RuntimeChoi
     from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 
     version = config.trtllm_version
+    release = catalogue.find(version) if version else _newest(catalogue, "engine")
+    if "engine" not in release.flows:
+        # The twin has the tensors of an engine, whatever the model.
+        raise _without_flow(config, catalogue, release, "engine", runtime="openvino")
     return RuntimeChoice(
         runtime=OpenVinoRuntime(),
-        release=catalogue.find(version) if version else _newest(catalogue, "engine"),
+        release=release,
         image=None,
         executor=None,
         gpu=None,
@@ -141,12 +148,17 @@ def require_known_release(config: ForgeConfig) -> None:
     """Raise ``ConfigError`` unless the release that was asked for, if any, is known."""
     if config.trtllm_version is None:
         return
+    catalogue = _catalogue(config)
     try:
-        _catalogue(config).find(config.trtllm_version)
+        catalogue.find(config.trtllm_version)
     except ConfigError as error:
         # The catalogue knows the nearest release, and not what was asked for with it.
         nearest = error.hint.rpartition(" ")[2]
-        hint = build_command(config, trtllm_version=nearest) if nearest else ""
+        if config.runtime != "auto":
+            flow = _FLOW_OF.get(config.runtime, "engine")
+            fitting = [r for r in catalogue.releases.values() if flow in r.flows]
+            nearest = _nearest(fitting, config.trtllm_version).version
+        hint = build_command(config, trtllm_version=nearest)
         raise ConfigError(error.what, why=error.why, hint=hint) from error
 
 
@@ -188,24 +200,17 @@ def _choose_release(
     if architecture.has_flow(flow, release):
         shown = f", the newest image is {release.image.triton_release}" if release.image else ""
         return release, f"TensorRT-LLM {release.version}: {why}{shown}"
-    if flow not in release.flows:
-        nearest = _newest(catalogue, flow)
-        what = f"TensorRT-LLM {release.version} does not have {FLOW_NAMES[flow]}"
-        if flow == "engine":
-            fact = f"it ends with {nearest.version}"
-        else:
-            fact = f"it begins with {_oldest(catalogue, flow).version}"
-        hint = _with_release(config, flow, nearest)
-        raise ConfigError(what, why=fact, hint=hint)
+    fitting = [r for r in catalogue.releases.values() if architecture.has_flow(flow, r)]
+    if flow not in release.flows and fitting:
+        raise _without_flow(config, catalogue, release, flow, fitting=fitting)
     since = architecture.engine_since if flow == "engine" else architecture.pytorch_since
     has_it = architecture.engine_flow if flow == "engine" else architecture.pytorch_backend
     if has_it and since:
-        first = next(r for r in catalogue.releases.values() if architecture.has_flow(flow, r))
         what = (
             f"{FLOW_NAMES[flow]} of TensorRT-LLM {release.version} does not take "
             f"{architecture.name}"
         )
-        hint = _with_release(config, flow, first)
+        hint = build_command(config, runtime=_RUNTIME_OF[flow], trtllm_version=fitting[0].version)
         raise ConfigError(what, why=f"it does since {since}", hint=hint)
     raise _no_flow(config, architecture, catalogue, flow)
 
@@ -235,9 +240,47 @@ def _no_flow(
     return ConfigError(what, why=why, hint=hint)
 
 
-def _with_release(config: ForgeConfig, flow: Flow, release: Release) -> str:
-    """Return the same build with another release."""
-    return build_command(config, runtime=_RUNTIME_OF[flow], trtllm_version=release.version)
+def _without_flow(
+    config: ForgeConfig,
+    catalogue: Catalogue,
+    release: Release,
+    flow: Flow,
+    *,
+    fitting: Sequence[Release] = (),
+    runtime: RuntimeName | None = None,
+) -> ConfigError:
+    """Return the refusal of a release for a flow, with the nearest of those that are fitting."""
+    having = [r for r in catalogue.releases.values() if flow in r.flows]
+    what = f"TensorRT-LLM {release.version} does not have {FLOW_NAMES[flow]}"
+    why = f"it begins with {having[0].version}"
+    if flow == "engine":
+        why = f"it ends with {having[-1].version}"
+    if runtime == "openvino":
+        why += "; the twin has the tensors of that flow"
+    nearest = _nearest(fitting or having, release.version).version
+    hint = build_command(config, runtime=runtime or _RUNTIME_OF[flow], trtllm_version=nearest)
+    return ConfigError(what, why=why, hint=hint)
+
+
+def _with_image(
+    config: ForgeConfig, architecture: Architecture, catalogue: Catalogue, release: Release
+) -> str:
+    """Return the same build with the nearest release that an image carries."""
+    fitting = [
+        r for r in catalogue.releases.values() if r.image and architecture.has_flow("engine", r)
+    ]
+    if not fitting:
+        return "forge versions"
+    return build_command(config, trtllm_version=_nearest(fitting, release.version).version)
+
+
+def _nearest(fitting: Sequence[Release], version: str) -> Release:
+    """Return the last of ``fitting`` before ``version``, else the first after it."""
+    before = [release for release in fitting if release.is_before(version)]
+    if len(before) == len(fitting):
+        # Of what is newer than all of them, none is near: one with an image is the better advice.
+        before = [release for release in before if release.image] or before
+    return before[-1] if before else fitting[0]
 
 
 def _flows(catalogue: Catalogue, version: str) -> tuple[Flow, ...]:
@@ -249,10 +292,6 @@ def _newest(catalogue: Catalogue, flow: Flow) -> Release:
     release = catalogue.newest(flow)
     assert release is not None
     return release
-
-
-def _oldest(catalogue: Catalogue, flow: Flow) -> Release:
-    return next(release for release in catalogue.releases.values() if flow in release.flows)
 
 
 def _tools(
