@@ -66,7 +66,9 @@ def check_family(
     ]
     print(f"  passed over, as the library itself changes them: {', '.join(passed_over)}")
     for front, protocol, text, chunks in result.changed[:5]:
-        print(f"  changed: {front} {protocol} {text[:80]!r} came as {chunks[:20]!r}")
+        got = "".join(chunks)
+        at = next((i for i, pair in enumerate(zip(got, text, strict=False)) if len({*pair}) > 1), 0)
+        print(f"  changed: {front} {protocol} {text[at : at + 40]!r} came as {got[at : at + 40]!r}")
     missing = options.strings + options.files - len(texts)
     return len(result.changed) + int(missing)
 

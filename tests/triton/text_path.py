@@ -11,6 +11,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -220,18 +221,21 @@ class RoundTrips:
     changed: list[tuple[str, str, str, list[str]]]
 
 
-def round_trips(served: Served, texts: list[str], *, workers: int = 4) -> RoundTrips:
-    """Stream each text through both fronts by both protocols, several at once."""
+def round_trips(served: Served, texts: list[str]) -> RoundTrips:
+    """Stream each text through both fronts by both protocols.
+
+    The ensemble gets several at once. ``tensorrt_llm_bls`` gets one at a time: see ``STEP_S`` of
+    the engine for what several do to it.
+    """
+    workers = {"ensemble": 4, "tensorrt_llm_bls": 1}
     rounds = [(front, protocol) for front in FRONTS for protocol in PROTOCOLS]
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(max(workers.values())) as pool:
         answers = [
             (front, protocol, text, chunks)
             for front, protocol in rounds
             for part in pool.map(
-                lambda number, front=front, protocol=protocol: _answers(
-                    served, front, protocol, list(enumerate(texts))[number::workers]
-                ),
-                range(workers),
+                partial(_answers, served, front, protocol),
+                [list(enumerate(texts))[at :: workers[front]] for at in range(workers[front])],
             )
             for text, chunks in part
         ]
