@@ -90,6 +90,7 @@ MODELS = (
 PARTS = (
     Case("FL125", replace(CORE, '"tensorrtllm"', '"tensorrt"'), path=CORE),
     Case("FL126", write("postprocessing/1/model.py", ""), path="postprocessing/1/model.py"),
+    Case("FL127", remove("postprocessing/1/detokenizer.py"), path="postprocessing/1/model.py"),
     _core("xgrammar_tokenizer_info_path", "/models/tensorrt_llm/info.json", "FL415"),
 )
 CHAIN = (
@@ -159,6 +160,7 @@ CONTRACT = (
         path=BLS,
     ),
     Case("FL308", tensor("tensorrt_llm_bls", "context_logits", "TYPE_FP32", "TYPE_BF16"), path=BLS),
+    Case("FL328", replace(CORE, "    allow_ragged_batch: true\n", ""), path=CORE),
     Case("FL309", replace(CORE, QUEUE, ""), path=CORE),
 )
 PARAMETERS = (
@@ -189,6 +191,8 @@ PARAMETERS = (
         ),
         path=BLS,
     ),
+    _core("executor_worker_path", "/opt/trtllmExecutorWorker", "FL326"),
+    Case("FL327", append(PRE, 'parameters: { value: { string_value: "b" } }\n'), path=PRE),
     Case("FL325", append(PRE, 'parameters: { key: "max_num_images" value: { } }\n'), path=PRE),
 )
 ENGINE = (

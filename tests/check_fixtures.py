@@ -85,8 +85,11 @@ def engine_repository(folder: Path) -> Path:
 def upstream_repository(folder: Path) -> Path:
     """Return the same with Python models that are not forge's."""
     root = engine_repository(folder)
-    for path in root.glob("*/1/model_folder.py"):
-        path.unlink()
+    for path in [*root.glob("*/1/*.py")]:
+        if path.name == "model.py":
+            path.write_text("class TritonPythonModel: ...\n")
+        else:
+            path.unlink()
     for path in root.glob("*/config.pbtxt"):
         path.write_text(path.read_text().partition("\n")[2])
     return root

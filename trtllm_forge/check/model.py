@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge.check.pbtxt import Field, Message, Scalar, SyntaxMistake, parse_pbtxt
+from trtllm_forge.check.reading import small_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,12 @@ Role = Literal[
 ]
 
 CONFIG_NAME = "config.pbtxt"
+_TRUE = ("true", "t", "1")
+_LARGEST_CONFIG_BYTES = 16 << 20
 _BOM = "\ufeff"
+_OTHER_PARTS = ("context_model_name", "generation_model_name")
+"""Parameters of upstream's model for disaggregated serving, whose tensors are the engine's."""
+
 _PATH_PARAMETERS = (
     "gpt_model_path",
     "encoder_model_path",
@@ -32,6 +38,7 @@ _PATH_PARAMETERS = (
     "multimodal_model_path",
     "visual_model_path",
     "lora_prefetch_dir",
+    "EXECUTION_ENV_PATH",
 )
 
 
@@ -44,6 +51,7 @@ class Tensor:
     dims: tuple[str, ...]
     reshape: tuple[str, ...] | None
     is_optional: bool
+    is_ragged: bool
     line: int
     message: Message
 
@@ -190,7 +198,7 @@ class Model:
     @property
     def is_decoupled(self) -> bool:
         """Return whether it may answer more than once."""
-        return self.decoupled is not None and self.decoupled.value.lower() in ("true", "t", "1")
+        return self.decoupled is not None and self.decoupled.value.lower() in _TRUE
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -224,6 +232,8 @@ class Model:
         found: Role = "other"
         if self.is_ensemble:
             found = "ensemble"
+        elif self._is_of_another_chain:
+            found = "other"
         elif "tensorrt_llm_model_name" in self.parameters or "bls" in self.folder.split("_"):
             found = "tensorrt_llm_bls"
         elif "text_input" in inputs and any(n.startswith("sampling_param_") for n in inputs):
@@ -238,6 +248,18 @@ class Model:
             found = "tensorrt_llm"
         return found
 
+    @cached_property
+    def _is_of_another_chain(self) -> bool:
+        """Return whether it is one of upstream's models for other layouts.
+
+        Their tensors or names are much like those of the five: the model for disaggregated
+        serving, the one for Whisper, and the Python engine of the folder ``gpt``.
+        """
+        if any(key in self.parameters for key in _OTHER_PARTS):
+            return True
+        is_named_so = "engine_dir" in self.parameters and self.backend == "python"
+        return is_named_so and not {"gpt_model_path", "gpt_model_type"} & self.parameters.keys()
+
     @property
     def is_forges(self) -> bool:
         """Return whether its Python is forge's own, which finds paths inside the repository."""
@@ -247,7 +269,7 @@ class Model:
 def read_model(folder: Path) -> Model:
     """Return the model in ``folder``."""
     path = folder / CONFIG_NAME
-    content = path.read_bytes() if path.is_file() else b""
+    content = small_file(path, _LARGEST_CONFIG_BYTES) or b""
     encoding_error = ""
     try:
         text = content.decode("utf-8")
@@ -282,7 +304,8 @@ def _tensor(field: Field) -> Tensor:
         data_type=message.text("data_type"),
         dims=tuple(scalar.value for scalar in message.scalars("dims")),
         reshape=None if reshape is None else tuple(s.value for s in reshape.scalars("shape")),
-        is_optional=message.text("optional").lower() in ("true", "t", "1"),
+        is_optional=message.text("optional").lower() in _TRUE,
+        is_ragged=message.text("allow_ragged_batch").lower() in _TRUE,
         line=(message.scalar("name") or message).line,
         message=message,
     )

@@ -23,6 +23,7 @@ WHOLE = (
     "lookahead_verification_set_size",
     "cuda_graph_cache_size",
     "num_nodes",
+    "max_num_images",
 )
 """Parameters whose value is a whole number from 0 on."""
 
@@ -57,6 +58,7 @@ AT_LEAST_ONE = (
     "max_tokens_in_paged_kv_cache",
     "lookahead_window_size",
     "lookahead_ngram_size",
+    "max_num_images",
 )
 """Whole numbers that 0 makes no sense for."""
 
@@ -78,6 +80,28 @@ CHOICES = {
     "guided_decoding_backend": ("xgrammar", "llguidance"),
 }
 """Parameters whose value is one of a few words."""
+
+NAMED_ELSEWHERE = {
+    "batching_strategy": "gpt_model_type",
+    "batching_type": "gpt_model_type",
+    "capacity_scheduler_policy": "batch_scheduler_policy",
+    "enable_block_reuse": "enable_kv_cache_reuse",
+    "enable_chunked_prefill": "enable_chunked_context",
+    "encoder_engine_dir": "encoder_model_path",
+    "engine_dir": "gpt_model_path",
+    "exclude_input_from_output": "exclude_input_in_output",
+    "free_gpu_memory_fraction": "kv_cache_free_gpu_mem_fraction",
+    "host_cache_size": "kv_cache_host_memory_bytes",
+    "kv_cache_free_gpu_memory_fraction": "kv_cache_free_gpu_mem_fraction",
+    "max_attention_window": "max_attention_window_size",
+    "max_tokens": "max_tokens_in_paged_kv_cache",
+    "scheduler_policy": "batch_scheduler_policy",
+    "tokenizer": "tokenizer_dir",
+}
+"""Parameters by the names that fill_template.py, the executor and the LLM API have for them."""
+
+WORKER_PATH = "/opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker"
+"""Where the images have the program that serves an engine in orchestrator mode."""
 
 BATCHING = ("inflight_fused_batching", "inflight_batching")
 STATIC_BATCHING = ("V1", "v1")

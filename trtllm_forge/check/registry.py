@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 RULE_MODULES = (
     "text",
     "models",
+    "python_files",
     "ensemble",
     "chain",
     "contract",
     "parameters",
+    "parameter_pairs",
     "engine",
     "engine_limits",
     "kv_cache",

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from trtllm_forge.triton.contract import Layout, ReleaseContract
 
 _LOGITS = ("TYPE_FP32", "TYPE_FP16")
+_FARTHEST_SHARE = 0.4
+"""Of a repository's tensors; with more of them unlike, it is for a release that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,7 @@ def _closest(view: RepositoryView, layout: Layout, types: ElementTypes) -> Serve
         distance = len(declared ^ found)
         if best is None or distance <= best[0]:
             best = distance, contract
-    if best is None:
+    if best is None or best[0] > _FARTHEST_SHARE * len(found):
         return None
     distance, contract = best
     nearness = "all are its own" if not distance else f"{distance} differ"

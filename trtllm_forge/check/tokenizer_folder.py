@@ -2,15 +2,17 @@
 
 A ``tokenizer.json`` of 10 MB takes longer to parse than all rules together. Of a large one the
 ends are looked at: enough to tell JSON from a pointer file of Git LFS or from half a download, and
-for the added tokens, which stand at its beginning and have the largest ids.
+for the added tokens, which stand at its beginning. The vocabulary is written by rising ids, so that
+its last entry, before the merges or at the end, has the largest.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from trtllm_forge.check.engine_folder import read_json
 
@@ -24,6 +26,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.mo
 _WHOLE_BYTES = 512 << 10
 _HEAD_BYTES = 128 << 10
 _TAIL_BYTES = 4 << 10
+_SEARCHED_BYTES = 64 << 20
+_LAST_ID = re.compile(rb'"\s*:\s*(\d+)\s*\}[\s,}]*\Z')
 _ADDED_ID = re.compile(rb'"id"\s*:\s*(\d+)\s*,\s*"content"\s*:')
 
 
@@ -137,15 +141,30 @@ def _read_tokenizer(path: Path) -> tuple[str, dict[str, int]]:
     if size <= _WHOLE_BYTES:
         document, error = read_json(path)
         return error, {} if error else _vocabulary(document)
-    with path.open("rb") as stream:
-        head = stream.read(_HEAD_BYTES)
-        stream.seek(size - _TAIL_BYTES)
-        tail = stream.read()
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+            last = _last_entry(stream) if size <= _SEARCHED_BYTES else None
+            stream.seek(size - _TAIL_BYTES)
+            tail = stream.read()
+    except OSError as error:
+        return str(error.strerror or error), {}
     if not head.lstrip().startswith(b"{"):
         return "it does not begin as a JSON object", {}
     if not tail.rstrip().endswith(b"}"):
         return "it ends before the JSON object does", {}
-    return "", {f"#{n}": n for n in map(int, _ADDED_ID.findall(head))}
+    ids = [*map(int, _ADDED_ID.findall(head)), *([] if last is None else [last])]
+    return "", {f"#{n}": n for n in ids}
+
+
+def _last_entry(stream: BinaryIO) -> int | None:
+    """Return the id of a vocabulary's last entry, None where it is no table of ids."""
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        vocabulary = content.find(b'"vocab"')
+        merges = content.find(b'"merges"', max(vocabulary, 0))
+        end = merges if merges >= 0 else len(content)
+        found = _LAST_ID.search(content[max(end - _TAIL_BYTES, 0) : end])
+    return None if vocabulary < 0 or found is None else int(found.group(1))
 
 
 def _vocabulary(document: Mapping[str, Any]) -> dict[str, int]:

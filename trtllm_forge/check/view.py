@@ -30,6 +30,7 @@ LOCK_NAME = "forge.lock"
 MANIFEST_NAME = "forge.manifest.json"
 _LARGEST_RECORD_BYTES = 16 << 20
 _MOST_FILES = 5000
+_MODEL_FOLDER = "$$TRITON_MODEL_DIRECTORY"
 _NOT_SERVED = (".git", "__pycache__")
 _TOP_LEVEL = 2
 _SIMILAR = 0.75
@@ -183,6 +184,10 @@ class RepositoryView:
 
     def resolve(self, written: str, model: Model) -> ResolvedPath:
         """Return where a path of a configuration is on this machine."""
+        if written.startswith(_MODEL_FOLDER):
+            # Triton's own word for the folder of the model, which it fills in when it loads it.
+            local = self.root / model.folder / written.removeprefix(_MODEL_FOLDER).lstrip("/")
+            return ResolvedPath(written=written, local=local, is_inside=True, is_expected=True)
         path = PurePosixPath(written)
         if not path.is_absolute():
             inside = [self.root / path, self.root / model.folder / path]

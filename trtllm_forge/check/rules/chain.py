@@ -14,14 +14,20 @@ if TYPE_CHECKING:
     from trtllm_forge.check.model import Model
     from trtllm_forge.check.view import RepositoryView
 
-_CALLED = ("tensorrt_llm_model_name", "tensorrt_llm_draft_model_name", "multimodal_encoders_name")
+_CALLED = (
+    "tensorrt_llm_model_name",
+    "tensorrt_llm_draft_model_name",
+    "multimodal_encoders_name",
+    "context_model_name",
+    "generation_model_name",
+)
 _PARTS = ("preprocessing", "tensorrt_llm", "postprocessing", "tensorrt_llm_bls")
 
 
 @rule("FL220", "called-model", "error", "A BLS model calls models of the repository.")
 def called_model(view: RepositoryView) -> Iterable[Problem]:
     """The call fails at the first request, long after the server was ready."""
-    for model in view.of_role("tensorrt_llm_bls"):
+    for model in view.of_role("tensorrt_llm_bls", "other"):
         for key in _CALLED:
             parameter = model.setting(key)
             if parameter is None or parameter.value.strip() in view.by_name:
@@ -34,6 +40,7 @@ def called_model(view: RepositoryView) -> Iterable[Problem]:
                 message=f"{key} is {parameter.value}, and no model has that name",
                 hint=f'string_value: "{near[0]}"' if near else "",
             )
+    for model in view.of_role("tensorrt_llm_bls"):
         for name in ("preprocessing", "postprocessing"):
             if name not in view.by_name and "tensorrt_llm" in view.by_name:
                 yield Problem(

@@ -1,4 +1,4 @@
-"""FL301 to FL309: the tensors that the release's models have."""
+"""FL301 to FL309, FL328: the tensors that the release's models have."""
 
 from __future__ import annotations
 
@@ -180,6 +180,24 @@ def logits_type(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
+@rule("FL328", "tensor-ragged", "warning", "A tensor may differ in size where the release's may.")
+def tensor_ragged(view: RepositoryView) -> Iterable[Problem]:
+    """Without it Triton batches prompts of one length only, and the others wait."""
+    for model, word, declared, found in _compared(view):
+        for tensor in declared:
+            there = found.get(tensor.name)
+            if there is None or word == "output" or not tensor.allow_ragged_batch:
+                continue
+            if not there.is_ragged:
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=there.line,
+                    message=f"{tensor.name} has no allow_ragged_batch, unlike in {_release(view)}",
+                    hint="allow_ragged_batch: true",
+                )
+
+
 @rule("FL309", "batching-missing", "warning", "A model that tokenizes batches requests.")
 def batching_missing(view: RepositoryView) -> Iterable[Problem]:
     """Without dynamic_batching a queue limit has no place, and the backend sees one by one."""
@@ -210,7 +228,7 @@ def _models(view: RepositoryView) -> Iterator[tuple[Model, ModelContract]]:
 
 def _joins_the_chain(view: RepositoryView, model: Model) -> bool:
     roles = {view.by_name[s.model_name].role for s in model.steps if s.model_name in view.by_name}
-    return {"tensorrt_llm", "postprocessing"} <= roles
+    return {"tensorrt_llm", "postprocessing"} <= roles and "other" not in roles
 
 
 def _compared(

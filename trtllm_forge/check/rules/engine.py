@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.pbtxt import whole_number
+from trtllm_forge.check.reading import small_file
 from trtllm_forge.check.registry import rule
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def rank_empty(view: RepositoryView) -> Iterable[Problem]:
             if not size:
                 yield _problem(model, parameter, f"rank{rank}.engine is empty")
             elif size < _POINTER_BYTES and engine.place.local is not None:
-                head = (engine.place.local / f"rank{rank}.engine").read_bytes()
+                head = small_file(engine.place.local / f"rank{rank}.engine") or b""
                 if head.startswith(b"version https://git-lfs"):
                     hint = "git lfs pull"
                     text = f"rank{rank}.engine is a pointer of Git LFS"

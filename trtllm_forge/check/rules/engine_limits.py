@@ -166,7 +166,13 @@ def logits_engine(view: RepositoryView) -> Iterable[Problem]:
                 message=f"generation_logits is {tensor.data_type}, and the engine's logits are "
                 f"{said}",
                 hint=f"data_type: {wanted}",
+                severity="warning" if _has_fixed_logits(view) else None,
             )
+
+
+def _has_fixed_logits(view: RepositoryView) -> bool:
+    """Return whether the release's files leave no choice: they ask for logits in FP32."""
+    return view.contract is not None and view.contract.release in ("0.16", "0.17")
 
 
 def _needs_paged_context(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
-from trtllm_forge.check.nearness import nearest_words
+from trtllm_forge.check.nearness import distance, nearest_words
 from trtllm_forge.check.registry import rule
 from trtllm_forge.errors import ConfigError
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trtllm_forge.check.view import RepositoryView
 
 TRITON_KEYS = ("max_batch_size", "decoupled", "cancellation_check_period_ms")
+_SLIP_LETTERS = 2
 _NOT_ARGUMENTS = ("triton_config", "model", "tokenizer")
 
 
@@ -66,7 +67,8 @@ def argument_unknown(view: RepositoryView) -> Iterable[Problem]:
                 line=line,
                 message=f"the LLM API has no argument {key}",
                 hint=near[0] if near else "",
-                severity=None if near or "." not in key else "warning",
+                # Of nested objects the table may lack keys: a near one is a slip, others are not.
+                severity=None if "." not in key or _is_slip(key, near) else "info",
             )
 
 
@@ -226,6 +228,10 @@ def llmapi_batch(view: RepositoryView) -> Iterable[Problem]:
                 message=f"triton_config.max_batch_size is {size}, and text_input has no batch axis",
                 hint="max_batch_size: 0",
             )
+
+
+def _is_slip(key: str, near: list[str]) -> bool:
+    return bool(near) and distance(key, near[0]) <= _SLIP_LETTERS
 
 
 def _documents(view: RepositoryView) -> Iterator[tuple[Model, ModelYaml]]:

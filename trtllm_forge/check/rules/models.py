@@ -1,8 +1,7 @@
-"""FL110 to FL129: the folders of the models, their names, backends and Python files."""
+"""FL110 to FL125: the folders of the models, their names and backends."""
 
 from __future__ import annotations
 
-import ast
 import difflib
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trtllm_forge.check.finding import Severity
-    from trtllm_forge.check.model import Model, Tensor
+    from trtllm_forge.check.model import Tensor
     from trtllm_forge.check.view import RepositoryView
 
 KNOWN_BACKENDS = (
@@ -40,7 +39,6 @@ _BACKENDS = {
     "llmapi": ("python",),
 }
 _DOUBLED_UPSTREAM = ("kv_cache_alloc_total_blocks",)
-_LARGEST_SOURCE_BYTES = 1 << 20
 
 
 @rule("FL110", "config-missing", "error", "Every model has a config.pbtxt.")
@@ -176,40 +174,6 @@ def version_not_number(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL118", "python-missing", "error", "A Python model has a model.py.")
-def python_missing(view: RepositoryView) -> Iterable[Problem]:
-    """The python backend loads this file and no other."""
-    for model in _python_models(view):
-        filename = model.config.text("default_model_filename") or "model.py"
-        for version in model.versions:
-            if filename not in model.files[version]:
-                yield Problem(
-                    model=model.folder,
-                    path=f"{model.folder}/{version}",
-                    message=f"version {version} has no {filename}",
-                )
-
-
-@rule("FL119", "python-syntax", "error", "A Python model's files are valid Python.")
-def python_syntax(view: RepositoryView) -> Iterable[Problem]:
-    """The stub process dies, and Triton says no more than that it did."""
-    for model in _python_models(view):
-        for version in model.versions:
-            for name in model.files[version]:
-                path = view.root / model.folder / version / name
-                if not name.endswith(".py") or path.stat().st_size > _LARGEST_SOURCE_BYTES:
-                    continue
-                try:
-                    compile(path.read_bytes(), name, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
-                except (SyntaxError, ValueError) as error:
-                    yield Problem(
-                        model=model.folder,
-                        path=f"{model.folder}/{version}/{name}",
-                        line=getattr(error, "lineno", None),
-                        message=f"not valid Python: {getattr(error, 'msg', None) or error}",
-                    )
-
-
 @rule("FL120", "version-policy", "error", "A version policy leaves a version to load.")
 def version_policy(view: RepositoryView) -> Iterable[Problem]:
     """A policy that names versions which are not there loads nothing."""
@@ -335,24 +299,3 @@ def backend_of_part(view: RepositoryView) -> Iterable[Problem]:
                 f"{' or '.join(wanted)}",
                 hint=f'backend: "{wanted[0]}"',
             )
-
-
-@rule("FL126", "python-class", "error", "A model.py has the class TritonPythonModel.")
-def python_class(view: RepositoryView) -> Iterable[Problem]:
-    """The stub process asks for it by this name."""
-    for model in _python_models(view):
-        filename = model.config.text("default_model_filename") or "model.py"
-        for version in model.versions:
-            path = view.root / model.folder / version / filename
-            if filename not in model.files[version] or path.stat().st_size > _LARGEST_SOURCE_BYTES:
-                continue
-            if b"TritonPythonModel" not in path.read_bytes():
-                yield Problem(
-                    model=model.folder,
-                    path=f"{model.folder}/{version}/{filename}",
-                    message=f"{filename} has no class TritonPythonModel",
-                )
-
-
-def _python_models(view: RepositoryView) -> list[Model]:
-    return [model for model in view.models if model.backend == "python"]

@@ -1,4 +1,4 @@
-"""FL310 to FL339: the parameters, their keys and values."""
+"""FL310 to FL339: the parameters, their keys and values, each for itself."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from trtllm_forge.check.parameter_kinds import (
     CHOICES,
     FORGES_OWN,
     FRACTIONS,
+    NAMED_ELSEWHERE,
     PYTHON_BACKEND,
     STATIC_BATCHING,
     SWITCH_WORDS,
     SWITCHES,
     WHOLE,
+    WORKER_PATH,
 )
-from trtllm_forge.check.pbtxt import whole_number
+from trtllm_forge.check.pbtxt import Message, whole_number
 from trtllm_forge.check.registry import rule
 from trtllm_forge.check.rules.text import MANDATORY
 from trtllm_forge.triton.contract import known_releases, read_contract
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from trtllm_forge.check.model import Model, Parameter
     from trtllm_forge.check.view import RepositoryView
 
-_CHOICE_LIST = re.compile(r"\s*(\{\s*\d+(\s*,\s*\d+)*\s*\}\s*,?\s*)+|\s*\[[\[\]\s\d,]*\]\s*")
 _IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*(;\s*\d+(\s*,\s*\d+)*\s*)*")
 
 
@@ -38,7 +39,7 @@ _IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*(;\s*\d+(\s*,\s*\d+)*\s*)*")
 def parameter_misspelt(view: RepositoryView) -> Iterable[Problem]:
     """A key that nobody reads is no error for Triton, and its value has no effect."""
     for model, parameter, known in _unknown(view):
-        near, certain = nearest_words(parameter.key, known)
+        near, certain = _meant(parameter.key, known)
         if not near:
             continue
         scalar = parameter.key_scalar
@@ -58,7 +59,7 @@ def parameter_misspelt(view: RepositoryView) -> Iterable[Problem]:
 def parameter_unknown(view: RepositoryView) -> Iterable[Problem]:
     """It does no harm, and nothing else either."""
     for model, parameter, known in _unknown(view):
-        if nearest_words(parameter.key, known)[0] or view.contract is None:
+        if _meant(parameter.key, known)[0] or view.contract is None:
             continue
         others = _releases_with(model, parameter.key, view)
         where = f"; {others} has it" if others else ""
@@ -101,11 +102,13 @@ def parameter_number(view: RepositoryView) -> Iterable[Problem]:
             number = whole_number(value)
             least = 1 if parameter.key in AT_LEAST_ONE else 0
             if number is None or number < least:
-                yield _wrong(model, parameter, f"a whole number from {least} on is needed")
+                yield wrong_value(model, parameter, f"a whole number from {least} on is needed")
         elif parameter.key == "max_attention_window_size":
             sizes = [whole_number(size) for size in value.strip("[]{}").split(",")]
             if any(size is None or size < 1 for size in sizes):
-                yield _wrong(model, parameter, "numbers of tokens, comma separated, are needed")
+                yield wrong_value(
+                    model, parameter, "numbers of tokens, comma separated, are needed"
+                )
 
 
 @rule("FL314", "parameter-fraction", "error", "A share lies between 0 and 1.")
@@ -121,7 +124,7 @@ def parameter_fraction(view: RepositoryView) -> Iterable[Problem]:
         low_ok = share > 0 if parameter.key == "kv_cache_free_gpu_mem_fraction" else share >= 0
         if not (low_ok and share <= 1):
             hint = f"{share / 100:g}" if 1 < share <= 100 else ""
-            yield _wrong(model, parameter, "a share above 0 and up to 1 is needed", hint=hint)
+            yield wrong_value(model, parameter, "a share above 0 and up to 1 is needed", hint=hint)
 
 
 @rule("FL315", "parameter-switch", "warning", "A switch is true or false.")
@@ -129,7 +132,7 @@ def parameter_switch(view: RepositoryView) -> Iterable[Problem]:
     """Any other word is taken for the default, whichever that is."""
     for model, parameter in _set_parameters(view):
         if parameter.key in SWITCHES and parameter.value.strip().lower() not in SWITCH_WORDS:
-            yield _wrong(model, parameter, "true or false is needed")
+            yield wrong_value(model, parameter, "true or false is needed")
 
 
 @rule("FL316", "parameter-choice", "warning", "A choice is one that the backend has.")
@@ -140,7 +143,7 @@ def parameter_choice(view: RepositoryView) -> Iterable[Problem]:
         if choices is None or parameter.value.strip().lower() in choices:
             continue
         near, _ = nearest_words(parameter.value, choices)
-        yield _wrong(
+        yield wrong_value(
             model,
             parameter,
             f"one of {', '.join(choices)} is needed",
@@ -156,7 +159,7 @@ def batching_type(view: RepositoryView) -> Iterable[Problem]:
         if parameter is None or parameter.value in (*BATCHING, *STATIC_BATCHING):
             continue
         near, _ = nearest_words(parameter.value, BATCHING)
-        yield _wrong(
+        yield wrong_value(
             model,
             parameter,
             f"one of {', '.join(BATCHING)} is needed",
@@ -179,70 +182,6 @@ def static_batching(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL319", "lookahead-incomplete", "error", "Lookahead decoding has its three sizes.")
-def lookahead_incomplete(view: RepositoryView) -> Iterable[Problem]:
-    """The sizes are all needed, and are read in this mode alone."""
-    sizes = ("lookahead_window_size", "lookahead_ngram_size", "lookahead_verification_set_size")
-    for model in view.of_role("tensorrt_llm"):
-        mode = model.setting("decoding_mode")
-        given = [size for size in sizes if model.setting(size)]
-        is_lookahead = mode is not None and mode.value.strip() == "lookahead"
-        if is_lookahead and mode is not None and len(given) not in (0, len(sizes)):
-            missing = ", ".join(size for size in sizes if size not in given)
-            yield Problem(
-                model=model.folder,
-                path=model.path,
-                line=mode.line,
-                message=f"decoding_mode is lookahead, and {missing} is not given",
-            )
-        elif given and not is_lookahead:
-            yield Problem(
-                model=model.folder,
-                path=model.path,
-                line=model.parameters[given[0]].line,
-                message=f"{given[0]} is given, and decoding_mode is not lookahead",
-                severity="warning",
-            )
-
-
-@rule("FL320", "draft-tree", "error", "A tree of draft tokens goes with its decoding mode.")
-def draft_tree(view: RepositoryView) -> Iterable[Problem]:
-    """A tree is a list such as {0}, {0, 0}, {1}, read in its own mode alone."""
-    for model in view.of_role("tensorrt_llm"):
-        mode = model.setting("decoding_mode")
-        for key, wanted in (("medusa_choices", "medusa"), ("eagle_choices", "eagle")):
-            parameter = model.setting(key)
-            if parameter is None:
-                continue
-            if not _CHOICE_LIST.fullmatch(parameter.value):
-                yield _wrong(model, parameter, "a list such as {0}, {0, 0}, {1} is needed")
-            elif mode is not None and mode.value != wanted:
-                yield Problem(
-                    model=model.folder,
-                    path=model.path,
-                    line=parameter.line,
-                    message=f"{key} is given, and decoding_mode is {mode.value}",
-                    severity="warning",
-                )
-
-
-@rule("FL321", "guided-tokenizer", "error", "Guided decoding has its description of the tokenizer.")
-def guided_tokenizer(view: RepositoryView) -> Iterable[Problem]:
-    """The C++ backend cannot match a grammar without it."""
-    for model in view.of_role("tensorrt_llm"):
-        backend = model.setting("guided_decoding_backend")
-        if backend is None or model.backend != "tensorrtllm":
-            continue
-        if model.setting("xgrammar_tokenizer_info_path") is None:
-            yield Problem(
-                model=model.folder,
-                path=model.path,
-                line=backend.line,
-                message=f"guided_decoding_backend is {backend.value}, and "
-                "xgrammar_tokenizer_info_path is not given",
-            )
-
-
 @rule("FL322", "device-ids", "error", "GPUs and ranks are numbers.")
 def device_ids(view: RepositoryView) -> Iterable[Problem]:
     """A comma parts the GPUs of one instance, a semicolon the instances."""
@@ -251,11 +190,11 @@ def device_ids(view: RepositoryView) -> Iterable[Problem]:
             continue
         value = parameter.value
         if not _IDS.fullmatch(value):
-            yield _wrong(model, parameter, "numbers such as 0,1;2,3 are needed")
+            yield wrong_value(model, parameter, "numbers such as 0,1;2,3 are needed")
             continue
         groups = [[int(n) for n in group.split(",")] for group in value.split(";")]
         if any(len(set(group)) < len(group) for group in groups):
-            yield _wrong(model, parameter, "a number stands in one instance twice")
+            yield wrong_value(model, parameter, "a number stands in one instance twice")
 
 
 @rule("FL323", "lora-dir-unset", "warning", "lora_prefetch_dir is a folder, or nothing.")
@@ -280,26 +219,6 @@ def lora_dir_unset(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL324", "beams-accumulated", "error", "Text is accumulated for one beam.")
-def beams_accumulated(view: RepositoryView) -> Iterable[Problem]:
-    """The BLS model accumulates tokens of a single beam, and fails for more."""
-    beams = [m.setting("max_beam_width") for m in view.of_role("tensorrt_llm")]
-    widest = max((whole_number(p.value) or 1 for p in beams if p is not None), default=1)
-    for model in view.of_role("tensorrt_llm_bls"):
-        parameter = model.setting("accumulate_tokens")
-        if parameter is None or parameter.value.lower() not in ("true", "1", "t", "yes", "y"):
-            continue
-        if widest > 1:
-            yield Problem(
-                model=model.folder,
-                path=model.path,
-                line=parameter.line,
-                message=f"accumulate_tokens is {parameter.value}, and max_beam_width is {widest}",
-                severity="warning",
-                hint="false",
-            )
-
-
 @rule("FL325", "parameter-kind", "error", "A parameter's value is a string_value.")
 def parameter_kind(view: RepositoryView) -> Iterable[Problem]:
     """Triton's parameters hold texts; a number of theirs stands in quotes."""
@@ -312,6 +231,31 @@ def parameter_kind(view: RepositoryView) -> Iterable[Problem]:
                     line=parameter.line,
                     message=f"{parameter.key} has no string_value",
                     hint='value: { string_value: "..." }',
+                )
+
+
+@rule("FL326", "worker-path", "warning", "The executor's worker is where the image has it.")
+def worker_path(view: RepositoryView) -> Iterable[Problem]:
+    """Orchestrator mode starts this program, and fails where it is not."""
+    for model in view.of_role("tensorrt_llm"):
+        parameter = model.setting("executor_worker_path")
+        if parameter is not None and parameter.value != WORKER_PATH:
+            yield wrong_value(
+                model, parameter, f"the images have it at {WORKER_PATH}", hint=WORKER_PATH
+            )
+
+
+@rule("FL327", "parameter-key", "warning", "A parameter has a key.")
+def parameter_key(view: RepositoryView) -> Iterable[Problem]:
+    """A value without a key is read by nobody."""
+    for model in view.models:
+        for field in model.config.all("parameters"):
+            if isinstance(field.value, Message) and not field.value.text("key"):
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=field.line,
+                    message="a parameter has no key",
                 )
 
 
@@ -340,6 +284,12 @@ def _unknown(view: RepositoryView) -> Iterator[tuple[Model, Parameter, list[str]
                 yield model, parameter, known
 
 
+def _meant(key: str, known: list[str]) -> tuple[list[str], bool]:
+    """Return the known keys that were likely meant, and whether there is just one for certain."""
+    other = NAMED_ELSEWHERE.get(key)
+    return ([other], True) if other in known else nearest_words(key, known)
+
+
 def _releases_with(model: Model, key: str, view: RepositoryView) -> str:
     layout = view.contract.layout if view.contract else "engine"
     found = []
@@ -350,7 +300,8 @@ def _releases_with(model: Model, key: str, view: RepositoryView) -> str:
     return f"{found[0]} to {found[-1]}" if len(found) > 1 else "".join(found)
 
 
-def _wrong(model: Model, parameter: Parameter, wanted: str, *, hint: str = "") -> Problem:
+def wrong_value(model: Model, parameter: Parameter, wanted: str, *, hint: str = "") -> Problem:
+    """Return the problem of a value in place of what is wanted."""
     return Problem(
         model=model.folder,
         path=model.path,

@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
+from trtllm_forge.check.reading import small_file
 from trtllm_forge.check.registry import rule
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ def secret(view: RepositoryView) -> Iterable[Problem]:
     for path, name in view.files:
         if path.suffix not in _TEXTS and not path.name.startswith(".env"):
             continue
-        if path.is_symlink() or path.stat().st_size > _LARGEST_TEXT_BYTES:
-            continue
-        text = path.read_text(encoding="utf-8", errors="replace")
+        content = None if path.is_symlink() else small_file(path, _LARGEST_TEXT_BYTES)
+        text = (content or b"").decode("utf-8", errors="replace")
         if not any(start in text for start in _SECRET_STARTS):
             continue
         for match in _SECRET.finditer(text):
