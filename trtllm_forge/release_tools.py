@@ -108,8 +108,7 @@ def _arguments(release: Release) -> Tool:
     return Tool(
         name=name,
         flow="llmapi",
-        # What a file of the user's says is like another release is never more than near it.
-        evidence="nearest" if release.is_overlaid else table.evidence,
+        evidence=table.evidence,
         note=table.note,
         source=table.source,
     )

@@ -11,7 +11,8 @@ import pytest
 
 from tests.checkpoint_builder import checkpoint_files, write_files
 from tests.small_stage import RecordingReporter, SmallStage, printed
-from trtllm_forge.building import BuildResult, PreparedBuild, prepare_build, run_build
+from trtllm_forge.build_document import BuildResult, PreparedBuild
+from trtllm_forge.building import prepare_build, run_build
 from trtllm_forge.checkpoint import read_checkpoint_config
 from trtllm_forge.config.models import (
     BuildSection,
@@ -353,18 +354,18 @@ def test_note_says_which_runtime_was_taken(checkpoint_dir: Path, compile_stage: 
             BuildSection(precision="bf16"),
             "error: runtime openvino does not take precision bf16\n"
             "  why:  it takes fp16, int8, int4\n"
-            "  try:  forge build sample --fp16",
+            "  try:  forge build sample --runtime openvino --fp16",
         ),
         (
             BuildSection(tp_size=2, pp_size=2),
             "error: runtime openvino has world size 1, 4 was asked for\n"
             "  why:  build.tp_size = 2, build.pp_size = 2\n"
-            "  try:  forge build sample --tp 1 --pp 1",
+            "  try:  forge build sample --runtime openvino --tp 1 --pp 1",
         ),
         (
-            BuildSection(max_seq_len=65),
+            BuildSection(max_seq_len=65, max_batch_size=8),
             "error: max_seq_len is 65 tokens, the checkpoint was made for 64\n"
-            "  try:  forge build sample --max-seq-len 64",
+            "  try:  forge build sample --runtime openvino --max-batch-size 8 --max-seq-len 64",
         ),
     ],
     ids=["precision", "world-size", "length"],
@@ -373,7 +374,7 @@ def test_twin_refuses_what_it_cannot_take(
     checkpoint_dir: Path, section: BuildSection, text: str
 ) -> None:
     checkpoint = read_checkpoint_config(checkpoint_dir)
-    config = ForgeConfig(model="sample", build=section)
+    config = ForgeConfig(model="sample", runtime="openvino", build=section)
     call = lambda: OpenVinoRuntime().require_support(config, checkpoint)  # noqa: E731
     assert refusal(call, ConfigError) == (text, 2)
 
@@ -388,7 +389,7 @@ def test_checkpoint_without_a_length_is_built_only_with_one_of_the_users() -> No
     assert refusal(call, ConfigError) == (
         "error: my bloom does not say how many tokens a request may have\n"
         "  why:  its config.json has no max_position_embeddings, and build.max_seq_len is unset\n"
-        "  try:  forge build 'my bloom' --max-seq-len 2048",
+        "  try:  forge build 'my bloom' --int4 --max-seq-len 2048",
         2,
     )
     OpenVinoRuntime().require_support(

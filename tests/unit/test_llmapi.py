@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,7 +221,7 @@ def test_a_release_without_the_llm_api_is_refused_with_one_that_has_it() -> None
     assert printed(raised.value) == (
         "error: runtime llmapi does not take TensorRT-LLM 0.21.0\n"
         "  why:  Triton's model over the LLM API is known from 1.0 to 1.4\n"
-        "  try:  --trtllm-version 1.2.1",
+        "  try:  forge versions 1.2.1",
         2,
     )
 
@@ -228,3 +229,11 @@ def test_a_release_without_the_llm_api_is_refused_with_one_that_has_it() -> None
 def test_without_a_release_the_newest_that_an_image_carries_is_taken() -> None:
     assert release_of(ForgeConfig(trtllm_version="1.0.0")).version == "1.0.0"
     assert release_of(ForgeConfig()).version == "1.2.1"
+
+
+def test_release_of_the_users_file_is_found_below_the_home_and_never_exact() -> None:
+    text = 'schema: 1\nreleases: {"1.2.2": {like: "1.2.1"}}\n'
+    Path("~/newer.yaml").expanduser().write_text(text, encoding="utf-8")
+    config = ForgeConfig(model="org/coder", trtllm_version="1.2.2", releases_file="~/newer.yaml")
+    read = read_arguments(release_of(config))
+    assert (read.evidence, read.exact) == ("nearest", frozenset())

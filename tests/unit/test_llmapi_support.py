@@ -56,7 +56,7 @@ def quantised(method: str, **fields: Any) -> CheckpointConfig:
 def test_recipes_of_checkpoints_that_the_backend_reads(
     checkpoint: CheckpointConfig, recipe: str | None
 ) -> None:
-    assert recipe_of(checkpoint, model="m") == recipe
+    assert recipe_of(config(), checkpoint) == recipe
     LlmApiRuntime().require_support(config(), checkpoint)
 
 
@@ -134,7 +134,9 @@ def test_where_no_engine_can_be_built_either_the_plain_checkpoint_is_offered() -
         require_precision(
             config(precision="int8"), replace(PLAIN, architecture="Exaone4ForCausalLM")
         )
-    assert raised.value.hint == "forge build org/coder --runtime llmapi --bf16"
+    assert (
+        raised.value.hint == "forge build org/coder --trtllm-version 1.2.1 --runtime llmapi --bf16"
+    )
 
 
 def test_a_quantised_checkpoint_keeps_its_precision() -> None:
@@ -145,7 +147,7 @@ def test_a_quantised_checkpoint_keeps_its_precision() -> None:
     assert printed(raised.value) == (
         "error: org/coder is quantised already, as FP8 per-tensor; nvfp4 was asked for\n"
         "  why:  the PyTorch backend serves a checkpoint as it is quantised\n"
-        "  try:  forge build org/coder --runtime llmapi --fp16",
+        "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi --fp16",
         2,
     )
 
@@ -164,32 +166,17 @@ def test_gpus_run_the_recipes_of_the_hardware_table() -> None:
         require_gpu(None, "fp8", "sm_75")
 
 
-def test_an_architecture_without_a_pytorch_class_is_refused_with_the_engine_flow() -> None:
+def test_a_refusal_keeps_the_users_other_values() -> None:
+    tried = config(speculative="lookahead", tp_size=2, max_batch_size=8)
     with pytest.raises(ConfigError) as raised:
-        LlmApiRuntime().require_support(
-            config(), replace(PLAIN, architecture="GPTBigCodeForCausalLM")
-        )
-    assert printed(raised.value) == (
-        "error: runtime llmapi does not take GPTBigCodeForCausalLM\n"
-        "  why:  no release of TensorRT-LLM has a class for it in its PyTorch backend; up to 1.2 "
-        "it builds an engine of it\n"
-        "  try:  forge build org/coder --runtime trtllm",
-        2,
+        LlmApiRuntime().require_support(tried, PLAIN)
+    assert raised.value.hint == (
+        "forge build org/coder --trtllm-version 1.2.1 --tp 2 --max-batch-size 8 "
+        "--runtime llmapi --speculative prompt_lookup"
     )
-
-
-def test_an_architecture_that_came_later_is_refused_with_the_release_that_has_it() -> None:
-    starcoder2 = replace(PLAIN, architecture="Starcoder2ForCausalLM")
-    old = ForgeConfig(model="org/coder", trtllm_version="1.1.0")
     with pytest.raises(ConfigError) as raised:
-        LlmApiRuntime().require_support(old, starcoder2)
-    assert printed(raised.value) == (
-        "error: runtime llmapi takes Starcoder2ForCausalLM from TensorRT-LLM 1.2 on\n"
-        "  why:  1.1.0 was asked for\n"
-        "  try:  forge build org/coder --runtime llmapi --trtllm-version 1.2.1",
-        2,
-    )
-    LlmApiRuntime().require_support(config(), starcoder2)
+        require_precision(config(precision="int4", tp_size=2), PLAIN)
+    assert raised.value.hint == "forge build org/coder --tp 2 --runtime trtllm --int4"
 
 
 @pytest.mark.parametrize(
@@ -199,34 +186,37 @@ def test_an_architecture_that_came_later_is_refused_with_the_release_that_has_it
             {"kv_cache": "int8"},
             "error: runtime llmapi has no int8 KV cache\n"
             "  why:  the PyTorch backend's KV cache is of the activations' type, or fp8\n"
-            "  try:  forge build org/coder --runtime llmapi --kv-cache fp8",
+            "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi --kv-cache fp8",
             id="int8-kv",
         ),
         pytest.param(
             {"speculative": "lookahead"},
             "error: runtime llmapi does not take speculative lookahead\n"
             "  why:  without a second model, the PyTorch backend drafts from n-grams alone\n"
-            "  try:  forge build org/coder --runtime llmapi --speculative prompt_lookup",
+            "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi "
+            "--speculative prompt_lookup",
             id="lookahead",
         ),
         pytest.param(
             {"max_beam_width": 4},
             "error: runtime llmapi has one beam, 4 were asked for\n"
             "  why:  Triton's llmapi model has no input for a beam width\n"
-            "  try:  forge build org/coder --runtime llmapi --max-beam-width 1",
+            "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi "
+            "--max-beam-width 1",
             id="beams",
         ),
         pytest.param(
             {"lora_dir": "/adapter"},
             "error: runtime llmapi takes no LoRA adapter\n"
             "  why:  Triton's llmapi model has no input that chooses one up to 1.2\n"
-            "  try:  forge build org/coder --runtime llmapi",
+            "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi",
             id="lora",
         ),
         pytest.param(
             {"max_seq_len": 5000},
             "error: max_seq_len is 5000 tokens, the checkpoint was made for 4096\n"
-            "  try:  forge build org/coder --runtime llmapi --max-seq-len 4096",
+            "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi "
+            "--max-seq-len 4096",
             id="length",
         ),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -65,8 +64,8 @@ def doctor(
             config_path=config,
             environment=build_option_environment(),
         ).config
-        overlay = Path(asked.releases_file).expanduser() if asked.releases_file else None
-        report = examine(asked, read_settings(), read_catalogue(overlay), read_hub_access())
+        catalogue = read_catalogue(asked.releases_file)
+        report = examine(asked, read_settings(), catalogue, read_hub_access())
         lack = report.lack(require) if require else None
         console.result(report.text(), report.document(lack=lack))
         if lack is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -80,7 +79,6 @@ def versions(
             config_path=config,
             environment=build_option_environment(),
         )
-        overlay = loaded.config.releases_file
-        known = read_catalogue(Path(overlay).expanduser() if overlay else None)
+        known = read_catalogue(loaded.config.releases_file)
         told = answer(known, version=version, image=image, architecture=architecture)
         console.result(told.text(), told.document())

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.errors import ConfigError
@@ -22,7 +23,6 @@ from trtllm_forge.resources import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 Evidence = Literal["exact", "nearest", "unsupported"]
 Flow = Literal["engine", "llmapi"]
@@ -164,15 +164,18 @@ def is_of_line(version: str, line: str) -> bool:
 
 
 @lru_cache(maxsize=4)
-def read_catalogue(overlay: Path | None = None) -> Catalogue:
+def read_catalogue(overlay: Path | str | None = None) -> Catalogue:
     """Return what the package knows, and what the file ``overlay`` adds to it.
+
+    An overlay's name may begin with ``~``.
 
     Raises:
         ConfigError: The overlay cannot be read or has another shape.
     """
     document = read_yaml("releases.yaml")
     if overlay is not None:
-        document = _with_overlay(document, _read_overlay(overlay), overlay)
+        path = Path(overlay).expanduser()
+        document = _with_overlay(document, _read_overlay(path), path)
     images = tuple(_image(row, document) for row in document["images"])
     overlaid = document.get("overlaid", frozenset())
     releases = {

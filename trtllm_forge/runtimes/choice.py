@@ -73,7 +73,7 @@ def choose_runtime(
         ConfigError: The release, the runtime and the architecture do not go together; the
             message names the nearest that do.
     """
-    catalogue = _catalogue(config)
+    catalogue = read_catalogue(config.releases_file)
     gpu = named_gpu(config.gpu) if config.gpu else next(iter(machine.gpus.gpus), None)
     name, reason = _choose_name(config, architecture, machine)
     if name == "openvino":
@@ -148,7 +148,7 @@ def require_known_release(config: ForgeConfig) -> None:
     """Raise ``ConfigError`` unless the release that was asked for, if any, is known."""
     if config.trtllm_version is None:
         return
-    catalogue = _catalogue(config)
+    catalogue = read_catalogue(config.releases_file)
     try:
         catalogue.find(config.trtllm_version)
     except ConfigError as error:
@@ -160,10 +160,6 @@ def require_known_release(config: ForgeConfig) -> None:
             nearest = _nearest(fitting, config.trtllm_version).version
         hint = build_command(config, trtllm_version=nearest)
         raise ConfigError(error.what, why=error.why, hint=hint) from error
-
-
-def _catalogue(config: ForgeConfig) -> Catalogue:
-    return read_catalogue(Path(config.releases_file).expanduser() if config.releases_file else None)
 
 
 def _choose_name(

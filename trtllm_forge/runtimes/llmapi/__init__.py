@@ -5,12 +5,11 @@ The HF checkpoint is what is served. ``model.yaml`` beside the model says how; s
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.architectures import find_architecture
+from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.runtimes import EngineModel, Evidence
@@ -21,7 +20,6 @@ from trtllm_forge.runtimes.llmapi.quantization import require_gpu, require_preci
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trtllm_forge.architectures import Architecture
     from trtllm_forge.checkpoint import CheckpointConfig
     from trtllm_forge.config.models import ForgeConfig
     from trtllm_forge.pipeline.stage import Stage
@@ -56,12 +54,11 @@ class LlmApiRuntime:
         """Raise for what the PyTorch backend of the release does not take.
 
         Raises:
-            ConfigError: A release without the LLM API, an architecture or a quantisation that
-                it has not, or an option that only engines know.
+            ConfigError: A release without the LLM API, a quantisation that it has not, or an
+                option that only engines know. Whether it has the architecture, the choice of
+                the runtime has asked.
         """
-        release = release_of(config)
-        read_arguments(release)
-        _require_architecture(config, checkpoint, release)
+        read_arguments(release_of(config))
         recipe = require_precision(config, checkpoint)
         if self.gpu_architecture:
             require_gpu(recipe, config.build.kv_cache, self.gpu_architecture)
@@ -115,68 +112,37 @@ def release_of(config: ForgeConfig) -> Release:
     Raises:
         ConfigError: There is no release of that name.
     """
-    catalogue = read_catalogue(Path(config.releases_file) if config.releases_file else None)
+    catalogue = read_catalogue(config.releases_file)
     newest = catalogue.newest("llmapi")
     if config.trtllm_version is None and newest is not None:
         return newest
     return catalogue.find(str(config.trtllm_version))
 
 
-def _require_architecture(
-    config: ForgeConfig, checkpoint: CheckpointConfig, release: Release
-) -> None:
-    architecture = find_architecture(checkpoint.architecture, model=str(config.model))
-    if architecture.has_flow("llmapi", release):
-        return
-    again = f"forge build {shlex.quote(str(config.model))}"
-    if architecture.pytorch_backend:
-        since = architecture.pytorch_since
-        what = f"runtime llmapi takes {architecture.name} from TensorRT-LLM {since} on"
-        why = f"{release.version} was asked for"
-        version = _newest_with(architecture)
-        hint = f"{again} --runtime llmapi --trtllm-version {version}" if version else ""
-        raise ConfigError(what, why=why, hint=hint)
-    what = f"runtime llmapi does not take {architecture.name}"
-    why = "no release of TensorRT-LLM has a class for it in its PyTorch backend"
-    if architecture.engine_flow:
-        why += "; up to 1.2 it builds an engine of it"
-        raise ConfigError(what, why=why, hint=f"{again} --runtime trtllm")
-    raise ConfigError(what, why=why, hint=f"{again} --runtime openvino")
-
-
-def _newest_with(architecture: Architecture) -> str:
-    """Return the newest release whose backend has it, one that an image carries if there is."""
-    fitting = [
-        release
-        for release in read_catalogue().releases.values()
-        if architecture.has_flow("llmapi", release)
-    ]
-    with_image = [release for release in fitting if release.image]
-    return next((release.version for release in reversed(with_image or fitting)), "")
-
-
 def _require_options(config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
     build = config.build
-    again = f"forge build {shlex.quote(str(config.model))} --runtime llmapi"
+    length = checkpoint.max_seq_len
     if build.kv_cache == "int8":
         what = "runtime llmapi has no int8 KV cache"
         why = "the PyTorch backend's KV cache is of the activations' type, or fp8"
-        raise ConfigError(what, why=why, hint=f"{again} --kv-cache fp8")
+        raise ConfigError(what, why=why, hint=_again(config, kv_cache="fp8"))
     if build.speculative not in ("none", "prompt_lookup"):
         what = f"runtime llmapi does not take speculative {build.speculative}"
         why = "without a second model, the PyTorch backend drafts from n-grams alone"
-        raise ConfigError(what, why=why, hint=f"{again} --speculative prompt_lookup")
+        raise ConfigError(what, why=why, hint=_again(config, speculative="prompt_lookup"))
     if build.max_beam_width > 1:
         what = f"runtime llmapi has one beam, {build.max_beam_width} were asked for"
         why = "Triton's llmapi model has no input for a beam width"
-        raise ConfigError(what, why=why, hint=f"{again} --max-beam-width 1")
+        raise ConfigError(what, why=why, hint=_again(config, max_beam_width=1))
     if build.lora_dir:
         what = "runtime llmapi takes no LoRA adapter"
         why = "Triton's llmapi model has no input that chooses one up to 1.2"
-        raise ConfigError(what, why=why, hint=again)
-    if build.max_seq_len and checkpoint.max_seq_len and build.max_seq_len > checkpoint.max_seq_len:
-        what = (
-            f"max_seq_len is {build.max_seq_len} tokens, "
-            f"the checkpoint was made for {checkpoint.max_seq_len}"
-        )
-        raise ConfigError(what, hint=f"{again} --max-seq-len {checkpoint.max_seq_len}")
+        raise ConfigError(what, why=why, hint=_again(config, lora_dir=None))
+    if build.max_seq_len and length and build.max_seq_len > length:
+        what = f"max_seq_len is {build.max_seq_len} tokens, the checkpoint was made for {length}"
+        raise ConfigError(what, hint=_again(config, max_seq_len=length))
+
+
+def _again(config: ForgeConfig, **changes: str | int | None) -> str:
+    """Return the same build, with the runtime named where it was chosen for the user."""
+    return build_command(config, runtime="llmapi", **changes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.releases.catalogue import read_catalogue
@@ -83,18 +83,19 @@ def read_arguments(release: Release) -> ArgumentTable:
         what = f"runtime llmapi does not take TensorRT-LLM {release.version}"
         why = f"Triton's model over the LLM API is known from {FIRST_RELEASE} to {newest}"
         with_image = read_catalogue().newest("llmapi")
-        hint = f"--trtllm-version {with_image.version}" if with_image else ""
+        hint = f"forge versions {with_image.version}" if with_image else ""
         raise ConfigError(what, why=why, hint=hint)
     exact = row.get("exact", {"source": None, "arguments": ()})
     keys = [*row["source"], *([exact["source"]] if exact["source"] else [])]
-    evidence: Literal["exact", "nearest"] = row["evidence"]
+    # What a file of the user's says is like another release is never more than near it.
+    evidence: Evidence = "nearest" if release.is_overlaid else row["evidence"]
     return ArgumentTable(
         line=release.tables,
         evidence=evidence,
         note=row["note"],
         sources=tuple(document["sources"][key] for key in keys),
         names=frozenset(document["arguments"]) - frozenset(row["without"]),
-        exact=frozenset(exact["arguments"]),
+        exact=frozenset() if release.is_overlaid else frozenset(exact["arguments"]),
     )
 
 

@@ -7,10 +7,10 @@ Face's libraries write them it refuses. The facts are in ``data/llm_api_args.yam
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from trtllm_forge.architectures import known_architectures
+from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.runtimes.llmapi.arguments import quantization_facts
 
@@ -25,7 +25,7 @@ _WEIGHT_ONLY = ("int8", "int4")
 _READS = "it reads ModelOpt's hf_quant_config.json, block-scaled FP8 and MXFP4"
 
 
-def recipe_of(checkpoint: CheckpointConfig, *, model: str) -> str | None:
+def recipe_of(config: ForgeConfig, checkpoint: CheckpointConfig) -> str | None:
     """Return the documentation's name for how a checkpoint is quantised, or None if plain.
 
     Raises:
@@ -42,7 +42,7 @@ def recipe_of(checkpoint: CheckpointConfig, *, model: str) -> str | None:
     else:
         recipe = facts["methods"].get(quantization.method)
     if recipe is None:
-        raise _unreadable(checkpoint, quantization, model)
+        raise _unreadable(config, checkpoint, quantization)
     return str(recipe)
 
 
@@ -53,22 +53,20 @@ def require_precision(config: ForgeConfig, checkpoint: CheckpointConfig) -> str 
         ConfigError: The checkpoint is of another precision, and the backend does not quantise.
     """
     precision = config.build.precision
-    recipe = recipe_of(checkpoint, model=str(config.model))
+    recipe = recipe_of(config, checkpoint)
     if precision in _PLAIN:
         return recipe
     recipes = quantization_facts()["precisions"].get(precision, ())
     if recipe in recipes:
         return recipe
-    again = _again(str(config.model))
     if recipe is not None:
         what = f"{config.model} is quantised already, as {recipe}; {precision} was asked for"
         why = "the PyTorch backend serves a checkpoint as it is quantised"
-        raise ConfigError(what, why=why, hint=f"{again} --runtime llmapi --fp16")
+        raise ConfigError(what, why=why, hint=_plain(config, "fp16"))
     what = f"runtime llmapi does not make {precision} of a plain checkpoint"
-    flag = f"--{precision.replace('_', '-')}"
     takes_engine = precision in known_architectures()[checkpoint.architecture].precisions
-    nearest = f"--runtime trtllm {flag}" if takes_engine else "--runtime llmapi --bf16"
-    raise ConfigError(what, why=_why_not(precision, recipes), hint=f"{again} {nearest}")
+    hint = _engine(config, precision) if takes_engine else _plain(config, "bf16")
+    raise ConfigError(what, why=_why_not(precision, recipes), hint=hint)
 
 
 def require_gpu(recipe: str | None, kv_cache: str | None, gpu_architecture: str) -> None:
@@ -114,7 +112,7 @@ def _why_not(precision: str, recipes: Sequence[str]) -> str:
 
 
 def _unreadable(
-    checkpoint: CheckpointConfig, quantization: Quantization, model: str
+    config: ForgeConfig, checkpoint: CheckpointConfig, quantization: Quantization
 ) -> ConfigError:
     name = quantization.algorithm or quantization.method
     kind = f"{name} ({quantization.bits} bits)" if quantization.bits else name
@@ -122,9 +120,14 @@ def _unreadable(
     why = f"of the quantised checkpoints, {_READS}"
     precisions = known_architectures()[checkpoint.architecture].precisions
     takes_engine = quantization.method in ("gptq", "awq") and "int4_gptq" in precisions
-    hint = f"{_again(model)} --runtime trtllm --int4-gptq" if takes_engine else ""
+    hint = _engine(config, "int4_gptq") if takes_engine else ""
     return ConfigError(what, why=why, hint=hint)
 
 
-def _again(model: str) -> str:
-    return f"forge build {shlex.quote(model)}"
+def _plain(config: ForgeConfig, precision: str) -> str:
+    return build_command(config, runtime="llmapi", precision=precision)
+
+
+def _engine(config: ForgeConfig, precision: str) -> str:
+    # The release is left open: of those with the LLM API, the newer ones build no engines.
+    return build_command(config, runtime="trtllm", trtllm_version=None, precision=precision)

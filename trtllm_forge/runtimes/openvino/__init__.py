@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-import shlex
 import sys
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.runtimes import ENGINE_DIR, EngineModel
 from trtllm_forge.runtimes.openvino.compile import CompileStage
@@ -39,34 +39,29 @@ class OpenVinoRuntime:
     def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
         """Raise for a precision, mapping or length the twin does not take."""
         build = config.build
-        again = f"forge build {shlex.quote(str(config.model))}"
+        length = checkpoint.max_seq_len
         if build.precision not in _PRECISIONS:
             what = f"runtime openvino does not take precision {build.precision}"
             why = f"it takes {', '.join(_PRECISIONS)}"
-            raise ConfigError(what, why=why, hint=f"{again} --fp16")
+            raise ConfigError(what, why=why, hint=build_command(config, precision="fp16"))
         if build.tp_size * build.pp_size != 1:
             what = (
                 f"runtime openvino has world size 1, {build.tp_size * build.pp_size} was asked for"
             )
             why = f"build.tp_size = {build.tp_size}, build.pp_size = {build.pp_size}"
-            raise ConfigError(what, why=why, hint=f"{again} --tp 1 --pp 1")
-        self._require_options(config, again)
-        if (
-            build.max_seq_len
-            and checkpoint.max_seq_len
-            and build.max_seq_len > checkpoint.max_seq_len
-        ):
+            raise ConfigError(what, why=why, hint=build_command(config, tp_size=1, pp_size=1))
+        self._require_options(config)
+        if build.max_seq_len and length and build.max_seq_len > length:
             what = (
-                f"max_seq_len is {build.max_seq_len} tokens, "
-                f"the checkpoint was made for {checkpoint.max_seq_len}"
+                f"max_seq_len is {build.max_seq_len} tokens, the checkpoint was made for {length}"
             )
-            raise ConfigError(what, hint=f"{again} --max-seq-len {checkpoint.max_seq_len}")
-        if not (build.max_seq_len or checkpoint.max_seq_len):
+            raise ConfigError(what, hint=build_command(config, max_seq_len=length))
+        if not (build.max_seq_len or length):
             what = f"{config.model} does not say how many tokens a request may have"
             why = "its config.json has no max_position_embeddings, and build.max_seq_len is unset"
-            raise ConfigError(what, why=why, hint=f"{again} --max-seq-len 2048")
+            raise ConfigError(what, why=why, hint=build_command(config, max_seq_len=2048))
 
-    def _require_options(self, config: ForgeConfig, again: str) -> None:
+    def _require_options(self, config: ForgeConfig) -> None:
         """Raise for what only TensorRT-LLM has."""
         build = config.build
         only_there = {
@@ -79,7 +74,7 @@ class OpenVinoRuntime:
         for name, value in only_there.items():
             if value:
                 what = f"runtime openvino does not take {name} {value}".removesuffix(" True")
-                hint = f"{again} --runtime trtllm"
+                hint = build_command(config, runtime="trtllm")
                 raise ConfigError(what, why="it is TensorRT-LLM's", hint=hint)
 
     def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
