@@ -8,13 +8,13 @@ model counts as nothing. The manifest is not signed: this finds accidents, not f
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge.digest import sha256_file
 from trtllm_forge.local_checkpoint import digest_files
 from trtllm_forge.manifest import MANIFEST_NAME, UNLISTED
+from trtllm_forge.pipeline.added import added_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 Depth = Literal["times", "full"]
 
 _READ_UP_TO_BYTES = 1 << 20
-_BYTECODE_DIR = "__pycache__"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class Verification:
     """How a repository differs from its manifest.
 
     Attributes:
-        added: Files that the manifest does not list.
+        added: Files that the manifest does not list; with a ``/``, empty and linked folders.
         missing: Files that are not there.
         changed: Files with another size or digest.
         files: How many the manifest lists.
@@ -85,7 +84,6 @@ def verify_files(
         reporter: Told of progress, and of what takes time.
     """
     listed = {file.path: file for file in manifest.files}
-    found = _files_below(repository_dir)
     # A link to a folder elsewhere is as good as the folder.
     present = [f for name, f in sorted(listed.items()) if (repository_dir / name).is_file()]
     changed = {f.path for f in present if (repository_dir / f.path).stat().st_size != f.size_bytes}
@@ -104,24 +102,12 @@ def verify_files(
         ]
         changed |= _differing_touched(repository_dir, touched, cache_dir, reporter)
     return Verification(
-        added=tuple(sorted(found - set(listed) - set(UNLISTED))),
+        added=added_to(repository_dir, {*listed, *UNLISTED}),
         missing=tuple(sorted(set(listed) - {file.path for file in present})),
         changed=tuple(sorted(changed)),
         files=len(listed),
         size_bytes=sum(file.size_bytes for file in manifest.files),
     )
-
-
-def _files_below(root: Path) -> set[str]:
-    names = set()
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name != _BYTECODE_DIR]
-        prefix = os.path.relpath(folder, root)
-        for name in files:
-            path = name if prefix == "." else f"{prefix}/{name}"
-            if (root / path).exists():  # else a link that leads nowhere
-                names.add(path)
-    return names
 
 
 def _differing(repository_dir: Path, files: Sequence[OutputFile], reporter: Reporter) -> set[str]:

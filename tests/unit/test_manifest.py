@@ -352,13 +352,41 @@ def test_server_refuses_files_that_are_not_those_built(
     )
 
 
+def test_server_refuses_every_folder_that_triton_would_take_for_a_model_or_a_version(
+    repository_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_machine(monkeypatch)
+    (repository_dir / ".git").mkdir()
+    (repository_dir / ".git/config").write_text("")
+    (repository_dir / "ensemble/2").mkdir()
+    (repository_dir / "empty").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/config.pbtxt").write_bytes(b"name")
+    (repository_dir / "linked").symlink_to(tmp_path / "elsewhere")
+    (repository_dir / "tensorrt_llm/1/loop").symlink_to(repository_dir)
+
+    with pytest.raises(CheckpointError) as caught:
+        trusting(repository_dir)
+
+    assert printed(caught.value) == (
+        f"error: {repository_dir} is not what its forge.manifest.json says\n"
+        "  why:  .git/config was added\n"
+        "        empty/ was added\n"
+        "        ensemble/2/ was added\n"
+        "        linked/ was added\n"
+        "        tensorrt_llm/1/loop/ was added\n"
+        "  try:  forge serve coder --no-verify",
+        4,
+    )
+
+
 def test_files_beside_the_models_are_nothing_to_the_server(
     repository_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_machine(monkeypatch)
     (repository_dir / "README.md").write_text("mine")
-    (repository_dir / ".git").mkdir()
-    (repository_dir / ".git/config").write_text("")
+    (repository_dir / ".gitignore").write_text("")
+    (repository_dir / "gone").symlink_to("nowhere")
 
     assert trusting(repository_dir).warnings == []
 

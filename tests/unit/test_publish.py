@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.small_stage import SmallStage, build, printed
+from tests.small_stage import RecordingReporter, SmallStage, build, printed
 from trtllm_forge.digest import sha256_file
 from trtllm_forge.errors import BuildError, ConfigError
 from trtllm_forge.pipeline import place
@@ -19,6 +19,7 @@ from trtllm_forge.pipeline.publish import (
     publish_entry,
     remove_leftovers,
     require_own_folder,
+    warn_of_edits,
 )
 from trtllm_forge.pipeline.run import lock_of
 from trtllm_forge.pipeline.store import Entry, Store
@@ -209,6 +210,41 @@ def test_replaced_large_file_is_noticed_and_mended(published: Published) -> None
     assert not published.is_in_place()
     published.publish()
     assert published.files() == FILES
+
+
+@pytest.mark.parametrize(
+    "name", ["other/config.pbtxt", "ensemble/2/", "tensorrt_llm/1/more.py", ".git/"]
+)
+def test_what_was_added_to_the_models_is_noticed_named_and_removed(
+    published: Published, name: str
+) -> None:
+    entry = published.publish()
+    path = published.output_dir / name
+    if name.endswith("/"):
+        path.mkdir()
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    reporter = RecordingReporter()
+
+    assert not published.is_in_place()
+    warn_of_edits(published.output_dir, entry.stage, reporter, documents={"forge.lock": ""})
+    published.publish()
+
+    assert reporter.warnings == [
+        f"{published.output_dir} is replaced, and with it: {name} was added"
+    ]
+    assert not path.exists()
+    assert published.is_in_place()
+
+
+def test_what_was_put_beside_the_models_may_stay(published: Published) -> None:
+    published.publish()
+    (published.output_dir / "README.md").write_text("mine")
+    (published.output_dir / "ensemble/__pycache__").mkdir()
+    (published.output_dir / "ensemble/__pycache__/model.pyc").write_text("")
+
+    assert published.is_in_place()
 
 
 def test_missing_or_other_lock_is_noticed(published: Published) -> None:

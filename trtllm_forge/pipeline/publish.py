@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.digest import sha256_file
 from trtllm_forge.errors import BuildError, ConfigError
+from trtllm_forge.pipeline.added import added_to
 from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
 from trtllm_forge.pipeline.place import LINK_ABOVE_BYTES, is_placed, place_file
 from trtllm_forge.pipeline.store import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from trtllm_forge.pipeline.store import Entry, OutputFile
     from trtllm_forge.reporter import Reporter
@@ -32,18 +33,23 @@ _HINT = "--output ANOTHER_FOLDER"
 
 
 def is_published(entry: Entry, output_dir: Path, documents: Mapping[str, str]) -> bool:
-    """Return whether ``output_dir`` holds exactly the entry and the documents beside it.
+    """Return whether ``output_dir`` holds the entry and the documents, and nothing in the way.
 
     Small files are compared by digest. Large ones share their bytes with the store, which is
-    seen without reading them; one that was touched is compared by digest, too.
+    seen without reading them; one that was touched is compared by digest, too. Files that were
+    put beside the folders may stay; in a folder, or as one, Triton would find what was added.
     """
     try:
-        return all(
-            (output_dir / name).read_text(encoding="utf-8") == text
-            for name, text in documents.items()
-        ) and all(
-            is_placed(entry.files_dir / output.path, output_dir / output.path, output)
-            for output in entry.outputs
+        return (
+            all(
+                (output_dir / name).read_text(encoding="utf-8") == text
+                for name, text in documents.items()
+            )
+            and all(
+                is_placed(entry.files_dir / output.path, output_dir / output.path, output)
+                for output in entry.outputs
+            )
+            and not any("/" in name for name in added_to(output_dir, _paths(entry.outputs)))
         )
     except (OSError, UnicodeDecodeError):
         return False
@@ -78,15 +84,12 @@ def warn_of_edits(
         return
     published_ns = (output_dir / LOCK_NAME).stat().st_mtime_ns
     outputs = {output.path: output for output in locked.outputs}
-    changes = []
-    for path in sorted(output_dir.rglob("*")):
-        name = path.relative_to(output_dir).as_posix()
-        if not path.is_file() or name in documents or "__pycache__" in path.parts:
-            continue
-        if name not in outputs:
-            changes.append(f"{name} was added")
-        elif _is_edited(path, outputs[name], published_ns):
-            changes.append(f"{name} was edited")
+    changes = [
+        f"{name} was edited"
+        for name, output in sorted(outputs.items())
+        if name not in documents and _is_edited(output_dir / name, output, published_ns)
+    ]
+    changes += [f"{name} was added" for name in added_to(output_dir, {*outputs, *documents})]
     if changes:
         rest = len(changes) - _SHOWN_CHANGES
         shown = [*changes[:_SHOWN_CHANGES], *([f"and {rest} more"] if rest > 0 else [])]
@@ -121,6 +124,10 @@ def publish_entry(entry: Entry, output_dir: Path, documents: Mapping[str, str]) 
                 remove_tree(staged_dir)
     except OSError as error:
         raise _cannot_write(output_dir, error) from error
+
+
+def _paths(outputs: Iterable[OutputFile]) -> set[str]:
+    return {output.path for output in outputs}
 
 
 def _is_edited(path: Path, output: OutputFile, published_ns: int) -> bool:

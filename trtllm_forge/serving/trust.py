@@ -7,7 +7,8 @@ What is a refusal and what a warning follows from what breaks:
 - OpenVINO reads models of older releases and not those of newer ones (openvinotoolkit/openvino
   issue 300): an older OpenVINO than the one that exported is a refusal, a newer one a warning.
 - The LLM API reads the checkpoint itself; another release may know other settings: a warning.
-- Files beside the models' folders are nothing to Triton. In them, every file counts.
+- Files beside the folders are nothing to Triton. It takes each folder for a model, a hidden or
+  an empty one too, and each number in one for a version: in folders everything counts.
 
 A repository without a manifest is served as it is.
 """
@@ -89,8 +90,8 @@ def _require_files(
 
 
 def _is_served(name: str) -> bool:
-    """Return whether a file lies in a folder that Triton takes for a model."""
-    return "/" in name and not name.startswith(".")
+    """Return whether it is a folder, which Triton takes for a model, or lies in one."""
+    return "/" in name
 
 
 def _require_machine(
