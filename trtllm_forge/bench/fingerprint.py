@@ -60,6 +60,7 @@ def _repository(repository_dir: Path | None) -> dict[str, JsonValue] | None:
         build = _member(manifest, "recipe", "build")
         found |= {
             "runtime": manifest.get("runtime"),
+            "release": _member(manifest, "recipe", "trtllm_version"),
             "repo_id": _member(manifest, "checkpoint", "repo_id"),
             "revision": _member(manifest, "checkpoint", "revision"),
             "gpu_architecture": manifest.get("gpu_architecture"),

@@ -12,7 +12,7 @@ import gc
 import random
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge.metrics import Window
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from trtllm_forge.bench.wire import Received, Wire
+    from trtllm_forge.digest import JsonValue
 
 Arrivals = Literal["poisson", "constant"]
 
@@ -53,6 +54,12 @@ class Pace:
     def name(self) -> str:
         """Return how it is called in tables."""
         return f"{self.concurrency} at once" if self.rate is None else f"{self.rate:g} per s"
+
+    def document(self) -> dict[str, JsonValue]:
+        """Return what was asked for; a closed loop draws no arrivals."""
+        drawn = {"arrivals", "seed"} if self.rate is None else set()
+        fields = {name: value for name, value in asdict(self).items() if name not in drawn}
+        return {name: value for name, value in fields.items() if value is not None}
 
     @property
     def extent(self) -> str:

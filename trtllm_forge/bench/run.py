@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.bench.answers import read_answer
@@ -251,10 +251,7 @@ def _settings(plan: BenchPlan, prompts: Prompts) -> dict[str, JsonValue]:
         "prompts_are_distinct": prompts.are_distinct,
         "output_tokens": plan.output_tokens,
         "fixed_length": plan.fixed_length,
-        "loads": [
-            {name: value for name, value in asdict(pace).items() if value is not None}
-            for pace in plan.paces
-        ],
+        "loads": [pace.document() for pace in plan.paces],
         "limits_ms": {name: limit * 1000 for name, limit in plan.limits_s.items()},
         "timeout_s": plan.timeout_s,
         "seed": plan.seed,

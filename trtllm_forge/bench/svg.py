@@ -86,7 +86,7 @@ def timeline_chart(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     if not shown:
         return ""
     end_ms = max(1e-6, *(float(row["ended_ms"]) for row in shown))
-    start_ms = min(float(row["sent_ms"]) for row in shown)
+    start_ms = min(0.0, *(float(row["sent_ms"]) for row in shown))
     height = len(shown) * _ROW + 24
     scale = (_TIMELINE_WIDTH - 20) / max(end_ms - start_ms, 1e-6)
 
