@@ -57,7 +57,7 @@ def manifest_of(prepared: PreparedBuild, results: Sequence[StageResult]) -> Mani
     # A check looks at the artifact before it and is not what is published.
     published = [result for result in results if result.planned.stage.name != CHECK_STAGE][-1]
     files = published.entry.outputs
-    parameters = {r.planned.stage.name: r.planned.stage.parameters for r in results}
+    parameters = {r.planned.stage.name: r.planned.facts.parameters for r in results}
     image = None
     if choice.executor == "docker" and choice.image is not None:
         name, _, digest = choice.image.reference.partition("@")
@@ -126,7 +126,7 @@ def _recipe(config: ForgeConfig, runtime: str) -> Mapping[str, JsonValue]:
 def _versions(prepared: PreparedBuild, results: Sequence[StageResult]) -> Mapping[str, str]:
     versions: dict[str, str] = {}
     for result in results:
-        versions.update(result.planned.stage.tool_versions)
+        versions.update(result.planned.facts.tool_versions)
     if prepared.choice.runtime.name == "llmapi":
         versions["tensorrt_llm"] = prepared.choice.release.version
     return {**versions, "trtllm-forge": __version__, "python": platform.python_version()}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -8,11 +9,15 @@ import pytest
 from tests.small_stage import SmallStage, build, lock_after, reasons_to_run
 from trtllm_forge.pipeline import stage as stage_module
 from trtllm_forge.pipeline.plan import make_plan
+from trtllm_forge.pipeline.run import lock_of
 from trtllm_forge.pipeline.stage import stage_key
 from trtllm_forge.pipeline.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from trtllm_forge.digest import JsonValue
 
 
 @pytest.fixture
@@ -179,3 +184,34 @@ def test_new_way_to_compute_keys_is_named_as_the_reason(
 def test_forced_stage_says_forced(store: Store) -> None:
     build(store, SmallStage())
     assert reasons_to_run(store, SmallStage(), force={"compile"}) == [("forced",)]
+
+
+def test_key_and_record_are_of_one_moment_although_an_input_is_edited_during_the_build(
+    store: Store, tmp_path: Path
+) -> None:
+    template = tmp_path / "template"
+    template.write_text("old")
+
+    class TemplateStage(SmallStage):
+        """Digests a file whenever it is asked, as rendering does with the templates."""
+
+        @property
+        def parameters(self) -> Mapping[str, JsonValue]:
+            return {"template": template.read_text()}
+
+        @parameters.setter
+        def parameters(self, value: Mapping[str, JsonValue]) -> None:
+            pass
+
+    def edit(work_dir: Path) -> None:  # noqa: ARG001 - the hook's
+        template.write_text("new")
+
+    stage = TemplateStage(before_writing=edit)
+
+    results = build(store, stage)
+
+    record = lock_of(results).stages["compile"]
+    assert record.parameters == {"template": "old"}
+    assert record.key == stage_key(SmallStage(parameters={"template": "old"}), [])
+    entry = json.loads((store.entry_dir("compile", record.key) / "entry.json").read_text())
+    assert entry["inputs"]["parameters"] == {"template": "old"}

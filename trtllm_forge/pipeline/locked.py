@@ -72,10 +72,10 @@ class HeldLock:
         wrong: list[str] = []
         exempt: list[str] = []
         for result in results:
-            stage = result.planned.stage
-            for path in _other_outputs(self.lock.stages[stage.name], result.entry):
-                is_wrong = is_repeatable(stage.name, stage.parameters, path)
-                (wrong if is_wrong else exempt).append(f"{stage.name}: {path}")
+            name, parameters = result.planned.stage.name, result.planned.facts.parameters
+            for path in _other_outputs(self.lock.stages[name], result.entry):
+                is_wrong = is_repeatable(name, parameters, path)
+                (wrong if is_wrong else exempt).append(f"{name}: {path}")
         if wrong:
             what = f"{len(wrong)} files were built that are not those of {self.path}"
             raise BuildError(what, why=_lines(wrong))
@@ -99,7 +99,7 @@ def find_held_lock(lock_path: Path | None, *, config_dir: Path, output_dir: Path
 
 
 def _differences(planned: PlannedStage, last: LockedStage, *, has_earlier: bool) -> list[str]:
-    changes = changes_since(last, planned.stage)
+    changes = changes_since(last, planned.facts)
     if not changes and not has_earlier:
         changes = ["this forge computes keys in another way"]
     return [f"{planned.stage.name}: {change}" for change in changes]

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtllm_forge.digest import canonical_json
-from trtllm_forge.pipeline.stage import stage_key
+from trtllm_forge.pipeline.stage import facts_of, stage_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from trtllm_forge.digest import JsonValue
     from trtllm_forge.pipeline.lock import Lock, LockedStage
-    from trtllm_forge.pipeline.stage import Command, Stage
+    from trtllm_forge.pipeline.stage import Command, Keyed, Stage, StageFacts
     from trtllm_forge.pipeline.store import Entry, Store
 
 FORCED = "forced"
@@ -25,9 +25,19 @@ _SHOWN_LENGTH = 40
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStage:
-    """What would happen to one stage, and for which reasons."""
+    """What would happen to one stage, and for which reasons.
+
+    Attributes:
+        stage: The stage.
+        facts: What it said when it was planned.
+        key: Made from that, and from the keys before it.
+        run: Whether it would be run.
+        reasons: Why, or why not.
+        commands: The child processes it would start.
+    """
 
     stage: Stage
+    facts: StageFacts
     key: str
     run: bool
     reasons: tuple[str, ...]
@@ -55,7 +65,8 @@ def make_plan(
     keys: dict[str, str] = {}
     digests: dict[str, str] = {}
     for stage in stages:
-        key = stage_key(stage, list(keys.values()))
+        facts = facts_of(stage)
+        key = stage_key(facts, list(keys.values()))
         inputs = {
             name: store.entry_dir(name, upstream) / "files" for name, upstream in keys.items()
         }
@@ -67,10 +78,11 @@ def make_plan(
         elif store.is_damaged(stage.name, key):
             reasons = (f"the stored artifact {key[:12]} is damaged",)
         else:
-            reasons = _reasons_of_absence(stage, key, keys, previous)
+            reasons = _reasons_of_absence(facts, key, keys, previous)
         planned.append(
             PlannedStage(
                 stage=stage,
+                facts=facts,
                 key=key,
                 run=bool(reasons),
                 reasons=reasons or (f"key {key[:12]} is in the store",),
@@ -96,15 +108,15 @@ def reasons_of_other_inputs(entry: Entry, digests: Mapping[str, str]) -> tuple[s
 
 
 def _reasons_of_absence(
-    stage: Stage, key: str, upstream: Mapping[str, str], previous: Lock | None
+    facts: StageFacts, key: str, upstream: Mapping[str, str], previous: Lock | None
 ) -> tuple[str, ...]:
     """Return why an artifact that is not in the store is not, as far as the last build tells."""
-    last = previous.stages.get(stage.name) if previous else None
+    last = previous.stages.get(facts.name) if previous else None
     if previous is None or last is None:
         return ("never built",)
     if last.key == key:
         return ("its artifact is no longer in the store",)
-    changes = changes_since(last, stage)
+    changes = changes_since(last, facts)
     if changes:
         rest = len(changes) - _SHOWN_CHANGES
         return (*changes[:_SHOWN_CHANGES], *([f"and {rest} more"] if rest > 0 else []))
@@ -114,7 +126,7 @@ def _reasons_of_absence(
     return ("this forge computes keys in another way",)
 
 
-def changes_since(last: LockedStage, stage: Stage) -> list[str]:
+def changes_since(last: LockedStage, stage: Keyed) -> list[str]:
     """Return what is different about a stage since ``last``: parameters and versions of tools."""
     return [
         *_changes("", last.parameters, stage.parameters),

@@ -70,8 +70,8 @@ def lock_of(results: Sequence[StageResult]) -> Lock:
         stages={
             result.planned.stage.name: LockedStage(
                 key=result.planned.key,
-                parameters=result.planned.stage.parameters,
-                tool_versions=result.planned.stage.tool_versions,
+                parameters=result.planned.facts.parameters,
+                tool_versions=result.planned.facts.tool_versions,
                 outputs=result.entry.outputs,
             )
             for result in results
@@ -104,7 +104,10 @@ def _run_stage(
                 work_dir,
                 stage.name,
                 key,
-                inputs={"parameters": dict(stage.parameters), "tools": dict(stage.tool_versions)},
+                inputs={
+                    "parameters": dict(planned.facts.parameters),
+                    "tools": dict(planned.facts.tool_versions),
+                },
                 input_digests=digests,
                 seconds=seconds,
                 peak_rss_bytes=_peak_child_rss_bytes() if planned.commands else 0,

@@ -35,8 +35,8 @@ class Command:
     cwd: Path | None = None
 
 
-class Stage(Protocol):
-    """One step of a build. Its artifact is a folder that is a function of its key."""
+class Keyed(Protocol):
+    """What a key is made of."""
 
     @property
     def name(self) -> str:
@@ -49,6 +49,14 @@ class Stage(Protocol):
     @property
     def tool_versions(self) -> Mapping[str, str]:
         """Return the versions of the tools that make the artifact."""
+
+
+class Stage(Keyed, Protocol):
+    """One step of a build. Its artifact is a folder that is a function of its key.
+
+    It may look at files whenever it is asked for its parameters or versions, so a build asks
+    once and keeps the answers.
+    """
 
     @property
     def outputs(self) -> Sequence[str]:
@@ -64,7 +72,25 @@ class Stage(Protocol):
         """
 
 
-def stage_key(stage: Stage, upstream_keys: Sequence[str]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class StageFacts:
+    """What a stage said its key is made of, at one moment."""
+
+    name: str
+    parameters: Mapping[str, JsonValue]
+    tool_versions: Mapping[str, str]
+
+
+def facts_of(stage: Keyed) -> StageFacts:
+    """Return what the stage says now."""
+    return StageFacts(
+        name=stage.name,
+        parameters=dict(stage.parameters),
+        tool_versions=dict(stage.tool_versions),
+    )
+
+
+def stage_key(stage: Keyed, upstream_keys: Sequence[str]) -> str:
     """Return the key of ``stage``, in hex: the SHA-256 of canonical JSON.
 
     Built from the keys of the stages before it and never from their digests, because two
