@@ -11,7 +11,6 @@ import pytest
 
 from tests.checkpoint_builder import checkpoint_files, write_files
 from tests.small_stage import RecordingReporter, SmallStage, printed
-from trtllm_forge.build_document import BuildResult, PreparedBuild
 from trtllm_forge.building import prepare_build, run_build
 from trtllm_forge.checkpoint import read_checkpoint_config
 from trtllm_forge.config.models import (
@@ -29,6 +28,8 @@ from trtllm_forge.triton.repository import read_model_configs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from trtllm_forge.build_document import BuildResult, PreparedBuild
 
 FILES = {"engine.json": b"{}", "tokenizer.json": b"{}"}
 

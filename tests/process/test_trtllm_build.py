@@ -214,7 +214,10 @@ def test_image_of_the_release_builds_what_the_machine_itself_would(
 FAILURES = {
     "convert:killed": ("convert: signal SIGKILL", "memory"),
     "convert:oom": ("convert: exit code 1", "CUDA out of memory"),
-    "convert:missing_rank_1": ("rank1.safetensors", "convert"),
+    "convert:missing_rank_1": (
+        "the converted checkpoint has 1 of 2 rank files",
+        "the converter ended without an error, but rank1.safetensors is not there or empty",
+    ),
     "convert:wrong_mapping": ("the converted checkpoint has tp_size 3", "tp_size 2"),
     "convert:torn_config": ("its config.json cannot be understood", "JSONDecodeError"),
     "compile:killed": ("compile: signal SIGKILL", "memory"),
@@ -249,6 +252,9 @@ def test_failure_names_its_cause_and_publishes_nothing(
     assert failed.exit_code == 5, failed.stderr
     for part in FAILURES[failure]:
         assert part in failed.stderr
+    # Also of a tool that ended well and left something wrong behind.
+    log_path = Path(failed.stderr.rpartition("  log:  ")[2].strip())
+    assert "TensorRT-LLM version" in log_path.read_text(encoding="utf-8")
     assert not machine.repository_dir.exists()
 
 

@@ -245,6 +245,8 @@ def checkpoint_json(folder: Path, **changes: Any) -> None:
         "quantization": {"quant_algo": values["quant_algo"]},
     }
     (folder / "config.json").write_text(json.dumps(document), encoding="utf-8")
+    for rank in range(2):
+        (folder / f"rank{rank}.safetensors").write_bytes(b"weights")
 
 
 def run_after(folder: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +288,26 @@ def test_checkpoint_of_another_shape_is_refused(
     assert printed(caught.value) == (
         f"error: the converted checkpoint has {found}\n"
         "  why:  asked for was tp_size 2, pp_size 1, quant_algo W4A16",
+        5,
+    )
+
+
+def test_checkpoint_without_a_file_for_each_rank_is_refused_with_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+    checkpoint_json(work_dir)
+    (work_dir / "rank1.safetensors").write_bytes(b"")
+    log_path = tmp_path / "work.log"
+    log_path.write_text("what the tool printed\n", encoding="utf-8")
+    with pytest.raises(BuildError) as caught:
+        run_after(work_dir, "--int4 --tp 2", monkeypatch)
+    assert printed(caught.value) == (
+        "error: the converted checkpoint has 1 of 2 rank files\n"
+        "  why:  the converter ended without an error, but rank1.safetensors is not there or "
+        "empty\n"
+        f"  log:  {log_path}",
         5,
     )
 

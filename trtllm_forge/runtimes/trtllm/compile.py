@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.executors import Mount
 from trtllm_forge.releases.flags import CommandLine
 from trtllm_forge.runtimes.trtllm.engine import ExpectedEngine, read_engine, write_engine_document
+from trtllm_forge.runtimes.trtllm.tools import naming_log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,8 +193,9 @@ class CompileStage:
         commands = self.commands(work_dir, inputs)
         self.tools.run(commands, stage=self.name, work_dir=work_dir, reporter=reporter)
         self._keep_timing_cache(scratch)
-        engine = read_engine(work_dir)
-        engine.require(self._expected())
+        with naming_log(work_dir):
+            engine = read_engine(work_dir)
+            engine.require(self._expected())
         write_engine_document(
             work_dir, engine, inputs["download"], gpu_architecture=self.tools.gpu_architecture
         )

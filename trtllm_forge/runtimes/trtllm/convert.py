@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.errors import BuildError
 from trtllm_forge.executors import Mount
 from trtllm_forge.releases.flags import CommandLine
+from trtllm_forge.runtimes.trtllm.tools import naming_log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,7 +132,9 @@ class ConvertStage:
         """Run the script and read its configuration back."""
         commands = self.commands(work_dir, inputs)
         self.tools.run(commands, stage=self.name, work_dir=work_dir, reporter=reporter)
-        self._require_agreement(work_dir)
+        with naming_log(work_dir):
+            self._require_agreement(work_dir)
+            self._require_rank_files(work_dir)
 
     def _convert(self, line: CommandLine, work_dir: Path, checkpoint_dir: Path) -> None:
         """Compose ``convert_checkpoint.py``; families spell some options in their own way."""
@@ -221,6 +224,17 @@ class ConvertStage:
             return ()
         path = Path(self._calibration_path())
         return (Mount(source=path, target=str(path), read_only=True),)
+
+    def _require_rank_files(self, work_dir: Path) -> None:
+        names = [f"rank{rank}.safetensors" for rank in range(self.tp_size * self.pp_size)]
+        paths = [work_dir / name for name in names]
+        missing = [p.name for p in paths if not p.is_file() or not p.stat().st_size]
+        if missing:
+            found = len(names) - len(missing)
+            what = f"the converted checkpoint has {found} of {len(names)} rank files"
+            verb = "is" if len(missing) == 1 else "are"
+            why = f"{', '.join(missing)} {verb} not there or empty"
+            raise BuildError(what, why=f"the converter ended without an error, but {why}")
 
     def _require_agreement(self, work_dir: Path) -> None:
         """Raise unless the checkpoint is what was asked for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from trtllm_forge.pipeline.command import run_command
 from trtllm_forge.pipeline.stage import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from trtllm_forge.executors import Executor
@@ -110,12 +111,27 @@ class Tools:
                     command,
                     source=stage,
                     error=BuildError,
-                    log_path=work_dir.with_suffix(".log"),
+                    log_path=_log_path(work_dir),
                     reporter=reporter,
                 )
         except BaseException:
             self.executor.clean_up(label, reporter)
             raise
+
+
+@contextmanager
+def naming_log(work_dir: Path) -> Iterator[None]:
+    """Name the commands' log in an error about what they left behind."""
+    try:
+        yield
+    except BuildError as error:
+        path = _log_path(work_dir)
+        error.log_path = path if path.exists() else None
+        raise
+
+
+def _log_path(work_dir: Path) -> Path:
+    return work_dir.with_suffix(".log")
 
 
 def _label(stage: str, work_dir: Path) -> str:
