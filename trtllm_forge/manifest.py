@@ -34,7 +34,7 @@ from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.store import OutputFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from trtllm_forge.digest import JsonValue
@@ -128,7 +128,7 @@ def read_manifest(repository_dir: Path) -> Manifest | None:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         what = f"{path} cannot be read"
         raise CheckpointError(what, why=str(error)) from error
     schema = document.get("schema") if isinstance(document, dict) else None
@@ -153,31 +153,63 @@ def values_that_differ(one: Manifest, other: Manifest) -> tuple[str, ...]:
 
 def _manifest_of(document: Mapping[str, Any]) -> Manifest:
     checkpoint, image = document["checkpoint"], document["image"]
+    architecture = document["gpu_architecture"]
     return Manifest(
-        runtime=str(document["runtime"]),
-        checkpoint=SourceCheckpoint(**{**checkpoint, "files": _files(checkpoint["files"])}),
-        recipe=dict(document["recipe"]),
-        versions=dict(document["versions"]),
-        gpu_architecture=document["gpu_architecture"],
-        image=ImageReference(**image) if image else None,
-        stages=dict(document["stages"]),
-        checks=tuple(PassedCheck(**check) for check in document["checks"]),
+        runtime=_text(document["runtime"], "runtime"),
+        checkpoint=_checkpoint(checkpoint),
+        recipe=_mapping(document["recipe"], "recipe"),
+        versions=_texts(document["versions"], "versions"),
+        gpu_architecture=_text(architecture, "gpu_architecture") if architecture else None,
+        image=ImageReference(**_texts(image, "image", optional=("digest",))) if image else None,
+        stages=_texts(document["stages"], "stages"),
+        checks=tuple(PassedCheck(**_texts(check, "a check")) for check in document["checks"]),
         files=_files(document["files"]),
-        varying=tuple(document["varying"]),
+        varying=tuple(_text(place, "a place that varies") for place in document["varying"]),
     )
+
+
+def _checkpoint(document: Mapping[str, Any]) -> SourceCheckpoint:
+    named = {key: value for key, value in document.items() if key != "files"}
+    texts = _texts(named, "checkpoint", optional=("licence",))
+    return SourceCheckpoint(**texts, files=_files(document["files"]))
 
 
 def _files(entries: Sequence[Mapping[str, Any]]) -> tuple[OutputFile, ...]:
     files = tuple(OutputFile(**entry) for entry in entries)
     for file in files:
-        path = PurePosixPath(file.path)
-        if path.is_absolute() or ".." in path.parts:
-            message = f"{file.path} leads out of the repository"
+        path = PurePosixPath(_text(file.path, "the path of a file"))
+        if path.is_absolute() or ".." in path.parts or "\0" in file.path:
+            message = f"{file.path!r} leads out of the repository"
             raise ValueError(message)
         if not isinstance(file.size_bytes, int) or not isinstance(file.sha256, str):
             message = f"{file.path} has no size and digest"
             raise TypeError(message)
+        file.sha256.encode()
     return files
+
+
+def _texts(value: Any, name: str, *, optional: Collection[str] = ()) -> dict[str, Any]:
+    """Return a mapping whose values are text; those of ``optional`` keys may be null."""
+    return {
+        key: None if text is None and key in optional else _text(text, f"{name}.{key}")
+        for key, text in _mapping(value, name).items()
+    }
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        message = f"{name} is no mapping"
+        raise TypeError(message)
+    return {_text(key, f"a key of {name}"): child for key, child in value.items()}
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        message = f"{name} is {value!r} and no text"
+        raise TypeError(message)
+    # JSON can spell half of a surrogate pair, which is no text of any file or name.
+    value.encode()
+    return value
 
 
 def _flat(value: Any, place: str = "") -> dict[str, object]:

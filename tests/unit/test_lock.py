@@ -113,6 +113,10 @@ def test_lock_that_is_no_json_is_refused_by_name(tmp_path: Path) -> None:
     )
 
 
+def stage_document(**stage: object) -> dict[str, object]:
+    return {"schema": 1, "stages": {"render": stage}}
+
+
 @pytest.mark.parametrize(
     ("document", "why"),
     [
@@ -121,9 +125,18 @@ def test_lock_that_is_no_json_is_refused_by_name(tmp_path: Path) -> None:
             {"schema": 1, "stages": []},
             "AttributeError(\"'list' object has no attribute 'items'\")",
         ),
-        ({"schema": 1, "stages": {"render": {}}}, "KeyError('key')"),
+        (stage_document(), "KeyError('outputs')"),
+        (stage_document(outputs=[], key=5, tools={}), "TypeError('5 is no text')"),
+        (
+            stage_document(outputs=[], key="ab", tools={}, parameters=None),
+            "TypeError(\"'NoneType' object is not a mapping\")",
+        ),
+        (
+            stage_document(outputs=[{"path": [], "size_bytes": 1, "sha256": ""}], key="", tools={}),
+            "TypeError('[] is no text')",
+        ),
     ],
-    ids=["no-stages", "list", "no-key"],
+    ids=["no-stages", "list", "no-outputs", "key-is-number", "no-parameters", "path-is-list"],
 )
 def test_lock_with_a_piece_missing_is_refused_by_name(
     tmp_path: Path, document: object, why: str

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,24 +152,60 @@ def test_manifest_that_is_no_json_is_refused_by_name(tmp_path: Path) -> None:
     )
 
 
+def test_manifest_that_is_nested_without_end_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / MANIFEST_NAME
+    path.write_text("[" * 100_000)
+
+    text, code = refusal_to_read(tmp_path)
+
+    assert (text.splitlines()[0], code) == (f"error: {path} cannot be read", 4)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"files": None}, "TypeError: 'NoneType' object is not iterable"),
         (
             {"files": [{"path": "../../etc/passwd", "size_bytes": 1, "sha256": "ab"}]},
-            "ValueError: ../../etc/passwd leads out of the repository",
+            "ValueError: '../../etc/passwd' leads out of the repository",
         ),
         (
             {"files": [{"path": "/etc/passwd", "size_bytes": 1, "sha256": "ab"}]},
-            "ValueError: /etc/passwd leads out of the repository",
+            "ValueError: '/etc/passwd' leads out of the repository",
         ),
         (
             {"files": [{"path": "a", "size_bytes": "1", "sha256": "ab"}]},
             "TypeError: a has no size and digest",
         ),
+        (
+            {"files": [{"path": "a\0b", "size_bytes": 1, "sha256": "ab"}]},
+            r"ValueError: 'a\x00b' leads out of the repository",
+        ),
+        ({"versions": {"openvino": 5}}, "TypeError: versions.openvino is 5 and no text"),
+        ({"recipe": []}, "TypeError: recipe is no mapping"),
+        ({"runtime": None}, "TypeError: runtime is None and no text"),
+        (
+            {"checkpoint": {**asdict(MANIFEST.checkpoint), "licence": 5}},
+            "TypeError: checkpoint.licence is 5 and no text",
+        ),
+        (
+            {"runtime": "\ud800"},
+            r"UnicodeEncodeError: 'utf-8' codec can't encode character '\ud800' in position 0: "
+            "surrogates not allowed",
+        ),
     ],
-    ids=["no-files", "out-of-it", "absolute", "size-is-text"],
+    ids=[
+        "no-files",
+        "out-of-it",
+        "absolute",
+        "size-is-text",
+        "no-byte-of-a-path",
+        "version-is-number",
+        "recipe-is-list",
+        "no-runtime",
+        "licence-is-number",
+        "half-a-surrogate-pair",
+    ],
 )
 def test_damaged_manifest_is_refused_by_name(
     tmp_path: Path, change: dict[str, object], why: str

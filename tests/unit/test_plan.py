@@ -203,7 +203,7 @@ def test_key_and_record_are_of_one_moment_although_an_input_is_edited_during_the
         def parameters(self, value: Mapping[str, JsonValue]) -> None:
             pass
 
-    def edit(work_dir: Path) -> None:  # noqa: ARG001 - the hook's
+    def edit(work_dir: Path) -> None:
         template.write_text("new")
 
     stage = TemplateStage(before_writing=edit)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtllm_forge import __version__
 from trtllm_forge.errors import ConfigError
@@ -85,7 +85,7 @@ def read_lock_file(path: Path, *, hint: str = "") -> Lock | None:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         what = f"{path} cannot be read"
         raise ConfigError(what, why=str(error), hint=hint) from error
     schema = document.get("schema") if isinstance(document, dict) else None
@@ -94,16 +94,29 @@ def read_lock_file(path: Path, *, hint: str = "") -> Lock | None:
         why = f"forge {__version__} is older than the forge that wrote it"
         raise ConfigError(what, why=why, hint="pip install --upgrade trtllm-forge")
     try:
-        stages = {
-            name: LockedStage(
-                key=stage["key"],
-                parameters=stage["parameters"],
-                tool_versions=stage["tools"],
-                outputs=tuple(OutputFile(**output) for output in stage["outputs"]),
-            )
-            for name, stage in document["stages"].items()
-        }
-    except (KeyError, TypeError, AttributeError) as error:
+        stages = {name: _stage(stage) for name, stage in document["stages"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"{path} is damaged"
         raise ConfigError(what, why=f"{error!r}", hint=hint) from error
     return Lock(stages=stages)
+
+
+def _stage(document: Mapping[str, Any]) -> LockedStage:
+    outputs = tuple(OutputFile(**output) for output in document["outputs"])
+    texts = [document["key"], *document["tools"].values()]
+    texts += [text for output in outputs for text in (output.path, output.sha256)]
+    for text in texts:
+        if not isinstance(text, str):
+            message = f"{text!r} is no text"
+            raise TypeError(message)
+        if "\0" in text:
+            message = f"{text!r} holds a NUL byte"
+            raise ValueError(message)
+        # JSON can spell half of a surrogate pair, which is no text of any file or name.
+        text.encode()
+    return LockedStage(
+        key=document["key"],
+        parameters={**document["parameters"]},
+        tool_versions={**document["tools"]},
+        outputs=outputs,
+    )
