@@ -100,29 +100,42 @@ def _both(load: Load) -> tuple[tuple[float, ...], tuple[float, ...]]:
     other = OtherClient(load)
     other.start()
     try:
-        figures = _bench(load)
-        ended_s = time.perf_counter()
+        figures, ended_s = _bench(load)
     finally:
         results = other.stop()
     return figures, _sums(load, results, ended_s)
 
 
-def _bench(load: Load) -> tuple[float, ...]:
-    command = [sys.executable, "-m", "trtllm_forge", "bench", "--http", load.url, "--json", "-q"]
+def _bench(load: Load) -> tuple[tuple[float, ...], float]:
+    """Return the bench's figures, and when its last answer had come."""
+    command = [sys.executable, "-m", "trtllm_forge", "bench", "--http", load.url, "--json"]
     command += ["--concurrency", str(load.concurrency), "--duration", str(load.duration_s)]
     command += ["--output-tokens", str(load.output_tokens), "--seed", str(next(_numbers))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(done.stderr + done.stdout)
-    (figures,) = json.loads(done.stdout)["bench"].values()
+    ended_s = 0.0
+    words = ""
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        # The document comes after the last of these lines, so no pipe can be full.
+        for line in process.stderr:
+            words += line
+            if line.startswith("measured "):
+                ended_s = time.perf_counter()
+                break
+        document, rest = process.communicate()
+    if process.returncode != 0 or not ended_s:
+        raise SystemExit(words + rest + document)
+    (figures,) = json.loads(document)["bench"].values()
     times = (figures[name]["p50"] for name in ("ttft_ms", "tpot_ms", "e2e_ms"))
-    return (figures["output_tokens_per_s"], *times)
+    return (figures["output_tokens_per_s"], *times), ended_s
 
 
 def _sums(load: Load, results: list[Result], ended_s: float) -> tuple[float, ...]:
     """Return the same figures of what was sent while the bench measured.
 
-    The bench's window ended about one answer before its process did.
+    The bench's window ended about one answer before its last answer did.
     """
     answer_s = statistics.median(end - sent for sent, _, end, _ in results)
     stop_s = ended_s - answer_s
