@@ -145,6 +145,11 @@ def test_overlay_adds_a_release_and_its_image() -> None:
     assert "1.2.2" not in read_catalogue().releases
 
 
+def test_gpus_of_a_release_are_in_order() -> None:
+    release = read_catalogue().find("1.2.1")
+    assert release.gpu_architectures[-4:] == ("sm_100", "sm_103", "sm_120", "sm_121")
+
+
 def test_what_an_overlay_says_is_never_more_than_near() -> None:
     table = find_flags("trtllm_build", read_catalogue(overlay(OVERLAY)).find("1.2.2"))
     known = find_flags("trtllm_build", read_catalogue().find("1.2.1"))
@@ -167,18 +172,44 @@ OVERLAY_REFUSALS = {
     ),
     "like": (
         'schema: 1\nreleases: {"1.2.2": {like: "9.9.9"}}',
-        ": 1.2.2 needs `like`, one of the known releases",
-        "it says 9.9.9",
+        ": release 1.2.2 is like 9.9.9, which is not known",
+        "of those that are, the nearest is 1.4.0rc1",
     ),
     "no-like": (
         'schema: 1\nreleases: {"1.2.2": {engine: true}}',
-        ": 1.2.2 needs `like`, one of the known releases",
-        "it has none",
+        ": release 1.2.2 has no like",
+        "",
+    ),
+    "typo": (
+        'schema: 1\nreleases: {"1.2.2": {like: "1.2.1", engin: true, gpu: [sm_90]}}',
+        ": release 1.2.2: there is no key engin, the nearest is engine",
+        "release 1.2.2: there is no key gpu, the nearest is gpus",
+    ),
+    "kinds": (
+        'schema: 1\nreleases: {"1.2.2": {like: "1.2.1", engine: "no", gpus: sm_90}}',
+        ": release 1.2.2: engine is 'no', wanted: true or false",
+        "release 1.2.2: gpus is 'sm_90', wanted: a list such as [sm_90, sm_100]",
+    ),
+    "name": (
+        'schema: 1\nreleases: {1.5: {like: "1.2.1"}}',
+        ': release 1.5 is no name of one, such as "1.2.2", in quotes',
+        "",
     ),
     "image": (
-        'schema: 1\nimages: [{triton: "26.09"}]',
-        "is of another shape",
-        "KeyError: 'trtllm'",
+        "schema: 1\nimages: [{triton: 26.10, size_gb: big, examples: true}]",
+        ": image 1 has no trtllm",
+        "image 1: triton is 26.1, wanted: text, in quotes where it looks like a number\n"
+        "        image 1: size_gb is 'big', wanted: a number above 0",
+    ),
+    "lists": (
+        "schema: 1\nimages: {}\nreleases: [1]\nimage: 3",
+        ": there is no key image, the nearest is images",
+        "releases is no mapping of names",
+    ),
+    "rows": (
+        'schema: 1\nimages: [3]\nreleases: {"1.2.2": like}',
+        ": image 1 is no mapping",
+        "release 1.2.2 is no mapping",
     ),
 }
 
@@ -190,7 +221,8 @@ def test_overlay_that_cannot_be_understood_is_refused(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_catalogue(path)
     space = "" if what.startswith(":") else " "
-    shown = f"error: releases_file {path}{space}{what}\n  why:  {why}"
+    shown = f"error: releases_file {path}{space}{what}"
+    shown += f"\n  why:  {why}" if why else ""
     assert printed(caught.value) == (shown, 2)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.releases.overlay import read_overlay
 from trtllm_forge.resources import read_yaml
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ Evidence = Literal["exact", "nearest", "unsupported"]
 Flow = Literal["engine", "llmapi"]
 
 FLOW_NAMES: Mapping[Flow, str] = {"engine": "the engine flow", "llmapi": "the LLM API"}
-SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +175,7 @@ def read_catalogue(overlay: Path | str | None = None) -> Catalogue:
     document = read_yaml("releases.yaml")
     if overlay is not None:
         path = Path(overlay).expanduser()
-        document = _with_overlay(document, _read_overlay(path), path)
+        document = _with_overlay(document, read_overlay(path), path)
     images = tuple(_image(row, document) for row in document["images"])
     overlaid = document.get("overlaid", frozenset())
     releases = {
@@ -217,7 +217,7 @@ def _release(
     return Release(
         version=version,
         flows=tuple(flows),
-        gpu_architectures=tuple(row["gpus"]),
+        gpu_architectures=tuple(sorted(row["gpus"], key=lambda name: int(name[len("sm_") :]))),
         images=tuple(image for image in images if image.trtllm_version == version),
         versions={name: str(row[name]) for name in known if name in row},
         tables=row.get("tables", line),
@@ -226,45 +226,26 @@ def _release(
     )
 
 
-def _read_overlay(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        what = f"releases_file {path} cannot be read"
-        raise ConfigError(what, why=str(error)) from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        what = f"releases_file {path} is of another shape"
-        why = f"it begins with `schema: {SCHEMA}` and holds images and releases"
-        raise ConfigError(what, why=why)
-    return document
-
-
 def _with_overlay(document: dict[str, Any], overlay: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return ``document`` with what the overlay adds; its entries come first."""
     known = _rows(document)
     releases: dict[str, Any] = {}
-    try:
-        for version, row in (overlay.get("releases") or {}).items():
-            like = str(row.get("like", ""))
-            if like not in known:
-                what = f"releases_file {path}: {version} needs `like`, one of the known releases"
-                raise ConfigError(what, why=f"it says {like}" if like else "it has none")
-            line = ".".join(like.split("rc")[0].split(".")[:2])
-            tables = {"tables": known[like].get("tables", line)}
-            contract = {"contract": known[like].get("contract", line)}
-            added = {key: value for key, value in row.items() if key != "like"}
-            releases[str(version)] = {**known[like], **tables, **contract, **added}
-        images = list(overlay.get("images") or ())
-        for image in images:
-            _image(image, document)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = f"releases_file {path} is of another shape"
-        raise ConfigError(what, why=f"{type(error).__name__}: {error}") from error
+    for version, row in (overlay.get("releases") or {}).items():
+        like = row["like"]
+        if like not in known:
+            order = sorted(known, key=version_key)
+            before = [name for name in order if version_key(name) < version_key(like)]
+            nearest = [*order[:1], *before][-1]
+            what = f"releases_file {path}: release {version} is like {like}, which is not known"
+            raise ConfigError(what, why=f"of those that are, the nearest is {nearest}")
+        line = ".".join(like.split("rc")[0].split(".")[:2])
+        tables = {"tables": known[like].get("tables", line)}
+        contract = {"contract": known[like].get("contract", line)}
+        added = {key: value for key, value in row.items() if key != "like"}
+        releases[version] = {**known[like], **tables, **contract, **added}
     return {
         **document,
-        "images": [*images, *document["images"]],
+        "images": [*(overlay.get("images") or ()), *document["images"]],
         "releases": {**document["releases"], **releases},
         "overlaid": frozenset(releases),
     }

@@ -1,0 +1,124 @@
+"""The user's ``releases_file``: releases and images that are newer than this forge.
+
+Whoever writes one knows a release that forge does not, and has nobody to check it: a key that is
+not known, or a value of another kind, is refused by its place in the file. ``docs/releases.md``
+says what each key means; ``releases.catalogue`` shows the form.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any
+
+from trtllm_forge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SCHEMA = 1
+
+_RELEASE = re.compile(r"\d+\.\d+\.\d+\S*")
+_GPU = re.compile(r"sm_\d+")
+
+
+def _is_text(value: object) -> bool:
+    # Without quotes, 26.10 is the number 26.1.
+    return isinstance(value, str) and bool(value)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _are_gpus(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(name, str) and _GPU.fullmatch(name) for name in value
+    )
+
+
+_Kind = tuple["Callable[[object], bool]", str]
+_TEXT: _Kind = (_is_text, "text, in quotes where it looks like a number")
+_FLAG: _Kind = (_is_flag, "true or false")
+_RELEASE_KEYS: dict[str, _Kind] = {
+    "like": _TEXT,
+    "engine": _FLAG,
+    "llmapi": _FLAG,
+    "gpus": (_are_gpus, "a list such as [sm_90, sm_100]"),
+}
+_IMAGE_KEYS: dict[str, _Kind] = {
+    "triton": _TEXT,
+    "trtllm": _TEXT,
+    "size_gb": (_is_size, "a number above 0"),
+    "examples": _FLAG,
+    **dict.fromkeys(("server", "python", "tensorrt", "cuda", "driver", "reference"), _TEXT),
+}
+_NEEDED = ("triton", "trtllm", "size_gb", "examples")
+
+
+def read_overlay(path: Path) -> dict[str, Any]:
+    """Return what the file says, its shape checked.
+
+    Raises:
+        ConfigError: It cannot be read, or a key or value is none that forge knows.
+    """
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        what = f"releases_file {path} cannot be read"
+        raise ConfigError(what, why=str(error)) from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        what = f"releases_file {path} is of another shape"
+        why = f"it begins with `schema: {SCHEMA}` and holds images and releases"
+        raise ConfigError(what, why=why)
+    mistakes = _mistakes(document)
+    if mistakes:
+        what = f"releases_file {path}: {mistakes[0]}"
+        raise ConfigError(what, why="\n".join(mistakes[1:]))
+    return document
+
+
+def _mistakes(document: dict[str, Any]) -> list[str]:
+    mistakes = _unknown("", document, ("schema", "images", "releases"))
+    images, releases = document.get("images") or [], document.get("releases") or {}
+    if isinstance(images, list):
+        for number, row in enumerate(images, start=1):
+            mistakes += _row(f"image {number}", row, _IMAGE_KEYS, needed=_NEEDED)
+    else:
+        mistakes.append("images is no list")
+    if isinstance(releases, dict):
+        for name, row in releases.items():
+            if not (isinstance(name, str) and _RELEASE.fullmatch(name)):
+                mistakes.append(f'release {name} is no name of one, such as "1.2.2", in quotes')
+            mistakes += _row(f"release {name}", row, _RELEASE_KEYS, needed=("like",))
+    else:
+        mistakes.append("releases is no mapping of names")
+    return mistakes
+
+
+def _row(place: str, row: object, keys: dict[str, _Kind], *, needed: tuple[str, ...]) -> list[str]:
+    if not isinstance(row, dict):
+        return [f"{place} is no mapping"]
+    mistakes = _unknown(f"{place}: ", row, tuple(keys))
+    mistakes += [f"{place} has no {key}" for key in needed if key not in row]
+    for key, (is_right, wanted) in keys.items():
+        if key in row and not is_right(row[key]):
+            mistakes.append(f"{place}: {key} is {row[key]!r}, wanted: {wanted}")
+    return mistakes
+
+
+def _unknown(place: str, row: dict[str, Any], keys: tuple[str, ...]) -> list[str]:
+    mistakes = []
+    for key in row:
+        if key not in keys:
+            close = difflib.get_close_matches(str(key), keys, n=1)
+            meant = f", the nearest is {close[0]}" if close else f", there are {', '.join(keys)}"
+            mistakes.append(f"{place}there is no key {key}{meant}")
+    return mistakes
