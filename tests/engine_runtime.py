@@ -53,7 +53,7 @@ def engine_runtime(
         weights_bytes=weights_bytes,
         cache_dir=cache_dir,
         has_examples=True,
-        wanted_architecture="",
+        own_architecture="",
     )
 
 

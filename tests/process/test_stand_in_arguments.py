@@ -116,7 +116,7 @@ def runtime_for(release: str, architecture: str, root: Path, gpu: str) -> TrtLlm
         weights_bytes=70 * 1024**3,
         cache_dir=root / "cache",
         has_examples=True,
-        wanted_architecture="",
+        own_architecture="",
     )
 
 

@@ -9,10 +9,11 @@ from tests.engine_runtime import engine_config, typed_flags
 from tests.small_stage import printed
 from trtllm_forge.architectures import find_architecture
 from trtllm_forge.config.load import load_flags
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.executors.local import Toolchain
 from trtllm_forge.gpu import GpuReport, named_gpu
 from trtllm_forge.machine import Machine
+from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.choice import RuntimeChoice, choose_runtime, require_known_release
 from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
 from trtllm_forge.settings import read_settings
@@ -143,7 +144,18 @@ def test_named_gpu_is_what_the_engine_is_for() -> None:
     tools = tools_of(choice)
     assert (tools.gpu_architecture, tools.sm, tools.gpu_count) == ("sm_86", 86, 0)
     assert isinstance(choice.runtime, TrtLlmRuntime)
-    assert choice.runtime.wanted_architecture == "sm_86"
+    assert choice.runtime.own_architecture == ""
+
+
+def test_engine_for_a_named_gpu_is_not_built_on_another() -> None:
+    runtime = choose("--runtime trtllm --gpu a10-24g").runtime
+    with pytest.raises(PrerequisiteError) as caught:
+        runtime.require_machine(SilentReporter(), confirm=lambda _: False)
+    assert printed(caught.value) == (
+        "error: the engine is for a GPU of sm_86, the one here is of sm_90\n"
+        "  why:  TensorRT compiles for the GPU it runs on",
+        3,
+    )
 
 
 def test_container_sees_the_store_and_the_checkpoint() -> None:

@@ -296,7 +296,8 @@ def refuse(question: str) -> bool:
 
 def test_gpu_of_another_architecture_than_the_named_one_is_refused() -> None:
     runtime = dataclasses.replace(
-        engine_runtime(executor=docker_executor()), wanted_architecture="sm_89"
+        engine_runtime(executor=docker_executor(), gpu_architecture="sm_89"),
+        own_architecture="sm_90",
     )
     with pytest.raises(PrerequisiteError) as caught:
         runtime.require_machine(RecordingReporter(), confirm=refuse)
@@ -327,7 +328,7 @@ def test_notes_name_what_the_user_would_not_expect() -> None:
         "an int8 KV cache with int8 weights leaves out block reuse and chunked context, which "
         "TensorRT-LLM does not take with it",
         "TensorRT-LLM 1.2.1 does not list sm_75 among its GPUs: sm_80, sm_86, sm_89, sm_90, "
-        "sm_100, sm_120, sm_121, sm_103",
+        "sm_100, sm_103, sm_120, sm_121",
     ]
     unlisted = engine_runtime().notes(engine_config("--fp8 --calib-dataset ."), checkpoint)
     assert unlisted == [

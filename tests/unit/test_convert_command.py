@@ -364,6 +364,14 @@ def test_calibration_without_data_is_refused_where_nothing_may_be_fetched() -> N
         "  try:  forge build org/model --offline --fp8 --calib-dataset FOLDER",
         2,
     )
+    with pytest.raises(ConfigError) as caught:
+        runtime.require_support(
+            engine_config("--fp8 --offline --calib-dataset org/texts"), checkpoint
+        )
+    assert caught.value.why == (
+        "there is no folder org/texts here, and a data set of the Hub is downloaded"
+    )
+    runtime.require_support(engine_config("--fp8 --offline --calib-dataset ."), checkpoint)
 
 
 def test_notes_say_what_is_downloaded_to_calibrate() -> None:

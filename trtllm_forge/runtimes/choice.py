@@ -101,7 +101,7 @@ def choose_runtime(
         weights_bytes=weights_bytes,
         cache_dir=settings.cache_dir,
         has_examples=has_examples,
-        wanted_architecture=gpu.architecture if config.gpu and gpu else "",
+        own_architecture=machine.gpus.gpus[0].architecture if machine.has_gpu else "",
     )
     return RuntimeChoice(
         runtime=runtime,

@@ -43,7 +43,8 @@ class TrtLlmRuntime:
         weights_bytes: Size of the HF checkpoint's weights, None for unknown.
         cache_dir: The store.
         has_examples: Whether the tools' examples folder is known to be there.
-        wanted_architecture: The GPU that was named, ``sm_90``, or empty.
+        own_architecture: Of the GPU that is here, ``sm_90``, or empty for none. The tools' is
+            that of the GPU the engine is for, which the user may have named.
     """
 
     architecture: Architecture
@@ -51,7 +52,7 @@ class TrtLlmRuntime:
     weights_bytes: int | None
     cache_dir: Path
     has_examples: bool
-    wanted_architecture: str
+    own_architecture: str
 
     @property
     def name(self) -> RuntimeName:
@@ -90,10 +91,13 @@ class TrtLlmRuntime:
             why = "quantize.py takes every model below such a path for an MPT model"
             hint = f"FORGE_CACHE_DIR=/var/tmp/forge {build_command(config)}"
             raise ConfigError(what, why=why, hint=hint)
-        has_dataset = config.build.calib_dataset is not None
-        if recipe.needs_calibration and config.offline and not has_dataset:
+        dataset = config.build.calib_dataset
+        is_local = dataset is not None and Path(dataset).expanduser().exists()
+        if recipe.needs_calibration and config.offline and not is_local:
             what = f"precision {recipe.precision} needs calibration data, and offline is set"
             why = "the release's default data set would be downloaded from the Hub"
+            if dataset is not None:
+                why = f"there is no folder {dataset} here, and a data set of the Hub is downloaded"
             raise ConfigError(what, why=why, hint=build_command(config, calib_dataset="FOLDER"))
 
     def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
@@ -111,11 +115,9 @@ class TrtLlmRuntime:
             repository = "https://github.com/NVIDIA/TensorRT-LLM"
             hint = f"git clone --depth 1 --branch v{release} {repository}"
             raise PrerequisiteError(what, why=why, hint=hint)
-        found = self.tools.gpu_architecture
-        if self.tools.gpu_count and self.wanted_architecture not in ("", found):
-            what = (
-                f"the engine is for a GPU of {self.wanted_architecture}, the one here is of {found}"
-            )
+        wanted, found = self.tools.gpu_architecture, self.own_architecture
+        if found and wanted != found:
+            what = f"the engine is for a GPU of {wanted}, the one here is of {found}"
             why = "TensorRT compiles for the GPU it runs on"
             raise PrerequisiteError(what, why=why)
         if executor.name == "docker":
@@ -221,7 +223,7 @@ class TrtLlmRuntime:
                 f"{recipe.precision} for it"
             )
         documented = self.tools.release.gpu_architectures
-        architecture = self.wanted_architecture or self.tools.gpu_architecture
+        architecture = self.tools.gpu_architecture
         if architecture and architecture not in documented:
             notes.append(
                 f"TensorRT-LLM {self.tools.release.version} does not list {architecture} among "
