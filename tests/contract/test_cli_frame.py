@@ -18,7 +18,31 @@ from trtllm_forge.cli.app import app
 from trtllm_forge.cli.lazy import load_command
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ["init", "build", "render", "serve", "probe", "complete", "config show"]
+COMMANDS = [
+    "init",
+    "build",
+    "plan",
+    "render",
+    "verify",
+    "check",
+    "serve",
+    "probe",
+    "bench",
+    "complete",
+    "package",
+    "unpack",
+    "doctor",
+    "versions",
+    "sbom",
+    "cache ls",
+    "cache du",
+    "cache prune",
+    "migrate",
+    "config show",
+    "ci github",
+    "ci gitlab",
+    "ci summary",
+]
 HEAVY = {
     "annotated_types",
     "google",
