@@ -16,6 +16,7 @@ import errno
 import hashlib
 import io
 import os
+import shlex
 import stat
 import struct
 import tarfile
@@ -143,7 +144,8 @@ def require_writable(plan: PackagePlan, output_path: Path, *, overwrite: bool = 
         raise ConfigError(what, hint=f"--output {output_path}/{plan.source_dir.name}.tar.zst")
     if output_path.exists() and not overwrite:
         what = f"{output_path} exists"
-        raise ConfigError(what, why="a package replaces no file unasked", hint="--force")
+        words = ["forge", "package", str(plan.source_dir), "--output", str(output_path), "--force"]
+        raise ConfigError(what, why="a package replaces no file unasked", hint=shlex.join(words))
 
 
 def write_package(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -148,15 +149,18 @@ def repository_sbom(repository_dir: Path) -> str:
     return sbom_document(subject_of_manifest(manifest, name=repository_dir.resolve().name))
 
 
-def write_sbom(text: str, output_path: Path, *, overwrite: bool = False) -> None:
-    """Write a document to a file.
+def write_sbom(
+    text: str, output_path: Path, *, repository_dir: Path, overwrite: bool = False
+) -> None:
+    """Write the document of a repository to a file.
 
     Raises:
         ConfigError: The file exists, or cannot be written.
     """
     if output_path.exists() and not overwrite:
         what = f"{output_path} exists"
-        raise ConfigError(what, why="no file is replaced unasked", hint="--force")
+        words = ["forge", "sbom", str(repository_dir), "--output", str(output_path), "--force"]
+        raise ConfigError(what, why="no file is replaced unasked", hint=shlex.join(words))
     try:
         output_path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -563,3 +563,11 @@ def test_manifest_says_release_and_model(tmp_path: Path) -> None:
     (source_dir / "forge.manifest.json").write_text(json.dumps(document), encoding="utf-8")
     text = refusal(ConfigError, source_dir, "llmapi", output_dir=tmp_path / "other")
     assert text.startswith("error: the LLM API does not take GPTBigCodeForCausalLM\n")
+
+
+def test_unknown_release_is_refused_with_the_flag_that_migrate_takes(tmp_path: Path) -> None:
+    assert refusal(ConfigError, write_upstream(tmp_path / "r", engine=None), "9.9") == (
+        "error: TensorRT-LLM 9.9 is not a release that this forge knows\n"
+        "  why:  it is newer than 1.4.0rc1, the last one known; releases_file can describe it\n"
+        "  try:  forge migrate ROOT/r --to 1.2.1"
+    )

@@ -283,7 +283,9 @@ def test_package_replaces_a_file_only_when_told_to(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         pack(folder, output_path)
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT/r.tar.zst exists\n  why:  a package replaces no file unasked\n  try:  --force"
+        "error: ROOT/r.tar.zst exists\n"
+        "  why:  a package replaces no file unasked\n"
+        "  try:  forge package ROOT/r --output ROOT/r.tar.zst --force"
     )
     assert output_path.read_bytes() == b"mine"
     pack(folder, output_path, overwrite=True)

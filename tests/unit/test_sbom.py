@@ -178,7 +178,9 @@ def test_command_prints_or_writes_the_document(tmp_path: Path) -> None:
     assert run(str(folder), "--output", str(output_path)) == (
         2,
         "",
-        f"error: {output_path} exists\n  why:  no file is replaced unasked\n  try:  --force\n",
+        f"error: {output_path} exists\n"
+        "  why:  no file is replaced unasked\n"
+        f"  try:  forge sbom {folder} --output {output_path} --force\n",
     )
     code, stdout, _ = run(str(folder), "--output", str(output_path), "--force", "--json")
     assert (code, json.loads(stdout)) == (

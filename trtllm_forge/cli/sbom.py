@@ -51,5 +51,5 @@ def sbom(
         if output is None:
             console.result(text.rstrip("\n"), document)
             return
-        write_sbom(text, output, overwrite=force)
+        write_sbom(text, output, repository_dir=repository, overwrite=force)
         console.result(f"wrote {output}", document)

@@ -171,10 +171,15 @@ def _target_release(to: str, trtllm_version: str | None, again: str) -> Release:
     if version_key(to) == (0,):
         what = f"--to {to} is neither llmapi nor a release of TensorRT-LLM"
         raise ConfigError(what, hint=f"{again} --to llmapi")
-    release = catalogue.find(to)
+    newest = catalogue.newest("engine")
+    assert newest is not None
+    try:
+        release = catalogue.find(to)
+    except ConfigError as error:
+        # Other commands take a release with another flag, which the error's own hint names.
+        hint = f"{again} --to {newest.version}"
+        raise ConfigError(error.what, why=error.why, hint=hint) from error
     if "engine" not in release.flows:
-        newest = catalogue.newest("engine")
-        assert newest is not None
         what = f"TensorRT-LLM {release.version} builds no engines"
         why = f"they end with {newest.version}"
         raise ConfigError(what, why=why, hint=f"{again} --to llmapi")
