@@ -125,7 +125,8 @@ def releases_table() -> str:
     newest = f"3.{int(first_without_cpu) - 1}"
     rows = "\n".join(_release_rows())
     return f"""\
-| TensorRT-LLM | Newest Triton image | TensorRT | CUDA | Driver | Engines (`trtllm`) | LLM API (`llmapi`) |
+| TensorRT-LLM | Newest Triton image | TensorRT | CUDA | Driver | Engines (`trtllm`) \
+| LLM API (`llmapi`) |
 |---|---|---|---|---|---|---|
 {rows}
 
