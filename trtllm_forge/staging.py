@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager, suppress
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from trtllm_forge.pipeline.store import remove_tree
@@ -29,7 +30,8 @@ def staging(target: Path, kind: str) -> Iterator[Path]:
     Raises:
         OSError: The folder cannot be opened.
     """
-    path = target.with_name(f".{target.name}.{os.getpid()}.{kind}")
+    # No process id: processes in two containers on one disk may have the same.
+    path = target.with_name(f".{target.name}.{token_hex(4)}.{kind}")
     descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         # Otherwise others stage here, or the file system has no locks: leave all as it is.

@@ -336,7 +336,7 @@ def _put_in_place(staged_dir: Path, output_dir: Path) -> None:
     if not output_dir.exists():
         staged_dir.rename(output_dir)
         return
-    aside_dir = staged_dir.with_name(f".{output_dir.name}.{os.getpid()}.old.unpacked")
+    aside_dir = staged_dir.with_name(f"{staged_dir.name}.old.unpacked")
     output_dir.rename(aside_dir)
     try:
         staged_dir.rename(output_dir)

@@ -355,6 +355,25 @@ def test_what_another_process_stages_now_is_left_alone(published: Published) -> 
     assert published.beside() == [".coder.123.staged", "coder"]
 
 
+def test_builds_with_one_process_id_do_not_stage_in_one_folder(
+    published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two containers that share a disk number their processes alike."""
+    staged: list[str] = []
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    swap_in = publish_module._swap_in
+
+    def noting(staged_dir: Path, output_dir: Path) -> None:
+        staged.append(staged_dir.name)
+        swap_in(staged_dir, output_dir)
+
+    monkeypatch.setattr(publish_module, "_swap_in", noting)
+    published.publish()
+    published.publish()
+
+    assert len(set(staged)) == 2
+
+
 def test_failure_while_staging_leaves_the_published_folder_and_nothing_else(
     published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:

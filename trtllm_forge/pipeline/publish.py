@@ -8,6 +8,7 @@ import fcntl
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from trtllm_forge.digest import sha256_file
@@ -111,7 +112,8 @@ def publish_entry(entry: Entry, output_dir: Path, documents: Mapping[str, str]) 
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         with _publishing(output_dir):
-            staged_dir = output_dir.with_name(f".{output_dir.name}.{os.getpid()}{_STAGED}")
+            # No process id: builds in two containers on one disk may have the same.
+            staged_dir = output_dir.with_name(f".{output_dir.name}.{token_hex(4)}{_STAGED}")
             try:
                 for output in entry.outputs:
                     target = staged_dir / output.path
