@@ -38,7 +38,12 @@ from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_LOADS = "it loads a server for minutes; tests/triton/test_bench.py runs smaller ones"
 NOT_RUN = {
+    "forge bench --concurrency 1,4,16 --goodput ttft=200,itl=50 --html bench.html": _LOADS,
+    "forge bench --json > bench.json": _LOADS,
+    "forge bench --json > before.json": _LOADS,
+    "forge bench --compare before.json --noise 0.1": _LOADS,
     "forge build ./sample-new --int4": "its checkpoint takes an hour to train",
     "forge serve --http-port 8000 --grpc-port 8001": "something else may have these ports",
 }
@@ -96,9 +101,15 @@ def make_checked_repository() -> None:
     engine_repository(Path("rendered")).rename("model_repos/sample")
 
 
+def render_repository() -> None:
+    line = "render sample --runtime trtllm --output model_repos/sample"
+    assert CliRunner().invoke(app, line.split(), prog_name="forge").exit_code == 0
+
+
 # What a command is shown to work on, whichever page shows it.
 WORKED_ON: dict[str, Callable[[], object]] = {
     "check": make_checked_repository,
+    "verify": render_repository,
     "package": write_sample_repository,
     "unpack": make_package,
     "sbom": write_sample_repository,
