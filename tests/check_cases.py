@@ -89,6 +89,11 @@ MODELS = (
 )
 PARTS = (
     Case("FL125", replace(CORE, '"tensorrtllm"', '"tensorrt"'), path=CORE),
+    Case(
+        "FL128",
+        tensor("postprocessing", "OUTPUT", "dims: [-1]", 'dims: [-1]\n label_filename: "a.txt"'),
+        path=POST,
+    ),
     Case("FL126", write("postprocessing/1/model.py", ""), path="postprocessing/1/model.py"),
     Case("FL127", remove("postprocessing/1/detokenizer.py"), path="postprocessing/1/model.py"),
     _core("xgrammar_tokenizer_info_path", "/models/tensorrt_llm/info.json", "FL415"),
@@ -136,6 +141,11 @@ CHAIN = (
     Case("FL226", replace(CORE, "max_batch_size: 64", "max_batch_size: 0"), path=CORE),
     Case(
         "FL227", replace(PRE, "preferred_batch_size: [64]", "preferred_batch_size: [65]"), path=PRE
+    ),
+    Case(
+        "FL229",
+        replace(PRE, "  default_queue_policy", "  priority_levels: 2\n  default_queue_policy"),
+        path=PRE,
     ),
     Case("FL228", all_of(remove("ensemble"), remove("tensorrt_llm_bls"))),
 )
@@ -326,6 +336,8 @@ SERVING = (
     Case(
         "FL709", append(ENSEMBLE, "instance_group [{ count: 1 kind: KIND_CPU }]\n"), path=ENSEMBLE
     ),
+    Case("FL710", append(CORE, "response_cache { enable: true }\n"), path=CORE),
+    Case("FL711", replace(PRE, "count: 1", "count: 1 gpus: [0]"), path=PRE),
     Case("FL801", write("preprocessing/1/table.pkl", b"x"), path="preprocessing/1/table.pkl"),
     Case(
         "FL802",

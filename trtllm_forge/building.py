@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.architectures import find_architecture
 from trtllm_forge.build_document import BuildResult, PreparedBuild
-from trtllm_forge.check.registry import split_codes
 from trtllm_forge.errors import CheckpointError, ConfigError
 from trtllm_forge.hub import read_hub_access
 from trtllm_forge.machine import look_at_machine
@@ -25,7 +24,7 @@ from trtllm_forge.pipeline.run import lock_of, run_plan
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.provenance import is_repeatable, manifest_of
 from trtllm_forge.runtimes.choice import choose_runtime, require_known_release
-from trtllm_forge.stages.check import CheckStage
+from trtllm_forge.stages.check import CheckStage, split_codes
 from trtllm_forge.stages.download import DownloadStage, resolve_checkpoint
 from trtllm_forge.stages.render import RenderStage
 

@@ -1,46 +1,32 @@
-"""``forge check``: what it prints, how it mends, and what it says of upstream's repositories."""
+"""``forge check``: what it prints, and how it mends."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner
 
-from scripts.render_examples import EXAMPLES, EXAMPLES_DIR
 from tests.check_fixtures import (
-    ENGINE_DIR,
     OPTIONS,
-    TOKENIZER_DIR,
     all_of,
-    append,
     engine_repository,
     parameter,
     remove,
     replace,
-    upstream_repository,
-    write,
 )
-from tests.check_upstream import RELEASES, write_upstream
-from tests.rendering import stage, tree
-from tests.small_stage import RecordingReporter, printed
+from tests.rendering import tree
 from trtllm_forge.check import check_repository
-from trtllm_forge.check.pbtxt import parse_pbtxt
 from trtllm_forge.check.registry import all_rules
 from trtllm_forge.check.sarif import sarif_document
-from trtllm_forge.check.schema import schema_mistakes
-from trtllm_forge.check.view import CheckOptions
 from trtllm_forge.cli.app import app
-from trtllm_forge.errors import ConfigError, RenderError
-from trtllm_forge.stages.check import CheckStage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from trtllm_forge.triton.model_schema import schema_mistakes
+from trtllm_forge.triton.pbtxt import parse_pbtxt
 
 CORE = "tensorrt_llm/config.pbtxt"
 PRE = "preprocessing/config.pbtxt"
@@ -56,13 +42,6 @@ def root(tmp_path: Path) -> Path:
 def run(command: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(app, shlex.split(command), prog_name="forge")
     return result.exit_code, result.stdout, result.stderr
-
-
-def serious(root: Path, options: CheckOptions | None = None) -> list[str]:
-    report = check_repository(root, options)
-    return [
-        f"{f.code} {f.path}:{f.line} {f.message}" for f in report.findings if f.severity != "info"
-    ]
 
 
 def test_sound_repository_ends_with_0_and_a_summary(root: Path) -> None:
@@ -341,84 +320,12 @@ def _sarif_mistakes(node: Any, name: str = "log") -> list[str]:
     return found + [m for key, child in node.items() for m in _sarif_mistakes(child, key)]
 
 
-@pytest.mark.parametrize("release", RELEASES)
-def test_upstreams_repository_with_optional_placeholders_left_is_sound(
-    release: str, tmp_path: Path
-) -> None:
-    root = write_upstream(release, tmp_path)
-    assert serious(root, CheckOptions(trtllm_version=release)) == []
-    assert serious(root) == []
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_rendered_example_is_sound(name: str) -> None:
-    assert serious(EXAMPLES_DIR / name) == []
-
-
-@pytest.mark.parametrize("runtime", ["openvino", "trtllm"])
-@pytest.mark.parametrize("release", RELEASES)
-def test_rendered_repository_is_sound_for_every_release(
-    runtime: Any, release: str, tmp_path: Path
-) -> None:
-    from trtllm_forge.reporter import SilentReporter
-
-    download_dir = tmp_path / "download"
-    write("tokenizer.json", "{}")(download_dir)
-    work_dir = tmp_path / "repository"
-    work_dir.mkdir()
-    stage(runtime, trtllm_version=release).run(
-        work_dir, {"download": download_dir}, SilentReporter()
-    )
-    assert serious(work_dir, CheckOptions(trtllm_version=release)) == []
-
-
-def test_release_is_told_by_the_option_else_the_lock_else_the_engine_else_the_tensors(
-    root: Path,
-) -> None:
-    def release(options: CheckOptions) -> tuple[str, str]:
-        found = check_repository(root, options).release
-        assert found is not None
-        return found.version, found.origin
-
-    assert release(OPTIONS) == ("1.2.1", "--trtllm-version")
-    write("forge.lock", '{"stages": {"render": {"parameters": {"trtllm_version": "1.1"}}}}')(root)
-    assert release(CheckOptions()) == ("1.1", "forge.lock")
-    remove("forge.lock")(root)
-    assert release(CheckOptions()) == ("1.2.1", "the engine's config.json")
-    remove(ENGINE_DIR)(root)
-    assert release(CheckOptions()) == (
-        "1.2",
-        "the nearest by its tensors, of which all are its own",
-    )
-
-
-def test_no_large_file_is_read(root: Path) -> None:
-    for path in (f"{ENGINE_DIR}/rank0.engine", f"{TOKENIZER_DIR}/tokenizer.json"):
-        with (root / path).open("wb") as stream:
-            stream.write(b"{")
-            stream.seek(1 << 36)
-            stream.write(b"}")
-    assert serious(root, OPTIONS) == []
-
-
-def test_path_under_another_mount_is_not_held_against_the_repository(root: Path) -> None:
-    parameter("preprocessing", "tokenizer_dir", "/engines/tokenizer")(root)
-    parameter("postprocessing", "tokenizer_dir", "/engines/tokenizer")(root)
-    parameter("tensorrt_llm", "gpt_model_path", "/engines/llama")(root)
-    assert serious(root, CheckOptions(trtllm_version="1.2.1")) == []
-
-
-def test_path_beside_others_that_are_here_has_to_be_here(tmp_path: Path) -> None:
-    root = upstream_repository(tmp_path / "sound")
-    (tmp_path / "tokenizer").mkdir()
-    write("tokenizer/tokenizer.json", "{}")(tmp_path)
-    for model in ("preprocessing", "postprocessing"):
-        parameter(model, "tokenizer_dir", str(tmp_path / "tokenizer"))(root)
-    parameter("tensorrt_llm", "gpt_model_path", "/nowhere/engine")(root)
-    line = len((root / CORE).read_text().partition("gpt_model_path")[0].splitlines())
-    assert serious(root, CheckOptions(trtllm_version="1.2.1"))[-1:] == [
-        f"FL401 {CORE}:{line} /nowhere/engine is not there"
-    ]
+def test_parameter_by_its_name_elsewhere_is_named_and_mended(root: Path) -> None:
+    replace(CORE, '"gpt_model_path"', '"engine_dir"')(root)
+    code, stdout, _ = run(f"check {root} {SERVER} --fix")
+    assert code == 0
+    assert '"gpt_model_path"' in (root / CORE).read_text()
+    assert '+parameters: { key: "gpt_model_path"' in stdout
 
 
 TEXTS = (
@@ -464,69 +371,5 @@ def test_a_text_is_taken_or_refused_as_protobuf_does(text: str) -> None:
         is_taken = True
     except text_format.ParseError:
         is_taken = False
-    config, mistakes = parse_pbtxt(text)
-    assert (not mistakes and not list(schema_mistakes(config))) == is_taken
-
-
-def run_stage(root: Path, work_dir: Path, **options: Any) -> list[str]:
-    work_dir.mkdir(exist_ok=True)
-    reporter = RecordingReporter()
-    checked = CheckStage(trtllm_version="1.2.1", mount_root="/models", **options)
-    checked.run(work_dir, {"render": root}, reporter)
-    return reporter.warnings
-
-
-def refusal(call: Callable[[], object]) -> tuple[str, int]:
-    with pytest.raises(RenderError) as caught:
-        call()
-    return printed(caught.value)
-
-
-def test_stage_writes_the_findings_and_passes_warnings_on(root: Path, tmp_path: Path) -> None:
-    parameter("tensorrt_llm", "gpt_model_type", "V1")(root)
-    (warning,) = run_stage(root, tmp_path / "work")
-    assert warning.endswith("FL318 gpt_model_type is V1: a batch ends before the next begins")
-    document = json.loads((tmp_path / "work/findings.json").read_text())
-    assert [finding["code"] for finding in document["findings"]] == ["FL318"]
-    assert document["repository"] == "."
-
-
-def test_stage_refuses_an_error_and_lists_it(root: Path, tmp_path: Path) -> None:
-    replace(PRE, 'name: "preprocessing"', 'name: "preprocess"')(root)
-    append(PRE, "version_policy { specific { versions: [3] } }\n")(root)
-    line = len((root / PRE).read_text().splitlines())
-    assert refusal(lambda: run_stage(root, tmp_path / "work")) == (
-        "error: the rendered repository breaks 2 rules and is not published\n"
-        "  why:  preprocessing/config.pbtxt:2: FL112 the model is named preprocess, its folder "
-        "preprocessing\n"
-        f"        preprocessing/config.pbtxt:{line}: FL120 version 3 is asked for, and there is 1\n"
-        "  try:  FORGE_IGNORE=FL112,FL120 forge build ...",
-        6,
-    )
-    assert list((tmp_path / "work").iterdir()) == []
-    assert run_stage(root, tmp_path / "work", ignore=("FL112", "FL120")) == []
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        CheckStage(trtllm_version="1.2.0"),
-        CheckStage(trtllm_version="1.2.1", mount_root="/other"),
-        CheckStage(trtllm_version="1.2.1", select=("FL1",)),
-        CheckStage(trtllm_version="1.2.1", ignore=("FL1",)),
-    ],
-    ids=["version", "mount", "select", "ignore"],
-)
-def test_stage_key_changes_with_each_parameter(changed: CheckStage) -> None:
-    assert changed.parameters != CheckStage(trtllm_version="1.2.1").parameters
-
-
-def test_unknown_rule_in_the_configuration_is_refused(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        run_stage(root, tmp_path / "work", select=("FX1",))
-    assert printed(caught.value) == (
-        "error: there is no rule FX1\n"
-        "  why:  codes go from FL101 to FL910; FL4 means all that begin so\n"
-        "  try:  --select FL101",
-        2,
-    )
+    _, mistakes = parse_pbtxt(text)
+    assert (not mistakes and not schema_mistakes(text)) == is_taken

@@ -145,6 +145,10 @@ ACCEPTED: dict[str, Mutation] = {
         drop_tensor("ensemble", "seed")(root),
         replace(ENSEMBLE, 'input_map { key: "seed" value: "seed" }', "")(root),
     ),
+    "version 0": lambda root: (root / "preprocessing/1").rename(root / "preprocessing/0"),
+    "a comment that is not UTF-8": lambda root: (root / PRE).write_bytes(
+        b"# \xff\n" + (root / PRE).read_bytes()
+    ),
     "an ensemble that says it is decoupled": append(
         ENSEMBLE, "model_transaction_policy { decoupled: true }\n"
     ),
@@ -203,6 +207,34 @@ REFUSED: dict[str, tuple[str, Mutation]] = {
         "FL227",
         replace(PRE, "preferred_batch_size: [64]", "preferred_batch_size: [65]"),
     ),
+    "a Python model by its platform": (
+        "FL115",
+        replace(PRE, 'backend: "python"', 'platform: "python"'),
+    ),
+    "an output of a step that is declared twice": (
+        "FL122",
+        replace(
+            PRE, "output [", 'output { name: "INPUT_ID" data_type: TYPE_INT32 dims: -1 }\noutput ['
+        ),
+    ),
+    "labels that are not there": (
+        "FL128",
+        tensor("postprocessing", "OUTPUT", "dims: [-1]", 'dims: [-1]\n label_filename: "a.txt"'),
+    ),
+    "levels without a default": (
+        "FL229",
+        replace(PRE, "  default_queue_policy", "  priority_levels: 2\n  default_queue_policy"),
+    ),
+    "a word that is neither yes nor no": (
+        "FL315",
+        append(
+            PRE,
+            'parameters: { key: "FORCE_CPU_ONLY_INPUT_TENSORS" '
+            'value: { string_value: "maybe" } }\n',
+        ),
+    ),
+    "a cache for streams": ("FL710", append(CORE, "response_cache { enable: true }\n")),
+    "GPUs for the CPU": ("FL711", replace(PRE, "count: 1", "count: 1 gpus: [0]")),
     "instances of an ensemble": (
         "FL709",
         append(ENSEMBLE, "instance_group [{ count: 1 kind: KIND_CPU }]\n"),

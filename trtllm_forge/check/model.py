@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.check.pbtxt import Field, Message, Scalar, SyntaxMistake, parse_pbtxt
 from trtllm_forge.check.reading import small_file
+from trtllm_forge.triton.pbtxt import Field, Message, Scalar, SyntaxMistake, parse_pbtxt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 Role = Literal[
@@ -24,7 +24,7 @@ Role = Literal[
 ]
 
 CONFIG_NAME = "config.pbtxt"
-_TRUE = ("true", "t", "1")
+TRUE_WORDS = ("true", "t", "1")
 _LARGEST_CONFIG_BYTES = 16 << 20
 _BOM = "\ufeff"
 _OTHER_PARTS = ("context_model_name", "generation_model_name")
@@ -134,6 +134,16 @@ class Model:
         """Return whether the file begins with a byte order mark."""
         return self.text.startswith(_BOM)
 
+    @property
+    def readable_text(self) -> str:
+        """Return the configuration as it was parsed, with the offsets of ``text``."""
+        return _without_bom(self.text)
+
+    @cached_property
+    def scalars(self) -> tuple[Scalar, ...]:
+        """Return every plain value of the configuration, in its order."""
+        return tuple(_scalars(self.config))
+
     @cached_property
     def backend(self) -> str:
         """Return the backend, or nothing."""
@@ -198,7 +208,7 @@ class Model:
     @property
     def is_decoupled(self) -> bool:
         """Return whether it may answer more than once."""
-        return self.decoupled is not None and self.decoupled.value.lower() in _TRUE
+        return self.decoupled is not None and self.decoupled.value.lower() in TRUE_WORDS
 
     @cached_property
     def steps(self) -> tuple[Step, ...]:
@@ -276,11 +286,10 @@ def read_model(folder: Path) -> Model:
     except UnicodeDecodeError as error:
         text = content.decode("utf-8", errors="replace")
         encoding_error = f"byte {error.start}: {error.reason}"
-    parsed = text.replace(_BOM, " ", 1) if text.startswith(_BOM) else text
-    config, mistakes = parse_pbtxt(parsed)
+    config, mistakes = parse_pbtxt(_without_bom(text))
     folders = sorted(child.name for child in folder.iterdir() if child.is_dir())
-    # Triton takes positive numbers without leading zeros.
-    versions = [name for name in folders if name.isdecimal() and not name.startswith("0")]
+    # Triton takes numbers without leading zeros.
+    versions = [n for n in folders if n.isdecimal() and (n == "0" or not n.startswith("0"))]
     return Model(
         folder=folder.name,
         text=text,
@@ -294,6 +303,18 @@ def read_model(folder: Path) -> Model:
     )
 
 
+def _without_bom(text: str) -> str:
+    return text.replace(_BOM, " ", 1) if text.startswith(_BOM) else text
+
+
+def _scalars(message: Message) -> Iterator[Scalar]:
+    for field in message.fields:
+        if isinstance(field.value, Scalar):
+            yield field.value
+        else:
+            yield from _scalars(field.value)
+
+
 def _tensor(field: Field) -> Tensor:
     message = field.value
     if isinstance(message, Scalar):
@@ -304,8 +325,8 @@ def _tensor(field: Field) -> Tensor:
         data_type=message.text("data_type"),
         dims=tuple(scalar.value for scalar in message.scalars("dims")),
         reshape=None if reshape is None else tuple(s.value for s in reshape.scalars("shape")),
-        is_optional=message.text("optional").lower() in _TRUE,
-        is_ragged=message.text("allow_ragged_batch").lower() in _TRUE,
+        is_optional=message.text("optional").lower() in TRUE_WORDS,
+        is_ragged=message.text("allow_ragged_batch").lower() in TRUE_WORDS,
         line=(message.scalar("name") or message).line,
         message=message,
     )

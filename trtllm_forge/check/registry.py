@@ -77,11 +77,6 @@ def selected_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tu
     )
 
 
-def split_codes(text: str | None) -> tuple[str, ...]:
-    """Return the codes of a comma separated text."""
-    return tuple(code.strip() for code in (text or "").split(",") if code.strip())
-
-
 def _is_meant(rule: Rule, prefixes: Sequence[str]) -> bool:
     return any(rule.code.startswith(prefix.upper()) for prefix in prefixes)
 

@@ -59,7 +59,8 @@ def _known(version: str, origin: str, contract: ReleaseContract | None) -> Serve
 
 def _recorded(view: RepositoryView) -> list[tuple[str, str]]:
     found = []
-    for record, origin in ((view.manifest, "forge.manifest.json"), *_lock_stages(view)):
+    rendered = view.lock.get("render", {})
+    for record, origin in ((view.recipe, "forge.manifest.json"), (rendered, "forge.lock")):
         version = record.get("trtllm_version")
         if isinstance(version, str):
             found.append((version, origin))
@@ -67,10 +68,6 @@ def _recorded(view: RepositoryView) -> list[tuple[str, str]]:
         if engine.version:
             found.append((engine.version.partition("+")[0], "the engine's config.json"))
     return found
-
-
-def _lock_stages(view: RepositoryView) -> list[tuple[dict[str, object], str]]:
-    return [(view.lock.get("render", {}), "forge.lock")]
 
 
 def _closest(view: RepositoryView, layout: Layout, types: ElementTypes) -> ServedRelease | None:

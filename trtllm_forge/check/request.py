@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check import Report, check_repository
-from trtllm_forge.check.registry import split_codes
 from trtllm_forge.check.view import CheckOptions
 from trtllm_forge.errors import ConfigError, RenderError
+from trtllm_forge.stages.check import split_codes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -120,19 +120,21 @@ class RepositoryView:
         return {n: s.get("parameters", {}) for n, s in stages.items() if isinstance(s, dict)}
 
     @cached_property
-    def manifest(self) -> Mapping[str, Any]:
-        """Return ``forge.manifest.json``, empty without one."""
-        return self._record(MANIFEST_NAME)
+    def recipe(self) -> Mapping[str, Any]:
+        """Return the configuration that ``forge.manifest.json`` keeps, empty without one."""
+        recipe = self._record(MANIFEST_NAME).get("recipe")
+        return recipe if isinstance(recipe, dict) else {}
 
     @cached_property
     def mount_root(self) -> str | None:
         """Return where the repository is mounted when it serves, if anything tells."""
         if self.options.mount_root is not None:
             return self.options.mount_root.rstrip("/") or "/"
-        repository = self.lock.get("render", {}).get("repository")
-        root = repository.get("mount_root") if isinstance(repository, dict) else None
-        if isinstance(root, str):
-            return root.rstrip("/")
+        for record in (self.recipe, self.lock.get("render", {})):
+            repository = record.get("repository")
+            root = repository.get("mount_root") if isinstance(repository, dict) else None
+            if isinstance(root, str):
+                return root.rstrip("/")
         for model in self.models:
             for parameter in model.path_parameters:
                 root = self._implied_mount_root(parameter.value)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge import __version__, check
-from trtllm_forge.check import check_repository
-from trtllm_forge.check.view import CheckOptions
+from trtllm_forge import __version__
 from trtllm_forge.digest import sha256_file, sha256_text
 from trtllm_forge.errors import RenderError
 
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 FINDINGS_NAME = "findings.json"
 _SHOWN_FINDINGS = 20
+_READERS = ("pbtxt.py", "model_schema.py", "python_source.py", "contract.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,10 @@ class CheckStage:
 
     def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
         """Check the rendered repository, and refuse it when a rule finds an error."""
+        # A build with nothing to do has no use for the rules, which take a while to import.
+        from trtllm_forge.check import check_repository
+        from trtllm_forge.check.view import CheckOptions
+
         options = CheckOptions(
             trtllm_version=self.trtllm_version, mount_root=self.mount_root, has_other_mounts=True
         )
@@ -101,6 +105,14 @@ def _line(finding: Finding) -> str:
     return f"{place}: {finding.code} {finding.message}".removeprefix(": ")
 
 
+def split_codes(text: str | None) -> tuple[str, ...]:
+    """Return the rules' codes in a comma separated text."""
+    return tuple(code.strip() for code in (text or "").split(",") if code.strip())
+
+
+@lru_cache(maxsize=1)
 def _rules_sha256() -> str:
-    folder = Path(check.__file__).parent
-    return sha256_text("".join(sha256_file(path) for path in sorted(folder.rglob("*.py"))))
+    """Return a digest of the linter, and of what it reads configurations and Python with."""
+    package = Path(__file__).parent.parent
+    files = [*(package / "check").rglob("*.py"), *(package / "triton" / n for n in _READERS)]
+    return sha256_text("".join(sha256_file(path) for path in sorted(files)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,7 @@ class RenderStage:
     def _render_configs(self, work_dir: Path, facts: EngineFacts, reporter: Reporter) -> None:
         from jinja2 import TemplateError
 
-        environment = _jinja_environment()
+        environment = _jinja_environment(templates_dir())
         contract = self._contract(facts)
         batching = {
             "max_batch_size": facts.max_batch_size or self.max_batch_size,
@@ -287,11 +288,12 @@ def link_tree(source_dir: Path, target_dir: Path, *, make_read_only: bool = True
             shutil.copyfile(resolved, target)
 
 
-def _jinja_environment() -> Any:
+@lru_cache(maxsize=1)
+def _jinja_environment(folder: Path) -> Any:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates_dir()),
+        loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
         autoescape=False,
         keep_trailing_newline=True,

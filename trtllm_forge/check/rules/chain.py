@@ -189,6 +189,26 @@ def front_missing(view: RepositoryView) -> Iterable[Problem]:
         yield Problem(message="neither an ensemble nor a BLS model joins the models")
 
 
+@rule("FL229", "priority-level", "error", "The default priority is one of the levels.")
+def priority_level(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses a default beyond them, and 0 where there are levels."""
+    for model in view.models:
+        batching = model.config.message("dynamic_batching")
+        levels = None if batching is None else batching.scalar("priority_levels")
+        if batching is None or levels is None or not levels.number:
+            continue
+        default = batching.scalar("default_priority_level")
+        found = 0 if default is None else default.number
+        if found is not None and not 1 <= found <= levels.number:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=(default or levels).line,
+                message=f"default_priority_level is {found}, and there are {levels.number} levels",
+                hint="default_priority_level: 1",
+            )
+
+
 def _made_decoupled(model: Model) -> tuple[TextEdit, ...]:
     scalar = model.decoupled
     if scalar is not None:

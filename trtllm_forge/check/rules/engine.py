@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
-from trtllm_forge.check.pbtxt import whole_number
 from trtllm_forge.check.reading import small_file
 from trtllm_forge.check.registry import rule
+from trtllm_forge.triton.pbtxt import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""FL110 to FL125: the folders of the models, their names and backends."""
+"""FL110 to FL125, FL128: the folders of the models, their names, backends and tensors."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ _BACKENDS = {
     "tensorrt_llm_bls": ("python",),
     "llmapi": ("python",),
 }
+_PLATFORMS = (
+    "ensemble",
+    "tensorrt_plan",
+    "onnxruntime_onnx",
+    "pytorch_libtorch",
+    "tensorflow_graphdef",
+    "tensorflow_savedmodel",
+)
 _DOUBLED_UPSTREAM = ("kv_cache_alloc_total_blocks",)
 
 
@@ -134,6 +142,8 @@ def platform_unknown(view: RepositoryView) -> Iterable[Problem]:
             message = 'the platform is "ensemble", and there are no steps'
         elif model.platform == "ensemble" and model.backend:
             message = f"an ensemble has no backend, and this one names {model.backend}"
+        elif model.platform not in ("", *_PLATFORMS):
+            message = f"{model.platform} is no platform of Triton"
         else:
             continue
         line = None if scalar is None else scalar.line
@@ -159,7 +169,7 @@ def version_missing(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL117", "version-not-number", "warning", "A model's folders are version numbers.")
 def version_not_number(view: RepositoryView) -> Iterable[Problem]:
-    """Triton leaves out what is no positive number without leading zeros."""
+    """Triton leaves out what is no number, or begins with a zero."""
     for model in view.models:
         if not model.versions:
             continue
@@ -213,6 +223,7 @@ def parameter_doubled(view: RepositoryView) -> Iterable[Problem]:
 @rule("FL122", "tensor-doubled", "error", "A tensor is declared once.")
 def tensor_doubled(view: RepositoryView) -> Iterable[Problem]:
     """Which of two declarations holds is nowhere said."""
+    steps = {step.model_name for model in view.models for step in model.steps}
     for model in view.models:
         for word, tensors in (("input", model.inputs), ("output", model.outputs)):
             seen: dict[str, Tensor] = {}
@@ -223,6 +234,9 @@ def tensor_doubled(view: RepositoryView) -> Iterable[Problem]:
                 is_upstreams = tensor.name in _DOUBLED_UPSTREAM
                 severity: Severity | None = "info" if is_upstreams else "warning"
                 if (first.data_type, first.dims) != (tensor.data_type, tensor.dims):
+                    severity = None
+                elif word == "output" and model.folder in steps:
+                    # For Triton two outputs go into one tensor of the ensemble.
                     severity = None
                 yield Problem(
                     model=model.folder,
@@ -299,3 +313,20 @@ def backend_of_part(view: RepositoryView) -> Iterable[Problem]:
                 f"{' or '.join(wanted)}",
                 hint=f'backend: "{wanted[0]}"',
             )
+
+
+@rule("FL128", "label-file", "error", "The labels of a tensor are there.")
+def label_file(view: RepositoryView) -> Iterable[Problem]:
+    """Triton reads the file when it loads the model."""
+    for model in view.models:
+        for tensor in model.outputs:
+            scalar = tensor.message.scalar("label_filename")
+            if scalar is None or not scalar.value or scalar.is_placeholder:
+                continue
+            if not (view.root / model.folder / scalar.value).is_file():
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=scalar.line,
+                    message=f"label_filename of {tensor.name} is {scalar.value}, not there",
+                )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem, TextEdit
@@ -21,10 +22,10 @@ from trtllm_forge.check.parameter_kinds import (
     WHOLE,
     WORKER_PATH,
 )
-from trtllm_forge.check.pbtxt import Message, whole_number
 from trtllm_forge.check.registry import rule
 from trtllm_forge.check.rules.text import MANDATORY
 from trtllm_forge.triton.contract import known_releases, read_contract
+from trtllm_forge.triton.pbtxt import Message, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from trtllm_forge.check.model import Model, Parameter
     from trtllm_forge.check.view import RepositoryView
 
+_PYTHON_SWITCH = "FORCE_CPU_ONLY_INPUT_TENSORS"
 _IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*(;\s*\d+(\s*,\s*\d+)*\s*)*")
 
 
@@ -131,7 +133,13 @@ def parameter_fraction(view: RepositoryView) -> Iterable[Problem]:
 def parameter_switch(view: RepositoryView) -> Iterable[Problem]:
     """Any other word is taken for the default, whichever that is."""
     for model, parameter in _set_parameters(view):
-        if parameter.key in SWITCHES and parameter.value.strip().lower() not in SWITCH_WORDS:
+        value = parameter.value.strip().lower()
+        if parameter.key == _PYTHON_SWITCH and model.backend == "python":
+            if value not in ("yes", "no"):
+                wrong = wrong_value(model, parameter, "yes or no is needed")
+                # The python backend itself reads it, and does not load the model.
+                yield replace(wrong, severity="error")
+        elif parameter.key in SWITCHES and value not in SWITCH_WORDS:
             yield wrong_value(model, parameter, "true or false is needed")
 
 

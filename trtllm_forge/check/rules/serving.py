@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
+from trtllm_forge.check.model import TRUE_WORDS
 from trtllm_forge.check.registry import rule
 
 if TYPE_CHECKING:
@@ -168,4 +169,36 @@ def ensemble_instances(view: RepositoryView) -> Iterable[Problem]:
                     path=model.path,
                     line=field.line,
                     message=f"an ensemble has {name}",
+                )
+
+
+@rule("FL710", "response-cache", "error", "A model that streams has no response cache.")
+def response_cache(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses to keep the answers of a decoupled model."""
+    for model in view.models:
+        cache = model.config.message("response_cache")
+        switch = None if cache is None else cache.scalar("enable")
+        if switch is not None and switch.value.lower() in TRUE_WORDS and model.is_decoupled:
+            yield Problem(
+                model=model.folder,
+                path=model.path,
+                line=switch.line,
+                message=f"{model.folder} is decoupled, and response_cache is on",
+                hint="response_cache { enable: false }",
+            )
+
+
+@rule("FL711", "instance-gpus", "error", "Instances on the CPU name no GPUs.")
+def instance_gpus(view: RepositoryView) -> Iterable[Problem]:
+    """Triton refuses a group of KIND_CPU or KIND_MODEL that lists GPUs."""
+    for model in view.models:
+        for group in model.instance_groups:
+            gpus = group.all("gpus")
+            if gpus and group.text("kind") in ("KIND_CPU", "KIND_MODEL"):
+                yield Problem(
+                    model=model.folder,
+                    path=model.path,
+                    line=gpus[0].line,
+                    message=f"an instance group of {group.text('kind')} lists gpus",
+                    hint="" if model.role != "tensorrt_llm" else "gpu_device_ids",
                 )

@@ -6,16 +6,15 @@ import re
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem, TextEdit
-from trtllm_forge.check.pbtxt import Scalar
 from trtllm_forge.check.registry import rule
-from trtllm_forge.check.schema import schema_mistakes
+from trtllm_forge.triton.model_schema import schema_mistakes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from trtllm_forge.check.model import Model
-    from trtllm_forge.check.pbtxt import Message
     from trtllm_forge.check.view import RepositoryView
+    from trtllm_forge.triton.pbtxt import Scalar
 
 _NAME = re.compile(r"\$\{([^}]*)\}?")
 _BOM_LENGTH = 1
@@ -41,7 +40,7 @@ def config_parses(view: RepositoryView) -> Iterable[Problem]:
 def placeholder_left(view: RepositoryView) -> Iterable[Problem]:
     """Protobuf says ``Expected integer, got: $`` and Triton loads nothing."""
     for model in view.models:
-        for scalar in _scalars(model.config):
+        for scalar in model.scalars:
             if scalar.quoted or not scalar.is_placeholder:
                 continue
             name = _placeholder(scalar)
@@ -104,7 +103,7 @@ def config_schema(view: RepositoryView) -> Iterable[Problem]:
     for model in view.models:
         if model.mistakes:
             continue
-        for line, message in schema_mistakes(model.config):
+        for line, message in schema_mistakes(model.readable_text):
             yield Problem(model=model.folder, path=model.path, line=line, message=message)
 
 
@@ -117,6 +116,8 @@ def not_utf8(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 message=f"not UTF-8: {model.encoding_error}",
+                # Triton itself reads comments as they are; other readers of the file do not.
+                severity=None if any("\ufffd" in s.value for s in model.scalars) else "warning",
                 hint=f"iconv -f latin1 -t utf-8 {model.path}",
             )
 
@@ -173,16 +174,8 @@ def stray_space(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-def _scalars(message: Message) -> Iterator[Scalar]:
-    for field in message.fields:
-        if isinstance(field.value, Scalar):
-            yield field.value
-        else:
-            yield from _scalars(field.value)
-
-
 def _quoted_placeholders(model: Model) -> list[Scalar]:
-    return [s for s in _scalars(model.config) if s.quoted and s.is_placeholder]
+    return [s for s in model.scalars if s.quoted and s.is_placeholder]
 
 
 def _placeholder(scalar: Scalar) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -131,8 +131,12 @@ def whole_number(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else None
 
 
+@lru_cache(maxsize=64)
 def parse_pbtxt(text: str) -> tuple[Message, tuple[SyntaxMistake, ...]]:
-    """Return what a text says, as far as it can be read, and the mistakes in it."""
+    """Return what a text says, as far as it can be read, and the mistakes in it.
+
+    A build reads each file after rendering and again in the check, so what was read is kept.
+    """
     reader = _Reader(text)
     message = reader.message(closing=None, line=1, start=0)
     return message, tuple(reader.mistakes)

@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtllm_forge.check.pbtxt import Scalar
+from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.triton.pbtxt import Scalar, parse_pbtxt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtllm_forge.check.pbtxt import Field, Message
+    from trtllm_forge.triton.pbtxt import Field, Message
 
 _WORDS = ("true", "false", "t", "f", "True", "False", "1", "0")
 _WHOLE = re.compile(r"[+-]?(0[xX][0-9A-Fa-f]+|\d+)")
 _REAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?f?|-?(inf|infinity|nan)", re.IGNORECASE)
 
 
-def schema_mistakes(config: Message) -> Iterator[tuple[int, str]]:
-    """Give line and reason of each field that protobuf would refuse."""
-    yield from _message(config, _model_config())
+@lru_cache(maxsize=64)
+def schema_mistakes(text: str) -> tuple[tuple[int, str], ...]:
+    """Return line and reason of each field of a configuration that protobuf would refuse."""
+    config, _ = parse_pbtxt(text)
+    return tuple(_message(config, model_config_messages().ModelConfig.DESCRIPTOR))
 
 
 @lru_cache(maxsize=1)
-def _model_config() -> Any:
-    from trtllm_forge.triton.repository import _model_config_messages
+def model_config_messages() -> Any:
+    """Return Triton's protobuf module without the gRPC client around it, which loads slowly.
 
-    return _model_config_messages().ModelConfig.DESCRIPTOR
+    Raises:
+        PrerequisiteError: The package that has it is missing or damaged.
+    """
+    package = importlib.util.find_spec("tritonclient")
+    if package is None or not package.submodule_search_locations:
+        what = "the package tritonclient is missing"
+        raise PrerequisiteError(what, hint="pip install --force-reinstall trtllm-forge")
+    path = Path(package.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location("trtllm_forge._model_config_pb2", path)
+    if spec is None or spec.loader is None:
+        what = f"{path} cannot be loaded"
+        raise PrerequisiteError(what, hint="pip install --force-reinstall 'tritonclient[grpc]'")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @lru_cache(maxsize=256)
