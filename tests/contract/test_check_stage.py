@@ -23,10 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-CORE = "tensorrt_llm/config.pbtxt"
 PRE = "preprocessing/config.pbtxt"
-BLS = "tensorrt_llm_bls/config.pbtxt"
-SERVER = "--trtllm-version 1.2.1 --mount-root /models"
 
 
 @pytest.fixture
