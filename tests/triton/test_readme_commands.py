@@ -157,6 +157,8 @@ def test_request_shown_is_answered_by_the_ensemble(
 def test_model_that_does_not_load_is_told_as_troubleshooting_shows(terminal: Terminal) -> None:
     reader = terminal.reader
     shutil.copytree(reader.root / "model_repos" / "sample", reader.root / "broken")
+    # With its manifest, serve would refuse the edited model before Triton sees it.
+    (reader.root / "broken" / "forge.manifest.json").unlink()
     model_path = reader.root / "broken" / "postprocessing" / "1" / "model.py"
     model_path.chmod(0o644)
     model_path.write_text('raise ValueError("broken on purpose")\n')
