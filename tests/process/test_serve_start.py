@@ -22,7 +22,9 @@ from tests.process.recording import RecordingReporter, eventually, is_running
 from trtllm_forge.cli.app import app
 from trtllm_forge.errors import PrerequisiteError, ServerError
 from trtllm_forge.serving import serve as serve_module
-from trtllm_forge.serving.serve import ServedModel, ServeOptions, start_server
+from trtllm_forge.serving.launch_plan import ServeOptions
+from trtllm_forge.serving.running_server import ServedModel
+from trtllm_forge.serving.serve import start_server
 from trtllm_forge.serving.state import LOCK_NAME, running_servers
 from trtllm_forge.settings import read_settings
 
@@ -150,7 +152,7 @@ def test_nothing_is_left_of_a_repository_whose_name_is_a_pattern(
     with start_server(serve_options(repository_dir), settings, RecordingReporter()) as server:
         assert [record.name for record in running_servers(settings.state_dir)] == ["m[1]"]
         assert len(list((settings.state_dir / "run").iterdir())) == 1
-        assert server.command == f"forge serve '{repository_dir}'"
+        assert server.plan.command == f"forge serve '{repository_dir}'"
 
     assert left_in_servers() == [LOCK_NAME]
     assert list((settings.state_dir / "run").iterdir()) == []

@@ -20,15 +20,18 @@ from tests.triton.mock_repository import MODELS, Fault, build_mock_repository
 from trtllm_forge.cli.app import app
 from trtllm_forge.lifeline import living_members
 from trtllm_forge.serving.complete import complete
+from trtllm_forge.serving.launch_plan import ServeOptions
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.probe import probe_server
-from trtllm_forge.serving.serve import RunningServer, ServeOptions, start_server
+from trtllm_forge.serving.serve import start_server
 from trtllm_forge.serving.state import LOCK_NAME, ServerUrls
 from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.client import TritonAnswerError, TritonHttp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from trtllm_forge.serving.running_server import RunningServer
 
 pytestmark = pytest.mark.triton
 
@@ -69,7 +72,7 @@ def test_all_models_are_listed_as_ready(server: RunningServer) -> None:
 
 
 def test_every_probe_passes_on_models_that_are_right(server: RunningServer) -> None:
-    results = probe_server(server.urls, server.repository_dir, RecordingReporter())
+    results = probe_server(server.urls, server.plan.repository_dir, RecordingReporter())
 
     assert [(r.name, r.ok) for r in results] == [(name, True) for name in PROBES]
 
@@ -109,7 +112,7 @@ def test_a_probe_fails_where_the_engine_is_wrong(
     tmp_path: Path, fault: Fault, failing: list[str], detail: str
 ) -> None:
     with serving(build_mock_repository(tmp_path / "mock", fault=fault)) as server:
-        results = probe_server(server.urls, server.repository_dir, RecordingReporter())
+        results = probe_server(server.urls, server.plan.repository_dir, RecordingReporter())
 
     failed = [result for result in results if not result.ok]
     assert [result.name for result in failed] == failing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtllm_forge.errors import ServerError
-from trtllm_forge.triton.mount import cpp_models, mirror_for_serving
+from trtllm_forge.triton.mount import ServedFolder, cpp_models, served_folder
 from trtllm_forge.triton.repository import parse_model_config
 
 if TYPE_CHECKING:
@@ -42,15 +42,24 @@ def test_a_path_that_is_not_there_is_rewritten_in_a_mirror(
     repository_dir = build(tmp_path / "mock", backend="tensorrtllm", engine_path=engine_path)
     before = (repository_dir / "tensorrt_llm" / "config.pbtxt").read_text()
 
-    served_dir = mirror_for_serving(repository_dir, tmp_path / "run" / "mock-1")
+    mirror_dir = tmp_path / "run" / "mock-1"
+    served = served_folder(repository_dir, mirror_dir)
 
-    config = parse_model_config(served_dir / "tensorrt_llm" / "config.pbtxt")
+    assert served.path == mirror_dir
+    config_path = mirror_dir / "tensorrt_llm" / "config.pbtxt"
+    assert list(served.texts) == [config_path]
+    written_path = tmp_path / "config.pbtxt"
+    written_path.write_text(served.texts[config_path])
+    config = parse_model_config(written_path)
     path = config.parameters["gpt_model_path"].string_value
     assert path == str(repository_dir / ENGINE)
     assert config.parameters["kv_cache_free_gpu_mem_fraction"].string_value == "0.2"
     assert config.max_batch_size == 4
-    assert (served_dir / ENGINE / "rank0.engine").read_text() == "weights"
-    assert (served_dir / "ensemble" / "config.pbtxt").is_file()
+    assert served.links == {
+        mirror_dir / "ensemble": repository_dir / "ensemble",
+        mirror_dir / "forge.lock": repository_dir / "forge.lock",
+        mirror_dir / "tensorrt_llm" / "1": repository_dir / "tensorrt_llm" / "1",
+    }
     assert (repository_dir / "tensorrt_llm" / "config.pbtxt").read_text() == before
 
 
@@ -58,14 +67,17 @@ def test_a_repository_at_its_mount_root_is_served_from_where_it_is(tmp_path: Pat
     folder = tmp_path / "models"
     repository_dir = build(folder, backend="tensorrtllm", engine_path=str(folder / ENGINE))
 
-    assert mirror_for_serving(repository_dir, tmp_path / "run") == repository_dir
-    assert not (tmp_path / "run").exists()
+    served = served_folder(repository_dir, tmp_path / "run")
+
+    assert served == ServedFolder(path=repository_dir)
 
 
 def test_a_twin_needs_no_mirror(tmp_path: Path) -> None:
     repository_dir = build(tmp_path / "mock", backend="python", engine_path=ENGINE)
 
-    assert mirror_for_serving(repository_dir, tmp_path / "run") == repository_dir
+    served = served_folder(repository_dir, tmp_path / "run")
+
+    assert served == ServedFolder(path=repository_dir)
 
 
 def test_an_engine_that_is_nowhere_is_refused(tmp_path: Path) -> None:
@@ -73,12 +85,11 @@ def test_an_engine_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     repository_dir = build(tmp_path / "mock", backend="tensorrtllm", engine_path=path)
 
     with pytest.raises(ServerError) as caught:
-        mirror_for_serving(repository_dir, tmp_path / "run")
+        served_folder(repository_dir, tmp_path / "run")
 
     assert caught.value.what == f"model tensorrt_llm names an engine that is not there: {path}"
     config_path = repository_dir / "tensorrt_llm" / "config.pbtxt"
     assert caught.value.why == f"gpt_model_path in {config_path}"
-    assert not (tmp_path / "run").exists()
 
 
 def test_only_models_of_the_cpp_backend_are_found(tmp_path: Path) -> None:

@@ -87,8 +87,9 @@ def serve(
     """Serve until Ctrl-C or SIGTERM."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console, _exit_on_sigterm():
         from trtllm_forge.errors import ConfigError
+        from trtllm_forge.serving.launch_plan import ServeOptions
         from trtllm_forge.serving.repositories import find_repository
-        from trtllm_forge.serving.serve import ServeOptions, start_server
+        from trtllm_forge.serving.serve import start_server
         from trtllm_forge.settings import read_settings
 
         if no_verify and verify is not None:

@@ -8,11 +8,12 @@ anywhere else, it is mirrored by links in a private folder, with those paths rew
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ServerError
-from trtllm_forge.triton.plain_path import plain_path
+from trtllm_forge.triton.plain_path import is_plain
 from trtllm_forge.triton.repository import parse_model_config
 
 if TYPE_CHECKING:
@@ -36,12 +37,26 @@ def cpp_models(repository_dir: Path) -> Mapping[str, Any]:
     return {name: config for name, config in configs.items() if config.backend == CPP_BACKEND}
 
 
-def mirror_for_serving(repository_dir: Path, mirror_dir: Path) -> Path:
-    """Return the folder to start Triton with: the repository, or a mirror of it.
+@dataclass(frozen=True, kw_only=True)
+class ServedFolder:
+    """The folder Triton is started with, and what has to be made for it first.
 
-    The mirror is made in ``mirror_dir``, which must not exist, only when a model of the C++
-    backend names a path that is not there, or when Triton could not take the repository's own
-    path; the caller removes it.
+    Attributes:
+        path: The repository itself, or a mirror of it.
+        links: Links to make, each with what it leads to.
+        texts: Files to write, each with its text.
+    """
+
+    path: Path
+    links: Mapping[Path, Path] = field(default_factory=dict)
+    texts: Mapping[Path, str] = field(default_factory=dict)
+
+
+def served_folder(repository_dir: Path, mirror_dir: Path) -> ServedFolder:
+    """Return what to start Triton with: the repository, or a mirror of it in ``mirror_dir``.
+
+    There is a mirror only when a model of the C++ backend names a path that is not there, or
+    when Triton could not take the repository's own path.
 
     Raises:
         ServerError: An engine is neither where the configuration says nor in the repository.
@@ -52,22 +67,24 @@ def mirror_for_serving(repository_dir: Path, mirror_dir: Path) -> Path:
         if _point_at_repository(config, repository_dir, name)
     }
     if not rewritten:
-        return plain_path(repository_dir, mirror_dir)
+        if is_plain(repository_dir):
+            return ServedFolder(path=repository_dir)
+        return ServedFolder(path=mirror_dir, links={mirror_dir: repository_dir.resolve()})
     from google.protobuf import text_format
 
-    mirror_dir.mkdir(parents=True)
+    links: dict[Path, Path] = {}
+    texts: dict[Path, str] = {}
     for model_dir in sorted(repository_dir.iterdir()):
+        mirrored_dir = mirror_dir / model_dir.name
         if model_dir.name not in rewritten:
-            (mirror_dir / model_dir.name).symlink_to(model_dir.resolve())
+            links[mirrored_dir] = model_dir.resolve()
             continue
-        target_dir = mirror_dir / model_dir.name
-        target_dir.mkdir()
-        for entry in model_dir.iterdir():
+        for entry in sorted(model_dir.iterdir()):
             if entry.name != "config.pbtxt":
-                (target_dir / entry.name).symlink_to(entry.resolve())
+                links[mirrored_dir / entry.name] = entry.resolve()
         text = text_format.MessageToString(rewritten[model_dir.name])
-        (target_dir / "config.pbtxt").write_text(text, encoding="utf-8")
-    return mirror_dir
+        texts[mirrored_dir / "config.pbtxt"] = text
+    return ServedFolder(path=mirror_dir, links=links, texts=texts)
 
 
 def _point_at_repository(config: Any, repository_dir: Path, model: str) -> bool:

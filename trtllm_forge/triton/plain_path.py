@@ -18,12 +18,3 @@ _PLAIN = re.compile(r"[A-Za-z0-9._/+-]+")
 def is_plain(path: Path) -> bool:
     """Return whether a path reaches the stub as it is."""
     return _PLAIN.fullmatch(str(path)) is not None
-
-
-def plain_path(path: Path, link_path: Path) -> Path:
-    """Return ``path``, or ``link_path`` made a link to it when Triton could not take it."""
-    if is_plain(path):
-        return path
-    link_path.parent.mkdir(parents=True, exist_ok=True)
-    link_path.symlink_to(path.resolve())
-    return link_path

@@ -1,0 +1,210 @@
+"""What serving starts, as a value: pure functions from options to a ``LaunchPlan``.
+
+Nothing here starts, writes or removes anything; ``running_server`` does what a plan says, and
+``forge serve --dry-run`` prints it.
+"""
+
+from __future__ import annotations
+
+import glob
+import shlex
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtllm_forge.serving.state import ServerUrls
+from trtllm_forge.triton.launch import DEFAULT_HOST, Ports, triton_argv
+from trtllm_forge.triton.mount import served_folder
+from trtllm_forge.triton.plain_path import is_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trtllm_forge.serving.trust import Verify
+    from trtllm_forge.triton.locate import TritonInstallation
+
+DOCUMENT_SCHEMA = 1
+FRONT_MODEL = "ensemble"
+# A server of models that are on the disk has no use for them, and models run in it.
+_EXIT_TIMEOUT_S = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What to serve and where.
+
+    Attributes:
+        repository_dir: The model repository, absolute.
+        host: The address to listen on.
+        http_port: A port, or None for 8000 or a free one; likewise the other two.
+        grpc_port: See ``http_port``; 8001.
+        metrics_port: See ``http_port``; 8002.
+        ready_timeout_s: How long the front model may take to be ready.
+        world_size: Ranks of the engine; one.
+        verify: How the repository is compared with its manifest first; see ``serving.trust``.
+    """
+
+    repository_dir: Path
+    host: str = DEFAULT_HOST
+    http_port: int | None = None
+    grpc_port: int | None = None
+    metrics_port: int | None = None
+    ready_timeout_s: float = 120.0
+    world_size: int = 1
+    verify: Verify = "times"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchPlan:
+    """One server that could be started.
+
+    Attributes:
+        name: By which ``probe`` and ``complete`` find it.
+        repository_dir: What it serves.
+        urls: Where it answers.
+        http_port: The port of ``urls.http``, by which the server is told from another's.
+        front_models: The models that have to be ready.
+        rank_argvs: The ``tritonserver`` command of each rank.
+        argv: The one command that is started: rank 0's, or a launcher's with all of them.
+        env: Variables to set on top of forge's own environment.
+        log_path: What it writes goes there.
+        state_dir: Where its record is while it runs.
+        links: Links to make before it starts, each with what it leads to.
+        texts: Files to write before it starts.
+        leftovers: Patterns of what is removed after it, and of nobody else's.
+        command: What serves the same again.
+    """
+
+    name: str
+    repository_dir: Path
+    urls: ServerUrls
+    http_port: int
+    front_models: tuple[str, ...]
+    rank_argvs: tuple[tuple[str, ...], ...]
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    log_path: Path
+    state_dir: Path
+    links: Mapping[Path, Path] = field(default_factory=dict)
+    texts: Mapping[Path, str] = field(default_factory=dict)
+    leftovers: tuple[str, ...] = ()
+    command: str = "forge serve"
+
+    def text(self) -> str:
+        """Return the plan as ``--dry-run`` prints it."""
+        ranks = len(self.rank_argvs)
+        variables = " ".join(f"{name}={shlex.quote(text)}" for name, text in self.env.items())
+        return (
+            f"would serve {self.name} with {ranks} rank{'' if ranks == 1 else 's'}\n"
+            f"  http     {self.urls.http}\n"
+            f"  grpc     {self.urls.grpc}\n"
+            f"  metrics  {self.urls.metrics}\n"
+            f"  waits for {', '.join(self.front_models)}\n"
+            f"  $ {variables} {shlex.join(self.argv)}"
+        )
+
+    def document(self) -> dict[str, object]:
+        """Return the same for ``--json``."""
+        return {
+            "schema": DOCUMENT_SCHEMA,
+            "name": self.name,
+            "repository": str(self.repository_dir),
+            "http": self.urls.http,
+            "grpc": self.urls.grpc,
+            "metrics": self.urls.metrics,
+            "front_models": list(self.front_models),
+            "argv": list(self.argv),
+            "ranks": [
+                {"rank": rank, "argv": list(argv)} for rank, argv in enumerate(self.rank_argvs)
+            ],
+            "env": dict(self.env),
+            "leftovers": list(self.leftovers),
+        }
+
+
+def plan_launch(
+    options: ServeOptions,
+    installation: TritonInstallation,
+    ports: Ports,
+    *,
+    name: str,
+    state_dir: Path,
+    stamp: str,
+    command: str,
+) -> LaunchPlan:
+    """Return what has to be started to serve ``options``.
+
+    Args:
+        options: What to serve and where.
+        installation: The Triton to start.
+        ports: The ports to take.
+        name: The server's name.
+        state_dir: Where forge keeps what runs.
+        stamp: A word that no other server on this machine has, of letters, digits and ``_``.
+        command: What serves the same again.
+
+    Raises:
+        ServerError: An engine is neither where its configuration says nor in the repository.
+    """
+    run_dir = state_dir / "run" / stamp
+    if not is_plain(run_dir):
+        run_dir = Path(tempfile.gettempdir()) / f"forge-{stamp}"
+    served = served_folder(options.repository_dir, run_dir / "repository")
+    links = dict(served.links)
+    if installation.backend_dir is not None and not is_plain(installation.backend_dir):
+        linked_dir = run_dir / "backends"
+        links[linked_dir] = installation.backend_dir.resolve()
+        installation = replace(installation, backend_dir=linked_dir)
+    shm_prefix = f"forge_{stamp}_"
+    rank_argvs = (
+        triton_argv(
+            installation,
+            repository_dir=served.path,
+            host=options.host,
+            ports=ports,
+            shm_prefix=shm_prefix,
+            exit_timeout_s=_EXIT_TIMEOUT_S,
+        ),
+    )
+    return LaunchPlan(
+        name=name,
+        repository_dir=options.repository_dir,
+        urls=_urls(options.host, ports),
+        http_port=ports.http,
+        front_models=(front_model(options.repository_dir),),
+        rank_argvs=rank_argvs,
+        argv=rank_argvs[0],
+        # Whatever the locale: a path or a prompt of any language has to pass.
+        env={**installation.env, "PYTHONUTF8": "1"},
+        log_path=state_dir / "logs" / f"{name}-{stamp}.log",
+        state_dir=state_dir,
+        links=links,
+        texts=served.texts,
+        leftovers=(f"/dev/shm/{shm_prefix}*", glob.escape(str(run_dir))),
+        command=command,
+    )
+
+
+def front_model(repository_dir: Path) -> str:
+    """Return the ensemble, or the first model of a repository that has none."""
+    models = sorted(path.parent.name for path in repository_dir.glob("*/config.pbtxt"))
+    return FRONT_MODEL if FRONT_MODEL in models else models[0]
+
+
+def serve_command(repository_dir: Path, model_repos_dir: Path) -> str:
+    """Return the command that serves this repository, from this folder."""
+    is_built = repository_dir.parent.resolve() == model_repos_dir.resolve()
+    named = repository_dir.name if is_built else str(repository_dir)
+    return f"forge serve {shlex.quote(named)}"
+
+
+def _urls(host: str, ports: Ports) -> ServerUrls:
+    # A server on every address is reached on this machine's own.
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    shown = f"[{reached}]" if ":" in reached else reached
+    return ServerUrls(
+        http=f"http://{shown}:{ports.http}",
+        grpc=f"{shown}:{ports.grpc}",
+        metrics=f"http://{shown}:{ports.metrics}/metrics",
+    )
