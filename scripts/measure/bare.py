@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import queue
 import sys
-import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,88 +18,85 @@ from typing import Any
 from scripts.measure.streams import LoadPlan, Stream, prompt, rates
 
 
-class BareLoop:
-    """A repository's engine and the thread that steps it."""
+def bare_loop(repository_dir: Path, load: _Load, *, fast_math: bool) -> Any:
+    """Return a repository's engine loop, which runs what the load gives it."""
+    from google.protobuf.json_format import MessageToDict
+    from trtllm_forge.triton.repository import parse_model_config
 
-    def __init__(self, repository_dir: Path, *, fast_math: bool) -> None:
-        from trtllm_forge.triton.repository import parse_model_config
+    model_dir = repository_dir / "tensorrt_llm"
+    config = MessageToDict(
+        parse_model_config(model_dir / "config.pbtxt"), preserving_proto_field_name=True
+    )
+    sys.path.insert(0, str(model_dir / "1"))
+    from engine import Engine  # type: ignore[import-not-found]
+    from engine_loop import EngineLoop  # type: ignore[import-not-found]
+    from engine_process import engine_settings  # type: ignore[import-not-found]
+    from model_folder import ModelFolder  # type: ignore[import-not-found]
 
-        model_dir = repository_dir / "tensorrt_llm"
-        config = parse_model_config(model_dir / "config.pbtxt")
-        parameters = {key: value.string_value for key, value in config.parameters.items()}
-        sys.path.insert(0, str(model_dir / "1"))
-        from engine import Engine  # type: ignore[import-not-found]
-        from engine_loop import EngineLoop  # type: ignore[import-not-found]
-
-        engine_dir = repository_dir / parameters["gpt_model_path"]
-        kv_tokens = parameters.get("max_tokens_in_paged_kv_cache")
-        engine = Engine(
-            engine_dir,
-            json.loads((engine_dir / "engine.json").read_text(encoding="utf-8")),
-            max_batch_size=config.max_batch_size,
-            max_num_tokens=int(parameters["max_num_tokens"]),
-            kv_fraction=float(parameters["kv_cache_free_gpu_mem_fraction"]),
-            max_kv_tokens=int(kv_tokens) if kv_tokens else None,
-            block_reuse=parameters["enable_kv_cache_reuse"] == "true",
-            chunked_context=parameters["enable_chunked_context"] == "true",
-            fast_math=fast_math,
-        )
-        self.loop = EngineLoop(engine, cancellation_check_period_s=0.1, after_step=lambda: None)
+    folder = ModelFolder(
+        {"model_config": json.dumps(config), "model_repository": str(model_dir.absolute())}
+    )
+    engine = Engine(**{**engine_settings(folder), "fast_math": fast_math})
+    return EngineLoop(engine, load.inbox, emit=load.take, after_step=lambda: None)
 
 
 class _Load:
-    """Keeps as many generations in flight as there are slots."""
+    """Keeps as many generations in the loop as there are slots; in its inbox at first."""
 
-    def __init__(self, loop: Any, tokenizer: Any, plan: LoadPlan) -> None:
-        self._loop = loop
+    def __init__(self, tokenizer: Any, plan: LoadPlan) -> None:
         self._tokenizer = tokenizer
         self._plan = plan
         self._numbers = itertools.count(plan.first_prompt)
         self._open_slots = plan.concurrency
-        self.end_s = time.perf_counter() + plan.warm_up_s + plan.window_s
+        self._stream_of: dict[int, Stream] = {}
+        self.end_s = 0.0
         self.streams: list[Stream] = []
         self.failure: str | None = None
-        self.over = threading.Event()
-        for slot in range(plan.concurrency):
-            self._start(plan.first_length(slot))
+        self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def _start(self, length: int) -> None:
-        import numpy as np
-        from generation import Generation, Sampling  # type: ignore[import-not-found]
+    def start(self) -> None:
+        """Fill the slots; the time of the load runs from here."""
+        self.end_s = time.perf_counter() + self._plan.warm_up_s + self._plan.window_s
+        for slot in range(self._plan.concurrency):
+            self._send(self._plan.first_length(slot))
 
-        ids = self._tokenizer.encode(prompt(next(self._numbers))).ids
-        stream = Stream(sent_s=time.perf_counter(), expected_tokens=length)
-        self.streams.append(stream)
-        generation = Generation(
-            request_id="",
-            prompt_ids=np.array(ids, np.int64),
-            max_tokens=length,
-            sampling=Sampling(),
-            end_id=-1,
-            stop_words=(),
-            streaming=True,
-            want_log_probs=False,
-            deadline=None,
-            is_cancelled=lambda: False,
-            sink=lambda chunk: self._take(stream, chunk),
-        )
-        self._loop.submit(generation)
-
-    def _take(self, stream: Stream, chunk: Any) -> None:
+    def take(self, generation: Any, chunk: Any) -> None:
+        """Note a chunk; a stream's last one makes room for the next."""
         now_s = time.perf_counter()
         if chunk.error:
             self.failure = chunk.error
-            self.over.set()
+            self.inbox.put(None)
             return
-        stream.chunks.append((now_s, len(chunk.ids)))
+        self._stream_of[generation.key].chunks.append((now_s, len(chunk.ids)))
         if not chunk.is_final:
             return
         if now_s < self.end_s:
-            self._start(self._plan.output_tokens)
+            self._send(self._plan.output_tokens)
             return
         self._open_slots -= 1
         if self._open_slots == 0:
-            self.over.set()
+            self.inbox.put(None)
+
+    def _send(self, length: int) -> None:
+        import numpy as np
+        from generation import Generation, Sampling  # type: ignore[import-not-found]
+
+        key = next(self._numbers)
+        ids = self._tokenizer.encode(prompt(key)).ids
+        stream = Stream(sent_s=time.perf_counter(), expected_tokens=length)
+        self.streams.append(stream)
+        self._stream_of[key] = stream
+        self.inbox.put(
+            Generation(
+                key=key,
+                prompt_ids=np.array(ids, np.int64),
+                max_tokens=length,
+                sampling=Sampling(),
+                end_id=-1,
+                stop_words=(),
+                want_log_probs=False,
+            )
+        )
 
 
 def main() -> None:
@@ -110,10 +107,10 @@ def main() -> None:
     plan = LoadPlan(**order["plan"])
     repository_dir = Path(order["repository"])
     tokenizer_path = repository_dir / "preprocessing" / "1" / "tokenizer" / "tokenizer.json"
-    bare = BareLoop(repository_dir, fast_math=order["fast_math"])
-    load = _Load(bare.loop, Tokenizer.from_file(str(tokenizer_path)), plan)
-    load.over.wait()
-    bare.loop.close()
+    load = _Load(Tokenizer.from_file(str(tokenizer_path)), plan)
+    loop = bare_loop(repository_dir, load, fast_math=order["fast_math"])
+    load.start()
+    loop.run()
     if load.failure:
         raise RuntimeError(load.failure)
     print(json.dumps(asdict(rates(load.streams, load.end_s - plan.window_s, load.end_s))))

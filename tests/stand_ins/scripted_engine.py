@@ -103,10 +103,11 @@ class ScriptedEngine:
     def __init__(self, scripts: list[Any], *, gated: bool = False) -> None:
         self.pipeline = self
         self.max_seq_len = 100
+        self.max_batch_size = 8
         self.eos_token_ids = frozenset({END_ID})
         self.scripts = deque(scripts)
         self.handles: dict[int, Handle] = {}
-        self.refusals: dict[str, str] = {}
+        self.refusals: dict[int, str] = {}
         self.start_error: Exception | None = None
         self.step_errors: deque[Exception] = deque()
         self.inner_steps = 1
@@ -128,10 +129,11 @@ class ScriptedEngine:
 
     def refusal(self, generation: Any) -> str | None:
         self.require_owner()
-        return self.refusals.get(generation.request_id)
+        return self.refusals.get(generation.key)
 
-    def start(self, key: int, generation: Any) -> Handle:
+    def start(self, generation: Any) -> Handle:
         self.require_owner()
+        key = generation.key
         if self.start_error is not None:
             raise self.start_error
         if key in self.handles:

@@ -44,3 +44,31 @@ class Request:
 def get_input_tensor_by_name(request: Request, name: str) -> Tensor | None:
     """Return an input, or None when the request has none of that name."""
     return request.tensors.get(name)
+
+
+TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
+
+
+class TritonError:
+    """What a request is told went wrong."""
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def message(self) -> str:
+        """Return the text."""
+        return self._message
+
+
+class InferenceResponse:
+    """Output tensors, or an error."""
+
+    def __init__(
+        self, output_tensors: list[Tensor] | None = None, error: TritonError | None = None
+    ) -> None:
+        self._output_tensors = output_tensors or []
+        self.error = error
+
+    def output_tensors(self) -> list[Tensor]:
+        """Return the tensors."""
+        return self._output_tensors

@@ -112,6 +112,9 @@ PYTHON_BACKEND = ("EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS")
 FORGES_OWN = (
     "max_num_tokens",
     "stream_interval_ms",
+    "engine_threads",
+    "max_draft_len",
+    "max_matching_ngram_size",
     "fast_math",
     "exclude_input_in_output",
     "tokenizer_dir",

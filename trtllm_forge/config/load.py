@@ -53,8 +53,16 @@ class _Collected:
     mistakes: list[Mistake] = field(default_factory=list)
 
     def set(self, key: ConfigKey, value: object, origin: str) -> None:
-        self.values[key.path] = value
+        self.values[key.path] = _spelled(key, value)
         self.origins[key.path] = origin
+
+
+def _spelled(key: ConfigKey, value: object) -> object:
+    """Return a value as the schema spells it: one of a few words may have dashes, as flags do."""
+    if isinstance(value, str) and value not in key.choices:
+        underscored = value.replace("-", "_")
+        return underscored if underscored in key.choices else value
+    return value
 
 
 def load_config(

@@ -205,8 +205,11 @@ class RepositorySection(_Section):
     exclude_input_in_output: bool = False
     """Leave the prompt out of an answer that is not streamed, unless a request says otherwise."""
 
-    stream_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 20
-    """Join a stream's tokens for this long; the first and the last go at once. openvino only."""
+    stream_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 100
+    """Longest time to join a stream's tokens for, less with fewer streams; 0 joins none (OpenVINO)."""
+
+    engine_threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Threads the engine computes on; 0 takes all cores, less one for a small engine (OpenVINO)."""
 
     max_queue_size: Annotated[int, Field(ge=0)] = 0
     """Requests that may wait before new ones are refused; 0 is no limit."""

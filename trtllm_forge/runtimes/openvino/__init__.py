@@ -26,6 +26,8 @@ _PACKAGES = ("openvino-genai", "optimum-intel", "nncf", "torch", "transformers")
 # What those bring along; the artifact's bytes depend on it as well.
 _VERSIONED = (*_PACKAGES, "openvino", "optimum", "tokenizers")
 _DEFAULT_MAX_NUM_TOKENS = 2048
+_DRAFT_TOKENS = 5
+_DRAFT_NGRAM = 3
 
 
 class OpenVinoRuntime:
@@ -69,13 +71,25 @@ class OpenVinoRuntime:
             "gemm_plugin": build.gemm_plugin,
             "gather_context_logits": build.gather_context_logits,
             "lora_dir": build.lora_dir,
-            "speculative": None if build.speculative == "none" else build.speculative,
         }
         for name, value in only_there.items():
             if value:
                 what = f"runtime openvino does not take {name} {value}".removesuffix(" True")
                 hint = build_command(config, runtime="trtllm")
                 raise ConfigError(what, why="it is TensorRT-LLM's", hint=hint)
+        if build.speculative not in ("none", "prompt_lookup"):
+            what = f"runtime openvino does not take speculative {build.speculative}"
+            why = "without a second model, OpenVINO GenAI drafts from the prompt's n-grams alone"
+            raise ConfigError(
+                what, why=why, hint=build_command(config, speculative="prompt_lookup")
+            )
+        if build.speculative == "none" and build.max_draft_len is not None:
+            what = f"max_draft_len is {build.max_draft_len}, and there is no speculative mode"
+            hint = build_command(config, speculative="prompt_lookup")
+            raise ConfigError(what, hint=hint)
+        if build.speculative != "none" and build.max_beam_width > 1:
+            what = f"max_beam_width is {build.max_beam_width}, prompt lookup needs 1"
+            raise ConfigError(what, hint=build_command(config, max_beam_width=1))
 
     def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
         """Raise unless the packages that export and serve are installed."""
@@ -119,7 +133,11 @@ class OpenVinoRuntime:
             "exclude_input_in_output": _word(repository.exclude_input_in_output),
             "stream_interval_ms": str(repository.stream_interval_ms),
             "fast_math": _word(repository.fast_math),
+            "engine_threads": str(repository.engine_threads),
         }
+        if config.build.speculative == "prompt_lookup":
+            parameters["max_draft_len"] = str(config.build.max_draft_len or _DRAFT_TOKENS)
+            parameters["max_matching_ngram_size"] = str(_DRAFT_NGRAM)
         if repository.max_tokens_in_paged_kv_cache is not None:
             parameters["max_tokens_in_paged_kv_cache"] = str(
                 repository.max_tokens_in_paged_kv_cache
@@ -132,10 +150,16 @@ class OpenVinoRuntime:
                 for name in (
                     "model",
                     "answers",
+                    "dispatcher",
                     "engine",
                     "engine_loop",
+                    "engine_metrics",
+                    "engine_process",
+                    "engine_worker",
                     "generation",
+                    "outbox",
                     "request_reader",
+                    "wire",
                 )
             ),
         )
