@@ -57,6 +57,8 @@ class ManagedProcess:
         cwd: Its working directory, or None for forge's own.
         grace_s: How long it may take to end after TERM.
         leftovers: Patterns of absolute paths that are removed once the group has ended.
+        shares_cores: It steps back where processes of its own, or others, compute: they are not
+            interrupted whenever it has something to do.
         record_path: A JSON file that may be written while it runs; removed then as well, if
             its ``pid`` and ``started_ticks`` are the child's.
     """
@@ -73,6 +75,7 @@ class ManagedProcess:
         grace_s: float = 10.0,
         leftovers: Sequence[str] = (),
         record_path: Path | None = None,
+        shares_cores: bool = False,
     ) -> None:
         self.argv = tuple(argv)
         self.log_path = log_path
@@ -82,6 +85,7 @@ class ManagedProcess:
         self._cwd = cwd
         self._grace_s = grace_s
         self._leftovers = tuple(leftovers)
+        self._shares_cores = shares_cores
         self._record = "" if record_path is None else str(record_path)
         self._started_ticks = 0
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -123,6 +127,10 @@ class ManagedProcess:
             self._release_lifeline()
             what = f"{self.argv[0]} cannot be started"
             raise PrerequisiteError(what, why=error.strerror or str(error)) from error
+        if self._shares_cores:
+            # Before it has threads, which inherit this. Where it is not allowed, it only costs.
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(self._child.pid, os.SCHED_BATCH, os.sched_param(0))
         # Not waited for, it has its place in the table of processes, even when it has ended.
         fields = lifeline.stat_fields(self._child.pid)
         self._started_ticks = int(fields[lifeline.START_TIME_FIELD]) if fields else 0

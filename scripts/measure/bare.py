@@ -21,6 +21,7 @@ from scripts.measure.streams import LoadPlan, Stream, prompt, rates
 def bare_loop(repository_dir: Path, load: _Load, *, fast_math: bool) -> Any:
     """Return a repository's engine loop, which runs what the load gives it."""
     from google.protobuf.json_format import MessageToDict
+
     from trtllm_forge.triton.repository import parse_model_config
 
     model_dir = repository_dir / "tensorrt_llm"

@@ -244,6 +244,8 @@ def test_twin_reads_seed_and_shortest_answer_by_the_names_of_the_release(release
             shortest: np.array([[3]], np.int32),
         }
     )
-    reader = template_module("request_reader").RequestReader(max_beam_width=1, is_decoupled=True)
-    (generation,) = reader.read(request, lambda: False)
+    reader = template_module("request_reader").RequestReader(
+        max_beam_width=1, is_decoupled=True, exclude_input=False
+    )
+    (generation,) = reader.read(request).generations
     assert (generation.sampling.seed, generation.sampling.min_tokens) == (7, 3)

@@ -233,6 +233,19 @@ def interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def test_child_that_shares_its_cores_is_started_as_a_batch_process(tmp_path: Path) -> None:
+    process = ManagedProcess(
+        [sys.executable, str(SERVERS_DIR / "deaf_to_term.py")],
+        source="child",
+        log_path=tmp_path / "child.log",
+        reporter=RecordingReporter(),
+        grace_s=0.2,
+        shares_cores=True,
+    )
+    with process:
+        assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
+
+
 def test_a_missing_executable_is_named(tmp_path: Path) -> None:
     process = ManagedProcess(
         ["/nowhere/tritonserver"],

@@ -106,7 +106,9 @@ def start() -> Iterator[Callable[..., RunningLoop]]:
         loop.close()
 
 
-def test_tokens_come_one_step_at_a_time_and_the_last_is_final(start: Callable[..., RunningLoop]) -> None:
+def test_tokens_come_one_step_at_a_time_and_the_last_is_final(
+    start: Callable[..., RunningLoop],
+) -> None:
     loop, client = start(ScriptedEngine([[11, 12, 13]])), Client()
     loop.submit(client)
     chunks = client.rest()
@@ -235,7 +237,9 @@ def test_end_id_is_left_out_with_its_log_prob(start: Callable[..., RunningLoop])
     assert not client.has_more()
 
 
-def test_any_end_id_of_the_checkpoint_ends_and_is_left_out(start: Callable[..., RunningLoop]) -> None:
+def test_any_end_id_of_the_checkpoint_ends_and_is_left_out(
+    start: Callable[..., RunningLoop],
+) -> None:
     loop, client = start(ScriptedEngine([[11, END_ID, 12]])), Client(end_id=5)
     loop.submit(client)
     assert client.ids() == [11]
@@ -273,7 +277,9 @@ def test_stop_word_ends_the_generation_and_is_part_of_it(
     assert not client.has_more()
 
 
-def test_output_is_cut_to_what_the_sequence_length_leaves(start: Callable[..., RunningLoop]) -> None:
+def test_output_is_cut_to_what_the_sequence_length_leaves(
+    start: Callable[..., RunningLoop],
+) -> None:
     engine = ScriptedEngine([range(11, 60)])
     engine.max_seq_len = 5
     loop, client = start(engine), Client()
@@ -281,7 +287,9 @@ def test_output_is_cut_to_what_the_sequence_length_leaves(start: Callable[..., R
     assert client.ids() == [11, 12]
 
 
-def test_refused_request_gets_the_reason_and_never_starts(start: Callable[..., RunningLoop]) -> None:
+def test_refused_request_gets_the_reason_and_never_starts(
+    start: Callable[..., RunningLoop],
+) -> None:
     engine = ScriptedEngine([])
     loop, client = start(engine), Client()
     engine.refusals[client.generation.key] = "the prompt has 9 tokens, the engine takes at most 8"
@@ -316,7 +324,9 @@ def test_request_the_library_refuses_fails_alone(
     assert good.ids() == [11, 12]
 
 
-def test_failed_step_fails_what_runs_and_the_loop_goes_on(start: Callable[..., RunningLoop]) -> None:
+def test_failed_step_fails_what_runs_and_the_loop_goes_on(
+    start: Callable[..., RunningLoop],
+) -> None:
     engine = ScriptedEngine([range(11, 20), range(11, 20), [21]], gated=True)
     loop, clients, after = start(engine), [Client(), Client()], Client()
     loop.submit(*clients)
@@ -352,7 +362,9 @@ def test_request_the_kv_cache_lost_ends_with_an_error(start: Callable[..., Runni
     ]
 
 
-def test_several_sequences_come_best_first_and_end_together(start: Callable[..., RunningLoop]) -> None:
+def test_several_sequences_come_best_first_and_end_together(
+    start: Callable[..., RunningLoop],
+) -> None:
     length = GenerationFinishReason.LENGTH
     final = {3: Output([11, 12], length, score=-2.0), 9: Output([21], length, score=-1.0)}
     loop, client = start(ScriptedEngine([[final]])), Client()

@@ -25,7 +25,7 @@ class Clock:
 class EverySecond:
     """A pace of one second, whatever there is to send."""
 
-    def interval_s(self, streams: int) -> float:
+    def interval_s(self, _streams: int) -> float:
         return 1.0
 
 

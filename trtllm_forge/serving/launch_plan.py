@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DOCUMENT_SCHEMA = 1
 FRONT_MODEL = "ensemble"
+# The twin's engine model has it, and no other.
+_TWIN_FILE = "engine_worker.py"
 # A server of models that are on the disk has no use for them, and models run in it.
 _EXIT_TIMEOUT_S = 5
 
@@ -73,6 +75,7 @@ class LaunchPlan:
         links: Links to make before it starts, each with what it leads to.
         texts: Files to write before it starts.
         leftovers: Patterns of what is removed after it, and of nobody else's.
+        shares_cores: The engine computes on the same cores as Triton: it is the twin's.
         command: What serves the same again.
     """
 
@@ -89,6 +92,7 @@ class LaunchPlan:
     links: Mapping[Path, Path] = field(default_factory=dict)
     texts: Mapping[Path, str] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
+    shares_cores: bool = False
     command: str = "forge serve"
 
     def text(self) -> str:
@@ -120,6 +124,7 @@ class LaunchPlan:
             ],
             "env": dict(self.env),
             "leftovers": list(self.leftovers),
+            "shares_cores": self.shares_cores,
         }
 
 
@@ -182,6 +187,7 @@ def plan_launch(
         links=links,
         texts=served.texts,
         leftovers=(f"/dev/shm/{shm_prefix}*", glob.escape(str(run_dir))),
+        shares_cores=any(options.repository_dir.glob(f"*/*/{_TWIN_FILE}")),
         command=command,
     )
 

@@ -145,6 +145,7 @@ def run_plan(plan: LaunchPlan, ready_timeout_s: float, reporter: Reporter) -> Ru
         grace_s=_GRACE_S,
         leftovers=plan.leftovers,
         record_path=record_path(plan.state_dir, plan.name),
+        shares_cores=plan.shares_cores,
     )
     with ExitStack() as stack:
         stack.enter_context(process)

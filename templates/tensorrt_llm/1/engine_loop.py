@@ -78,12 +78,13 @@ class EngineLoop:
 
     def _take_inbox(self):
         """Act on what has come; wait for something when nothing runs. False means close."""
+        may_wait = not (self._running or self._waiting)
         while True:
-            is_idle = not (self._running or self._waiting)
             try:
-                item = self._inbox.get(block=is_idle)
+                item = self._inbox.get(block=may_wait)
             except queue.Empty:
                 return True
+            may_wait = False
             if item is None:
                 return False
             if isinstance(item, int):
@@ -133,9 +134,7 @@ class EngineLoop:
             if _is_running(handle):
                 return True
             # Ended without a last token: the library could not go on.
-            self._emit(
-                generation, _ended("the KV cache could not hold the request any longer")
-            )
+            self._emit(generation, _ended("the KV cache could not hold the request any longer"))
             return False
         generation.first_token_ns = generation.first_token_ns or now_ns
         generation.last_token_ns = now_ns

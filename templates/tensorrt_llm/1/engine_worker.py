@@ -121,9 +121,7 @@ def main():
         return
     wire.send(("loaded", engine.facts()))
     outgoing = _Outgoing(wire, engine)
-    outgoing.loop = EngineLoop(
-        engine, _Inbox(wire), emit=outgoing.emit, after_step=outgoing.send
-    )
+    outgoing.loop = EngineLoop(engine, _Inbox(wire), emit=outgoing.emit, after_step=outgoing.send)
     try:
         outgoing.loop.run()
     except ConnectionError:  # the model is gone in the middle of a message

@@ -63,9 +63,7 @@ class TritonPythonModel:
         self._dispatcher.close()
 
     def _start(self, request):
-        sender = (
-            request.get_response_sender() if self._is_decoupled else SingleAnswer(request)
-        )
+        sender = request.get_response_sender() if self._is_decoupled else SingleAnswer(request)
         try:
             if is_stop(request):
                 self._stop(request, sender)

@@ -8,6 +8,10 @@ import openvino_genai as genai
 
 BLOCK_TOKENS = 32  # tokens per KV block of the CPU plugin
 
+# A step of a smaller engine is too short to be shared well: its last core gains it less than the
+# text around it loses (docs/performance.md).
+_SMALL_ENGINE_BYTES = 32 << 20
+
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 _FAST = {"KV_CACHE_PRECISION": "u8"}
 
@@ -27,13 +31,20 @@ class Engine:
         block_reuse,
         chunked_context,
         fast_math,
+        threads,
+        draft_tokens,
+        draft_ngram,
     ):
+        self.max_batch_size = max_batch_size
+        self._draft_tokens = draft_tokens
+        self._draft_ngram = draft_ngram
         self.max_input_len = limits["max_input_len"]
         self.max_seq_len = limits["max_seq_len"]
         self.eos_token_ids = frozenset(limits["eos_token_ids"])
         per_token = _kv_bytes_per_token(limits, fast_math=fast_math)
         # What is free once the weights are loaded, as on a GPU.
         weight_bytes = (Path(engine_dir) / "openvino_model.bin").stat().st_size
+        self.threads = threads or _threads(weight_bytes, len(os.sched_getaffinity(0)))
         free_bytes = max(0, available_memory_bytes() - weight_bytes)
         wanted = min(
             int(kv_fraction * free_bytes) // per_token,
@@ -50,13 +61,34 @@ class Engine:
         )
         scheduler.dynamic_split_fuse = chunked_context
         scheduler.enable_prefix_caching = block_reuse
+        properties = {**(_FAST if fast_math else _EXACT), "INFERENCE_NUM_THREADS": self.threads}
+        if draft_tokens:
+            properties["prompt_lookup"] = True
         self.pipeline = genai.ContinuousBatchingPipeline(
-            Path(engine_dir), scheduler, "CPU", _FAST if fast_math else _EXACT
+            Path(engine_dir), scheduler, "CPU", properties
         )
+
+    def cache_usage(self):
+        """Return how much of the KV cache is in use, in percent."""
+        return self.pipeline.get_metrics().cache_usage
+
+    def facts(self):
+        """Return what the model has to know of a loaded engine."""
+        return {
+            "threads": self.threads,
+            "kv_blocks": self.kv_blocks,
+            "block_tokens": BLOCK_TOKENS,
+        }
 
     def refusal(self, generation):
         """Return why this generation can never run, or None when it can."""
         prompt_len = len(generation.prompt_ids)
+        sampling = generation.sampling
+        if self._draft_tokens and sampling.sequences > 1:
+            return (
+                "beam_width and num_return_sequences above 1 do not go with prompt lookup, "
+                "which drafts for one sequence"
+            )
         if prompt_len == 0:
             return "input_ids is empty"
         if prompt_len > self.max_input_len:
@@ -64,8 +96,7 @@ class Engine:
                 f"the prompt has {prompt_len} tokens, the engine takes at most {self.max_input_len}"
             )
         tokens = prompt_len + generation.max_tokens
-        sequences = generation.sampling.beam_width * generation.sampling.num_return_sequences
-        blocks = -(-tokens // BLOCK_TOKENS) * sequences
+        blocks = -(-tokens // BLOCK_TOKENS) * sampling.sequences
         if blocks > self.kv_blocks:
             return (
                 f"prompt and output need {blocks * BLOCK_TOKENS} tokens of KV cache, "
@@ -73,10 +104,10 @@ class Engine:
             )
         return None
 
-    def start(self, key, generation):
+    def start(self, generation):
         """Hand a generation to the pipeline and return the library's handle."""
         ids = ov.Tensor(generation.prompt_ids.reshape(1, -1))
-        return self.pipeline.add_request(key, ids, self._config(generation))
+        return self.pipeline.add_request(generation.key, ids, self._config(generation))
 
     def _config(self, generation):
         sampling = generation.sampling
@@ -85,6 +116,10 @@ class Engine:
         if sampling.min_tokens is not None:
             config.min_new_tokens = sampling.min_tokens
         config.logprobs = 1 if generation.want_log_probs else 0
+        if self._draft_tokens:
+            # The library wants both with every request, whatever is drafted.
+            config.num_assistant_tokens = self._draft_tokens
+            config.max_ngram_size = self._draft_ngram
         if generation.end_id >= 0:
             # A checkpoint with several end ids ends at any of them, unless the client chose one.
             is_default = generation.end_id in self.eos_token_ids
@@ -110,6 +145,11 @@ class Engine:
             if sampling.seed is not None:
                 config.rng_seed = sampling.seed
         return config
+
+
+def _threads(weight_bytes, cores):
+    """Return how many threads compute: one core is left to the rest where that costs little."""
+    return cores - 1 if weight_bytes < _SMALL_ENGINE_BYTES and cores > 1 else cores
 
 
 def _is_sampled(sampling):

@@ -1,12 +1,12 @@
-"""The thread that owns the pipeline: requests join and leave the running batch at each step.
+"""Steps the pipeline: generations join and leave the running batch between two steps.
 
-Nothing else touches the pipeline or asks whether a request was cancelled. Triton's calls only
-put things into queues; what a step brought goes to each generation's sink.
+One thread uses a loop and its pipeline, from the first call to the last. What waits and what
+runs is kept here, so that the pipeline is given no more sequences than it can run at once.
 """
 
 import queue
-import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,34 +21,42 @@ class _Running:
 
 
 class EngineLoop:
-    """Runs generations until closed. ``submit`` and ``stop`` may be called by any thread."""
+    """Runs what comes out of an inbox until that says to close.
 
-    def __init__(self, engine, *, cancellation_check_period_s, after_step):
+    Args:
+        engine: The engine to step.
+        inbox: Its ``get(block)`` gives the next ``Generation``, the key of one to stop, or None
+            to close; it raises ``queue.Empty`` when there is nothing and it must not block.
+        emit: Called with a generation and each of its chunks.
+        after_step: Called after each turn, when all its chunks have been emitted.
+    """
+
+    def __init__(self, engine, inbox, *, emit, after_step):
         self._engine = engine
+        self._inbox = inbox
+        self._emit = emit
         self._after_step = after_step
-        self._period_s = cancellation_check_period_s
-        self._inbox = queue.SimpleQueue()  # Generation, or str: the id to stop; None: close
+        self._waiting = deque()
         self._running = []
-        self._next_key = 0
-        self._next_check = 0.0
-        self._thread = threading.Thread(target=self._run, name="engine-loop", daemon=True)
-        self._thread.start()
+        self.steps = 0
 
-    def submit(self, generation):
-        """Let a generation join the batch at the next step."""
-        generation.arrival_ns = time.monotonic_ns()
-        self._inbox.put(generation)
+    @property
+    def waiting(self):
+        """Return how many generations wait for their first step."""
+        return len(self._waiting)
 
-    def stop(self, request_id):
-        """End every generation of this id; one that is not known is no error."""
-        self._inbox.put(request_id)
+    @property
+    def running(self):
+        """Return how many generations are in the batch."""
+        return len(self._running)
 
-    def close(self):
-        """End everything and wait for the thread."""
-        self._inbox.put(None)
-        self._thread.join()
+    @property
+    def in_context(self):
+        """Return how many of those have no token yet: their prompts are being processed."""
+        return sum(not running.generation.first_token_ns for running in self._running)
 
-    def _run(self):
+    def run(self):
+        """Do turns until the inbox says to close."""
         while self._turn():
             pass
         self._fail_all("the model is being unloaded")
@@ -59,31 +67,40 @@ class EngineLoop:
         goes_on = True
         try:
             goes_on = self._take_inbox()
-            if goes_on and self._running:
-                self._step()
+            if goes_on:
+                self._admit_waiting()
+                if self._running:
+                    self._step()
         except Exception as error:  # the pipeline is lost for what is in it
-            self._fail_all(_message(error))
-        try:
-            self._after_step()
-        except Exception as error:  # one answer that cannot be sent must not end the loop
-            self._fail_all(_message(error))
+            self._fail_running(_message(error))
+        self._after_step()
         return goes_on
 
     def _take_inbox(self):
         """Act on what has come; wait for something when nothing runs. False means close."""
+        may_wait = not (self._running or self._waiting)
         while True:
             try:
-                item = self._inbox.get(block=not self._running)
+                item = self._inbox.get(block=may_wait)
             except queue.Empty:
                 return True
+            may_wait = False
             if item is None:
                 return False
-            if isinstance(item, str):
-                self._end_where(lambda generation, id_=item: generation.request_id == id_)
+            if isinstance(item, int):
+                self._stop(item)
             else:
-                self._admit(item)
-            if self._inbox.empty():
-                return True
+                self._waiting.append(item)
+
+    def _admit_waiting(self):
+        """Let generations join in the order they came, as far as there is room."""
+        taken = sum(running.generation.sampling.sequences for running in self._running)
+        while self._waiting:
+            taken += self._waiting[0].sampling.sequences
+            # One that needs more than there can ever be has the engine for itself.
+            if self._running and taken > self._engine.max_batch_size:
+                return
+            self._admit(self._waiting.popleft())
 
     def _admit(self, generation):
         # As TensorRT-LLM does, the output is cut to what the engine's sequence length leaves.
@@ -91,65 +108,86 @@ class EngineLoop:
         generation.max_tokens = min(generation.max_tokens, room)
         refusal = self._engine.refusal(generation)
         if refusal:
-            generation.sink(_ended(refusal))
+            self._emit(generation, _ended(refusal))
             return
         try:
-            handle = self._engine.start(self._next_key, generation)
+            handle = self._engine.start(generation)
         except Exception as error:  # whatever is wrong with it belongs to this request alone
-            generation.sink(_ended(_message(error)))
+            self._emit(generation, _ended(_message(error)))
             return
-        self._next_key += 1
         generation.first_scheduled_ns = time.monotonic_ns()
         longest = max(map(len, generation.stop_words), default=0)
         self._running.append(_Running(generation, handle, longest))
 
     def _step(self):
-        now = time.monotonic()
-        if now >= self._next_check:
-            self._next_check = now + self._period_s
-            self._end_where(lambda generation: generation.is_cancelled())
-            self._end_late(now)
-        if not self._running:
-            return
         self._engine.pipeline.step()
-        self._running = [running for running in self._running if self._deliver(running)]
+        self.steps += 1
+        now_ns = time.monotonic_ns()
+        ended = [running for running in self._running if not self._deliver(running, now_ns)]
+        if ended:
+            self._running = [running for running in self._running if running not in ended]
 
-    def _deliver(self, running):
+    def _deliver(self, running, now_ns):
         """Pass on what a step brought; return whether the generation goes on."""
         generation, handle = running.generation, running.handle
-        status = handle.get_status()
         if not handle.can_read():
-            if _is_running(status):
+            if _is_running(handle):
                 return True
             # Ended without a last token: the library could not go on.
-            generation.sink(_ended("the KV cache could not hold the request any longer"))
+            self._emit(generation, _ended("the KV cache could not hold the request any longer"))
             return False
+        generation.first_token_ns = generation.first_token_ns or now_ns
+        generation.last_token_ns = now_ns
         # One output per step is waiting; there are more when a step was done in between.
-        is_over = False
-        while handle.can_read() and not is_over:
+        while True:
             outputs = handle.read()
-            now_ns = time.monotonic_ns()
-            generation.first_token_ns = generation.first_token_ns or now_ns
-            generation.last_token_ns = now_ns
-            is_over = not _is_running(status) and not handle.can_read()
-            count = len(outputs)
-            for index, (_sequence, output) in enumerate(_in_order(outputs)):
-                chunk, has_ended = self._chunk(running, index, output)
-                is_over = is_over or (has_ended and count == 1)
-                if has_ended and count == 1 and _is_running(status):
+            generation.steps += 1
+            has_more = handle.can_read()
+            is_over = not has_more and not _is_running(handle)
+            if len(outputs) == 1:
+                (output,) = outputs.values()
+                chunk, has_ended = self._chunk(running, 0, output)
+                if has_ended and not is_over:
                     handle.stop()
-                chunk.is_final = is_over and index == count - 1
-                generation.sink(chunk)
-        return not is_over
+                    is_over = True
+                self._emit_last(generation, chunk) if is_over else self._emit(generation, chunk)
+            else:
+                self._emit_sequences(running, outputs, is_over=is_over)
+            if is_over or not has_more:
+                return not is_over
+
+    def _emit_sequences(self, running, outputs, *, is_over):
+        chunks = [
+            self._chunk(running, index, output)[0]
+            for index, output in enumerate(_in_order(outputs))
+        ]
+        for chunk in chunks[:-1]:
+            self._emit(running.generation, chunk)
+        emit = self._emit_last if is_over else self._emit
+        for chunk in chunks[-1:]:
+            emit(running.generation, chunk)
+
+    def _emit_last(self, generation, chunk):
+        chunk.is_final = True
+        # A step brings a token of its own; what it brings beyond that was drafted.
+        is_single = generation.sampling.sequences == 1
+        chunk.account = (
+            generation.first_scheduled_ns,
+            generation.first_token_ns,
+            generation.last_token_ns,
+            generation.tokens,
+            generation.tokens - generation.steps if is_single else 0,
+        )
+        self._emit(generation, chunk)
 
     def _chunk(self, running, index, output):
         """Return what a sequence gained, and whether an end id or a stop word ends it."""
         generation = running.generation
         ids = list(output.generated_ids)
+        generation.tokens += len(ids)
         log_probs = list(output.generated_log_probs) if generation.want_log_probs else []
         has_ended = False
-        ends = {generation.end_id, *self._engine.eos_token_ids} if generation.end_id >= 0 else ()
-        if ids and ids[-1] in ends and str(output.finish_reason).endswith("STOP"):
+        if ids and self._is_end(generation, ids[-1]) and _is_stop(output):
             # The end id is no part of the text.
             ids.pop()
             del log_probs[len(ids) :]
@@ -165,13 +203,18 @@ class EngineLoop:
             del tail[: -running.longest_stop]
         return Chunk(index, ids, log_probs, float(output.score), is_final=False), has_ended
 
-    def _end_where(self, is_meant):
-        """End the generations that are meant, with the tokens they have so far."""
+    def _is_end(self, generation, token):
+        if generation.end_id < 0:
+            return False
+        return token == generation.end_id or token in self._engine.eos_token_ids
+
+    def _stop(self, key):
+        """End a generation without a word; one that is not known is no error."""
+        self._waiting = deque(waiting for waiting in self._waiting if waiting.key != key)
         kept = []
         for running in self._running:
-            if is_meant(running.generation):
+            if running.generation.key == key:
                 running.handle.stop()
-                running.generation.sink(Chunk(0, [], [], 0.0, is_final=True))
             else:
                 kept.append(running)
         has_ended_all = self._running and not kept
@@ -179,19 +222,17 @@ class EngineLoop:
         if has_ended_all:
             self._engine.pipeline.step()  # lets the pipeline drop what was stopped
 
-    def _end_late(self, now):
-        for running in list(self._running):
-            deadline = running.generation.deadline
-            if deadline is not None and now >= deadline:
-                running.handle.stop()
-                running.generation.sink(_ended("the request's timeout passed"))
-                self._running.remove(running)
-
-    def _fail_all(self, message):
+    def _fail_running(self, message):
         for running in self._running:
             running.handle.stop()
-            running.generation.sink(_ended(message))
+            self._emit(running.generation, _ended(message))
         self._running = []
+
+    def _fail_all(self, message):
+        self._fail_running(message)
+        for generation in self._waiting:
+            self._emit(generation, _ended(message))
+        self._waiting.clear()
 
 
 def _ended(message):
@@ -204,13 +245,18 @@ def _message(error):
     return lines[-1] if lines else type(error).__name__
 
 
-def _is_running(status):
-    return status.name == "RUNNING"
+def _is_running(handle):
+    return handle.get_status().name == "RUNNING"
+
+
+def _is_stop(output):
+    return output.finish_reason.name == "STOP"
 
 
 def _in_order(outputs):
     """Return sequences best first; the library keys beams by numbers of its own."""
-    return sorted(outputs.items(), key=lambda item: (-item[1].score, item[0]))
+    in_order = sorted(outputs.items(), key=lambda item: (-item[1].score, item[0]))
+    return [output for _, output in in_order]
 
 
 def _ends_with_any(tail, words):

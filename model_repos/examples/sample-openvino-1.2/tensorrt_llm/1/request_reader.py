@@ -1,6 +1,7 @@
-"""Reads the contract's input tensors into generations, and refuses what cannot be honoured."""
+"""Reads the contract's input tensors into orders, and refuses what cannot be honoured."""
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -61,15 +62,41 @@ _INTEGERS = {
 }
 
 
-class RequestReader:
-    """Turns a request of B rows into B generations."""
+@dataclass(eq=False)
+class Order:
+    """What a request asks for.
 
-    def __init__(self, *, max_beam_width, is_decoupled):
+    Attributes:
+        request_id: The client's id, empty when it sent none; ``stop`` finds it by this.
+        generations: One per row.
+        streaming: Tokens are sent as they come, and never the prompt.
+        deadline: Monotonic time in seconds after which it ends with an error, or None.
+        exclude_input: An answer that is not streamed does not begin with the prompt.
+        want_input_count: The number of the prompt's tokens is asked for.
+        want_output_count: The number of tokens of each response is asked for.
+        want_perf: The engine's clock readings are asked for, with the last response.
+    """
+
+    request_id: str
+    generations: list[Generation]
+    streaming: bool
+    deadline: float | None
+    exclude_input: bool
+    want_input_count: bool
+    want_output_count: bool
+    want_perf: bool
+
+
+class RequestReader:
+    """Turns a request of B rows into an order of B generations."""
+
+    def __init__(self, *, max_beam_width, is_decoupled, exclude_input):
         self._max_beam_width = max_beam_width
         self._is_decoupled = is_decoupled
+        self._exclude_input = exclude_input
 
-    def read(self, request, is_cancelled):
-        """Return the generations of a request.
+    def read(self, request):
+        """Return the order of a request.
 
         Raises:
             ValueError: An input is missing, out of range, or carries a value that this
@@ -93,7 +120,6 @@ class RequestReader:
         lengths = array(request, "input_lengths")
         sampling = self._sampling(request, streaming=streaming)
         timeout_us = request.timeout()
-        deadline = time.monotonic() + timeout_us / 1e6 if timeout_us > 0 else None
         end_ids = array(request, "end_id")
         stop_words = array(request, "stop_words_list")
         generations = []
@@ -104,20 +130,24 @@ class RequestReader:
                 raise ValueError(f"request_output_len is {max_tokens}, it has to be at least 1")
             generations.append(
                 Generation(
-                    request_id=request.request_id(),
                     prompt_ids=np.ascontiguousarray(ids[row, :length], dtype=np.int64),
                     max_tokens=max_tokens,
                     sampling=sampling,
                     end_id=-1 if end_ids is None else int(end_ids.reshape(-1)[row]),
                     stop_words=() if stop_words is None else decode_word_list(stop_words[row]),
-                    streaming=streaming,
                     want_log_probs=wants(request, "return_log_probs"),
-                    deadline=deadline,
-                    is_cancelled=is_cancelled,
-                    sink=None,
                 )
             )
-        return generations
+        return Order(
+            request_id=request.request_id(),
+            generations=generations,
+            streaming=streaming,
+            deadline=time.monotonic() + timeout_us / 1e6 if timeout_us > 0 else None,
+            exclude_input=wants(request, "exclude_input_in_output", default=self._exclude_input),
+            want_input_count=wants(request, "return_num_input_tokens"),
+            want_output_count=wants(request, "return_num_output_tokens"),
+            want_perf=wants(request, "return_perf_metrics"),
+        )
 
     def _sampling(self, request, *, streaming):
         values = {}
