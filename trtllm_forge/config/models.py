@@ -206,7 +206,7 @@ class RepositorySection(_Section):
     """Leave the prompt out of an answer that is not streamed, unless a request says otherwise."""
 
     stream_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 100
-    """Longest time to join a stream's tokens for, less with few streams; 0 joins none (OpenVINO)."""
+    """Longest time to join a stream's tokens, less with few streams; 0 joins none (OpenVINO)."""
 
     engine_threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads the engine computes on; 0 takes all cores, less one for a small engine (OpenVINO)."""
