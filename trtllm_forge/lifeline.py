@@ -9,6 +9,9 @@ that forge has cleaned up. The end of the pipe without one means that forge was 
 group gets TERM, a wait and KILL, and what matches the patterns is removed; so is the file
 ``RECORD``, if it is not empty and tells of that very leader. Uses the standard library alone,
 so that it starts with ``-I -S``.
+
+A group is everything in the session that its leader began: ``mpirun`` gives each rank a process
+group of its own, and leaves them all behind when it is killed.
 """
 
 from __future__ import annotations
@@ -26,17 +29,21 @@ from pathlib import Path
 START_TIME_FIELD = 19
 """Field 22 of ``/proc/<pid>/stat``, counted from the state, which is field 3."""
 
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
+"""What tells a process its rank, the surest first."""
+
+_SESSION_FIELD = 3
 _POLL_S = 0.05
 
 
 def living_members(group: int) -> tuple[int, ...]:
-    """Return the processes of a group that leads its own session, zombies left out."""
+    """Return the processes of a group, zombies left out."""
     members = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         fields = stat_fields(int(entry.name))
-        if fields and fields[0] not in "ZX" and fields[2] == fields[3] == str(group):
+        if fields and fields[0] not in "ZX" and fields[_SESSION_FIELD] == str(group):
             members.append(int(entry.name))
     return tuple(sorted(members))
 
@@ -55,9 +62,37 @@ def stat_fields(pid: int) -> tuple[str, ...]:
 
 def signal_group(group: int, number: signal.Signals) -> None:
     """Send a signal to a group; one that is gone is fine."""
-    if living_members(group):
+    _signal(living_members(group), number)
+
+
+def ask_to_end(group: int) -> None:
+    """Send TERM to those who end the others: rank 0 of an MPI job, else the whole group.
+
+    ``mpirun`` answers TERM by killing its ranks a second later. When rank 0 ends, the others
+    follow, and ``mpirun`` after them.
+    """
+    members = living_members(group)
+    leaders = tuple(pid for pid in members if pid != group and _mpi_rank(pid) == "0")
+    _signal(leaders or members, signal.SIGTERM)
+
+
+def _signal(pids: tuple[int, ...], number: signal.Signals) -> None:
+    for process_group in {int(fields[2]) for fields in map(stat_fields, pids) if fields}:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(group, number)
+            os.killpg(process_group, number)
+
+
+def _mpi_rank(pid: int) -> str | None:
+    """Return the rank of a process that ``mpirun`` or ``srun`` started, or of a child of one."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    for name in RANK_VARIABLES:
+        for entry in environ:
+            if entry.startswith(f"{name}=".encode()):
+                return entry.partition(b"=")[2].decode()
+    return None
 
 
 def wait_for_end(group: int, seconds: float) -> bool:
@@ -105,7 +140,7 @@ def main() -> None:
         return
     if line.strip():
         group, started_ticks = map(int, line.split())
-        signal_group(group, signal.SIGTERM)
+        ask_to_end(group)
         wait_for_end(group, grace_s)
         signal_group(group, signal.SIGKILL)
         wait_for_end(group, grace_s)

@@ -214,7 +214,7 @@ class ManagedProcess:
             return
         try:
             if child.poll() is None:
-                lifeline.signal_group(child.pid, signal.SIGTERM)
+                lifeline.ask_to_end(child.pid)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=self._grace_s if grace_s is None else grace_s)
         finally:

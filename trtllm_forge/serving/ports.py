@@ -101,7 +101,7 @@ def is_held_by_group(port: int, group: int) -> bool:
     groups = set()
     for pid, _ in port_holders(port):
         with contextlib.suppress(ProcessLookupError):
-            groups.add(os.getpgid(pid))
+            groups.add(os.getsid(pid))
     return not groups or group in groups
 
 

@@ -158,6 +158,7 @@ class OpenVinoRuntime:
                     "engine_worker",
                     "generation",
                     "outbox",
+                    "rendezvous",
                     "request_reader",
                     "wire",
                 )
