@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge import lifeline
 from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.rank_log import RankLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from trtllm_forge.rank_log import SplitRank
     from trtllm_forge.reporter import Reporter
 
 WaitOutcome = Literal["ready", "ended", "timeout"]
@@ -61,6 +63,7 @@ class ManagedProcess:
             interrupted whenever it has something to do.
         record_path: A JSON file that may be written while it runs; removed then as well, if
             its ``pid`` and ``started_ticks`` are the child's.
+        split_rank: Tells which rank wrote a line, where it starts several; see ``rank_log``.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class ManagedProcess:
         leftovers: Sequence[str] = (),
         record_path: Path | None = None,
         shares_cores: bool = False,
+        split_rank: SplitRank | None = None,
     ) -> None:
         self.argv = tuple(argv)
         self.log_path = log_path
@@ -87,6 +91,7 @@ class ManagedProcess:
         self._leftovers = tuple(leftovers)
         self._shares_cores = shares_cores
         self._record = "" if record_path is None else str(record_path)
+        self._split_rank = split_rank
         self._started_ticks = 0
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._child: subprocess.Popen[bytes] | None = None
@@ -234,26 +239,25 @@ class ManagedProcess:
             raise RuntimeError(message)
         return self._child
 
-    def _open_log(self) -> IO[bytes]:
+    def _open_log(self) -> RankLog:
         try:
-            self.log_path.parent.mkdir(parents=True, exist_ok=True)
-            return self.log_path.open("ab", buffering=0)
+            return RankLog(self.log_path, self._split_rank)
         except OSError as error:
             what = f"{self.log_path.parent} cannot be written"
             why = f"the log of {self._source} goes there: {error.strerror or error}"
             raise PrerequisiteError(what, why=why) from error
 
-    def _drain_output(self, stream: IO[bytes], log: IO[bytes]) -> None:
+    def _drain_output(self, stream: IO[bytes], log: RankLog) -> None:
         with stream, log:
             while raw := stream.readline(_LINE_LIMIT_BYTES):
-                line = raw.decode(errors="replace").rstrip("\r\n")
-                self._lines.append(line)
                 # A full disk or a closed terminal must not end the child, which a pipe that
                 # nobody reads would do.
-                with contextlib.suppress(OSError):
-                    log.write(raw)
+                rank, line = log.write(raw)
+                if rank == 0:
+                    self._lines.append(line)
+                source = f"{self._source} rank {rank}" if rank else self._source
                 with contextlib.suppress(Exception):
-                    self._reporter.child_line(self._source, line)
+                    self._reporter.child_line(source, line)
 
     def _join_drain(self) -> None:
         # A process that left the group may hold the pipe open for ever.

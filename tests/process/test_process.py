@@ -27,13 +27,14 @@ def managed(
     tmp_path: Path,
     reporter: RecordingReporter | None = None,
     leftovers: tuple[str, ...] = (),
+    grace_s: float = 0.2,
 ) -> ManagedProcess:
     return ManagedProcess(
         [sys.executable, str(SERVERS_DIR / f"{server}.py")],
         source=server,
         log_path=tmp_path / "logs" / f"{server}.log",
         reporter=reporter or RecordingReporter(),
-        grace_s=0.2,
+        grace_s=grace_s,
         leftovers=leftovers,
     )
 
@@ -169,6 +170,31 @@ def test_leftovers_are_removed_when_the_group_has_ended(tmp_path: Path) -> None:
     assert not region.exists()
     assert not folder.exists()
     assert kept.exists()
+
+
+def test_an_mpi_job_is_asked_to_end_through_its_rank_0(tmp_path: Path) -> None:
+    with managed("ranks", tmp_path, grace_s=20) as process:
+        ranks = rank_pids(process)
+        process.stop()
+
+    assert process.ending() == "exit code 0"
+    assert process.last_lines[-2:] == ("asked", "all ended")
+    assert not any(map(is_running, ranks))
+
+
+def test_ranks_that_a_killed_launcher_left_are_ended(tmp_path: Path) -> None:
+    with managed("ranks", tmp_path) as process:
+        ranks = rank_pids(process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        assert living_members(process.pid) == ranks
+
+    assert not any(map(is_running, ranks))
+
+
+def rank_pids(process: ManagedProcess) -> tuple[int, ...]:
+    assert process.wait_until(lambda: len(process.last_lines) == 2, 10) == "ready"
+    return tuple(sorted(int(line.split()[2]) for line in process.last_lines))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda n: n.name)

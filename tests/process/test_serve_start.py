@@ -381,15 +381,16 @@ def own_name() -> str:
     return Path("/proc/self/comm").read_text().strip()
 
 
-def test_more_than_one_rank_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_no_engine_has_are_refused_with_both_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_on_path(tmp_path, monkeypatch)
     mock_repository()
 
     code, stderr = serve_text("mock", "--world-size", "2")
 
-    assert code == 3
+    assert code == 2
     assert stderr == (
-        "error: --world-size 2 is wanted, this release serves 1 rank\n"
-        "  why:  serving an engine of several ranks is not in this release\n"
+        "error: --world-size 2 is wanted, no model here runs on several ranks\n"
         "  try:  forge serve mock --world-size 1\n"
     )

@@ -23,7 +23,7 @@ from trtllm_forge.check import check_repository
 from trtllm_forge.check.view import CheckOptions
 from trtllm_forge.process import ManagedProcess
 from trtllm_forge.serving.ports import free_port
-from trtllm_forge.triton.launch import Ports, triton_argv
+from trtllm_forge.triton.launch import Ports, TritonStart, triton_argv
 from trtllm_forge.triton.locate import locate_triton
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveReposit
     root = shutil.copytree(sound, folder / "served")
     installation = locate_triton(folder / "cache")
     ports = Ports(http=free_port(HOST), grpc=free_port(HOST), metrics=free_port(HOST))
-    argv = triton_argv(
-        installation,
+    start = TritonStart(
+        installation=installation,
         repository_dir=root,
         host=HOST,
         ports=ports,
@@ -99,7 +99,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveReposit
         exit_timeout_s=5,
     )
     process = ManagedProcess(
-        [*argv, "--model-control-mode=explicit"],
+        [*triton_argv(start), "--model-control-mode=explicit"],
         source="triton",
         log_path=folder / "triton.log",
         reporter=RecordingReporter(),

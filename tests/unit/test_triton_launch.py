@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trtllm_forge.triton.launch import Ports, triton_argv
+from trtllm_forge.triton.launch import Ports, TritonStart, triton_argv
 from trtllm_forge.triton.locate import Origin, TritonInstallation
 
 
@@ -16,28 +16,29 @@ def argv(origin: Origin, backend_dir: Path | None) -> tuple[str, ...]:
         backend_dir=backend_dir,
         env={},
     )
-    return triton_argv(
-        installation,
+    start = TritonStart(
+        installation=installation,
         repository_dir=Path("/srv/mock"),
         host="127.0.0.1",
         ports=Ports(http=8000, grpc=8001, metrics=8002),
         shm_prefix="forge_1_",
         exit_timeout_s=5,
     )
+    return triton_argv(start)
 
 
 COMMON = (
     "/opt/tritonserver/bin/tritonserver",
     "--model-repository=/srv/mock",
-    "--http-address=127.0.0.1",
-    "--http-port=8000",
-    "--grpc-address=127.0.0.1",
+    "--exit-timeout-secs=5",
     "--grpc-port=8001",
-    "--metrics-address=127.0.0.1",
+    "--http-port=8000",
     "--metrics-port=8002",
     "--disable-auto-complete-config",
     "--backend-config=python,shm-region-prefix-name=forge_1_",
-    "--exit-timeout-secs=5",
+    "--grpc-address=127.0.0.1",
+    "--http-address=127.0.0.1",
+    "--metrics-address=127.0.0.1",
     "--log-format=ISO8601",
 )
 

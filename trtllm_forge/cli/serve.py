@@ -14,6 +14,7 @@ from trtllm_forge.cli.options import (
     BUILDING,
     SERVING,
     ConfigPathOption,
+    DryRunOption,
     GrpcPortOption,
     HostOption,
     HttpPortOption,
@@ -21,6 +22,13 @@ from trtllm_forge.cli.options import (
     MetricsPortOption,
     QuietOption,
     VerboseOption,
+)
+from trtllm_forge.cli.rank_options import (
+    HostfileOption,
+    LauncherOption,
+    ModeOption,
+    OversubscribeOption,
+    WorldSizeOption,
 )
 
 if TYPE_CHECKING:
@@ -62,16 +70,16 @@ NoVerifyOption = Annotated[
         rich_help_panel=BUILDING,
     ),
 ]
-WorldSizeOption = Annotated[
-    int,
-    typer.Option("--world-size", min=1, help="Ranks of the engine.", rich_help_panel=SERVING),
-]
 
 
 def serve(
     *,
     repository: RepositoryArgument = None,
-    world_size: WorldSizeOption = 1,
+    world_size: WorldSizeOption = None,
+    mode: ModeOption = None,
+    launcher: LauncherOption = None,
+    hostfile: HostfileOption = None,
+    oversubscribe: OversubscribeOption = False,
     host: HostOption = None,
     http_port: HttpPortOption = None,
     grpc_port: GrpcPortOption = None,
@@ -80,6 +88,7 @@ def serve(
     verify: VerifyOption = None,
     no_verify: NoVerifyOption = False,
     config: ConfigPathOption = None,
+    dry_run: DryRunOption = False,
     json: JsonOption = False,
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
@@ -89,7 +98,7 @@ def serve(
         from trtllm_forge.errors import ConfigError
         from trtllm_forge.serving.launch_plan import ServeOptions
         from trtllm_forge.serving.repositories import find_repository
-        from trtllm_forge.serving.serve import start_server
+        from trtllm_forge.serving.serve import plan_server, start_server
         from trtllm_forge.settings import read_settings
 
         if no_verify and verify is not None:
@@ -108,8 +117,16 @@ def serve(
         options = ServeOptions(
             repository_dir=find_repository(repository, settings.model_repos_dir, console),
             world_size=world_size,
+            mode=None if mode is None else mode.value,
+            launcher=None if launcher is None else launcher.value,
+            hostfile=None if hostfile is None else hostfile.absolute(),
+            oversubscribe=oversubscribe,
             **section.model_dump(),
         )
+        if dry_run:
+            plan = plan_server(options, settings, console)
+            console.result(plan.text(), plan.document())
+            return
         server = start_server(options, settings, console)
         # What happens from here on is told on stderr: stdout has its one document.
         with open_console(verbose=verbose, quiet=quiet), server:

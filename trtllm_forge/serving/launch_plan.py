@@ -14,15 +14,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.serving.state import ServerUrls
-from trtllm_forge.triton.launch import DEFAULT_HOST, Ports, triton_argv
+from trtllm_forge.triton.launch import DEFAULT_HOST, Ports, TritonStart, triton_argv
 from trtllm_forge.triton.mount import served_folder
+from trtllm_forge.triton.mpi import (
+    Launcher,
+    LauncherKind,
+    Placement,
+    launcher_env,
+    mpirun_argv,
+    programs_text,
+    srun_argv,
+)
 from trtllm_forge.triton.plain_path import is_plain
+from trtllm_forge.triton.rank_layout import RankLayout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trtllm_forge.serving.trust import Verify
     from trtllm_forge.triton.locate import TritonInstallation
+    from trtllm_forge.triton.rank_layout import RankMode
 
 DOCUMENT_SCHEMA = 1
 FRONT_MODEL = "ensemble"
@@ -30,6 +41,8 @@ FRONT_MODEL = "ensemble"
 _TWIN_FILE = "engine_worker.py"
 # A server of models that are on the disk has no use for them, and models run in it.
 _EXIT_TIMEOUT_S = 5
+# Of the time until the server has to be ready: how long its ranks may take to meet.
+_MEETING_SHARE = 0.8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +56,11 @@ class ServeOptions:
         grpc_port: See ``http_port``; 8001.
         metrics_port: See ``http_port``; 8002.
         ready_timeout_s: How long the front model may take to be ready.
-        world_size: Ranks of the engine; one.
+        world_size: Ranks of the engine, or None for what the engine says.
+        mode: How several ranks work together, or None for what fits the engines.
+        launcher: What starts several ranks, or None for what is here.
+        hostfile: Lists the hosts for the ranks, or None for this one.
+        oversubscribe: Whether there may be more ranks than cores.
         verify: How the repository is compared with its manifest first; see ``serving.trust``.
     """
 
@@ -53,7 +70,11 @@ class ServeOptions:
     grpc_port: int | None = None
     metrics_port: int | None = None
     ready_timeout_s: float = 120.0
-    world_size: int = 1
+    world_size: int | None = None
+    mode: RankMode | None = None
+    launcher: LauncherKind | None = None
+    hostfile: Path | None = None
+    oversubscribe: bool = False
     verify: Verify = "times"
 
 
@@ -69,6 +90,7 @@ class LaunchPlan:
         front_models: The models that have to be ready.
         rank_argvs: The ``tritonserver`` command of each rank.
         argv: The one command that is started: rank 0's, or a launcher's with all of them.
+        launcher: What that launcher is, or None.
         env: Variables to set on top of forge's own environment.
         log_path: What it writes goes there.
         state_dir: Where its record is while it runs.
@@ -86,6 +108,7 @@ class LaunchPlan:
     front_models: tuple[str, ...]
     rank_argvs: tuple[tuple[str, ...], ...]
     argv: tuple[str, ...]
+    launcher: LauncherKind | None
     env: Mapping[str, str]
     log_path: Path
     state_dir: Path
@@ -120,7 +143,8 @@ class LaunchPlan:
             "front_models": list(self.front_models),
             "argv": list(self.argv),
             "ranks": [
-                {"rank": rank, "argv": list(argv)} for rank, argv in enumerate(self.rank_argvs)
+                {"rank": rank, "argv": list(argv), "env": dict(self.env)}
+                for rank, argv in enumerate(self.rank_argvs)
             ],
             "env": dict(self.env),
             "leftovers": list(self.leftovers),
@@ -137,6 +161,9 @@ def plan_launch(
     state_dir: Path,
     stamp: str,
     command: str,
+    layout: RankLayout | None = None,
+    launcher: Launcher | None = None,
+    gpu_count: int = 0,
 ) -> LaunchPlan:
     """Return what has to be started to serve ``options``.
 
@@ -148,30 +175,51 @@ def plan_launch(
         state_dir: Where forge keeps what runs.
         stamp: A word that no other server on this machine has, of letters, digits and ``_``.
         command: What serves the same again.
+        layout: The ranks, where there are several.
+        launcher: What starts them.
+        gpu_count: GPUs of this machine, for an orchestrator.
 
     Raises:
         ServerError: An engine is neither where its configuration says nor in the repository.
     """
+    layout = layout or RankLayout()
     run_dir = state_dir / "run" / stamp
     if not is_plain(run_dir):
         run_dir = Path(tempfile.gettempdir()) / f"forge-{stamp}"
     served = served_folder(options.repository_dir, run_dir / "repository")
-    links = dict(served.links)
+    links, texts = dict(served.links), dict(served.texts)
     if installation.backend_dir is not None and not is_plain(installation.backend_dir):
         linked_dir = run_dir / "backends"
         links[linked_dir] = installation.backend_dir.resolve()
         installation = replace(installation, backend_dir=linked_dir)
     shm_prefix = f"forge_{stamp}_"
-    rank_argvs = (
-        triton_argv(
-            installation,
-            repository_dir=served.path,
-            host=options.host,
-            ports=ports,
-            shm_prefix=shm_prefix,
-            exit_timeout_s=_EXIT_TIMEOUT_S,
-        ),
+    start = TritonStart(
+        installation=installation,
+        repository_dir=served.path,
+        host=options.host,
+        ports=ports,
+        shm_prefix=shm_prefix,
+        exit_timeout_s=_EXIT_TIMEOUT_S,
+        layout=layout,
+        completes_config=completes_config(options.repository_dir),
+        gpu_count=gpu_count,
     )
+    rank_argvs = tuple(triton_argv(start, rank) for rank in range(layout.world_size))
+    env = _environment(options, installation, layout, stamp)
+    argv = rank_argvs[0]
+    if launcher is not None:
+        env |= launcher_env(run_dir / "mpi", is_local=options.hostfile is None)
+        placement = Placement(
+            hostfile=options.hostfile,
+            oversubscribe=options.oversubscribe or layout.is_topology_only,
+            exported=tuple(env),
+        )
+        if launcher.kind == "srun":
+            programs_path = run_dir / "ranks.conf"
+            texts[programs_path] = programs_text(rank_argvs)
+            argv = srun_argv(launcher, layout.world_size, programs_path, placement)
+        else:
+            argv = mpirun_argv(launcher, rank_argvs, placement)
     return LaunchPlan(
         name=name,
         repository_dir=options.repository_dir,
@@ -179,16 +227,40 @@ def plan_launch(
         http_port=ports.http,
         front_models=(front_model(options.repository_dir),),
         rank_argvs=rank_argvs,
-        argv=rank_argvs[0],
-        # Whatever the locale: a path or a prompt of any language has to pass.
-        env={**installation.env, "PYTHONUTF8": "1"},
+        argv=argv,
+        launcher=None if launcher is None else launcher.kind,
+        env=env,
         log_path=state_dir / "logs" / f"{name}-{stamp}.log",
         state_dir=state_dir,
         links=links,
-        texts=served.texts,
+        texts=texts,
         leftovers=(f"/dev/shm/{shm_prefix}*", glob.escape(str(run_dir))),
         shares_cores=any(options.repository_dir.glob(f"*/*/{_TWIN_FILE}")),
         command=command,
+    )
+
+
+def _environment(
+    options: ServeOptions, installation: TritonInstallation, layout: RankLayout, stamp: str
+) -> dict[str, str]:
+    # Whatever the locale: a path or a prompt of any language has to pass.
+    env = {**installation.env, "PYTHONUTF8": "1"}
+    if layout.mode == "orchestrator":
+        env["TRTLLM_ORCHESTRATOR"] = "1"
+        env["TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES"] = "1" if layout.spawns else "0"
+    if layout.is_topology_only and layout.needs_launcher:
+        env["FORGE_RENDEZVOUS"] = stamp
+        # Rank 0 says who is missing, and has to come before forge, which only sees it wait.
+        env["FORGE_RENDEZVOUS_DEADLINE_S"] = f"{options.ready_timeout_s * _MEETING_SHARE:g}"
+    return env
+
+
+def completes_config(repository_dir: Path) -> bool:
+    """Return whether a model of the LLM API takes parts of its configuration from model.yaml."""
+    return any(
+        "def auto_complete_config" in model_path.read_text(encoding="utf-8", errors="replace")
+        for path in repository_dir.glob("*/[0-9]*/model.yaml")
+        if (model_path := path.with_name("model.py")).is_file()
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from trtllm_forge.process import ManagedProcess, environment_without_secrets
@@ -19,6 +20,7 @@ from trtllm_forge.serving.state import (
     write_record,
 )
 from trtllm_forge.triton.client import TritonHttp
+from trtllm_forge.triton.mpi import split_rank
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,12 +93,16 @@ class RunningServer:
     def text(self) -> str:
         """Return what the command line prints once the server is ready."""
         return (
-            f"serving {self.name}, ready in {self.ready_s:.1f} s\n"
+            f"serving {self.name}{self._ranks()}, ready in {self.ready_s:.1f} s\n"
             f"  http     {self.urls.http}\n"
             f"  grpc     {self.urls.grpc}\n"
             f"  metrics  {self.urls.metrics}\n"
             f"  log      {self.log_path}"
         )
+
+    def _ranks(self) -> str:
+        ranks = len(self.plan.rank_argvs)
+        return f" with {ranks} ranks" if ranks > 1 else ""
 
     def document(self) -> dict[str, object]:
         """Return the same for ``--json``."""
@@ -108,6 +114,7 @@ class RunningServer:
             "http": self.urls.http,
             "grpc": self.urls.grpc,
             "metrics": self.urls.metrics,
+            "world_size": len(self.plan.rank_argvs),
             "log": str(self.log_path),
             "models": [asdict(model) for model in self.models],
             "ready_s": round(self.ready_s, 3),
@@ -124,7 +131,8 @@ class RunningServer:
             ServerError: It ended; names the exit code or the signal.
         """
         self.process.wait()
-        error = ended_error(self.process, self.name, self.plan.command)
+        ranks = len(self.plan.rank_argvs)
+        error = ended_error(self.process, self.name, self.plan.command, ranks)
         self.process.stop()
         raise error
 
@@ -146,6 +154,7 @@ def run_plan(plan: LaunchPlan, ready_timeout_s: float, reporter: Reporter) -> Ru
         leftovers=plan.leftovers,
         record_path=record_path(plan.state_dir, plan.name),
         shares_cores=plan.shares_cores,
+        split_rank=None if plan.launcher is None else partial(split_rank, plan.launcher),
     )
     with ExitStack() as stack:
         stack.enter_context(process)
@@ -187,7 +196,7 @@ def _wait_until_ready(plan: LaunchPlan, process: ManagedProcess, ready_timeout_s
         case "ready":
             return time.monotonic() - started
         case "ended":
-            raise not_started_error(process)
+            raise not_started_error(process, len(plan.rank_argvs))
         case "timeout":
             raise not_ready_error(process, ready_timeout_s, plan.command)
 

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.gpu import detect_gpus
 from trtllm_forge.serving.launch_plan import ServeOptions, plan_launch, serve_command
 from trtllm_forge.serving.ports import choose_ports
+from trtllm_forge.serving.ranks import choose_launcher, choose_ranks
 from trtllm_forge.serving.running_server import RunningServer, run_plan
 from trtllm_forge.serving.state import free_server_name, start_lock
 from trtllm_forge.serving.trust import require_trusted
-from trtllm_forge.triton.locate import TritonInstallation, locate_triton
+from trtllm_forge.triton.locate import TritonInstallation, image_installation, locate_triton
 from trtllm_forge.triton.mount import CPP_BACKEND, cpp_models
+from trtllm_forge.triton.mpi import Launcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.launch_plan import LaunchPlan
     from trtllm_forge.settings import Settings
+    from trtllm_forge.triton.rank_layout import RankLayout
 
 
 def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) -> RunningServer:
@@ -37,17 +41,23 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
         ConfigError: One port is wanted twice.
     """
     command = serve_command(options.repository_dir, settings.model_repos_dir)
+    layout = choose_ranks(options, command)
+    launcher = choose_launcher(options, layout)
     installation = _checked_installation(options, settings, reporter)
+    _check_backends(options.repository_dir, installation)
     with (
         _writing(settings.state_dir, "FORGE_STATE_DIR", command),
         start_lock(settings.state_dir, reporter),
     ):
-        plan = _planned(options, settings, reporter, installation)
+        plan = _planned(options, settings, reporter, installation, layout, launcher)
         return run_plan(plan, options.ready_timeout_s, reporter)
 
 
 def plan_server(options: ServeOptions, settings: Settings, reporter: Reporter) -> LaunchPlan:
     """Return what ``start_server`` would start now, having checked what it checks.
+
+    A plan for TensorRT engines can be made where nothing runs them: an NGC image's Triton and
+    any ``mpirun`` stand in for those that are not here.
 
     Raises:
         PrerequisiteError: See ``start_server``, as for the others.
@@ -55,16 +65,25 @@ def plan_server(options: ServeOptions, settings: Settings, reporter: Reporter) -
         ServerError: See there.
         ConfigError: See there.
     """
+    command = serve_command(options.repository_dir, settings.model_repos_dir)
+    layout = choose_ranks(options, command)
     installation = _checked_installation(options, settings, reporter)
-    return _planned(options, settings, reporter, installation)
+    if installation.origin == "wheel" and cpp_models(options.repository_dir):
+        installation = image_installation()
+        reporter.note(f"this plan is for an NGC image: {installation.label} is not here")
+    try:
+        launcher = choose_launcher(options, layout)
+    except PrerequisiteError as error:
+        reporter.note(f"this plan takes any mpirun: {error.what}")
+        launcher = Launcher(kind="mpirun", executable=Path("mpirun"), label="mpirun")
+    return _planned(options, settings, reporter, installation, layout, launcher)
 
 
 def _checked_installation(
     options: ServeOptions, settings: Settings, reporter: Reporter
 ) -> TritonInstallation:
-    """Return the Triton to start, which can run this repository, which is what it says it is."""
+    """Return the Triton that is here, for a repository that is what it says it is."""
     command = serve_command(options.repository_dir, settings.model_repos_dir)
-    _check_world_size(options, command)
     require_trusted(
         options.repository_dir,
         options.verify,
@@ -73,15 +92,20 @@ def _checked_installation(
         command=command,
     )
     with _writing(settings.cache_dir, "FORGE_CACHE_DIR", command):
-        installation = locate_triton(settings.cache_dir)
-    _check_backends(options.repository_dir, installation)
-    return installation
+        return locate_triton(settings.cache_dir)
 
 
 def _planned(
-    options: ServeOptions, settings: Settings, reporter: Reporter, installation: TritonInstallation
+    options: ServeOptions,
+    settings: Settings,
+    reporter: Reporter,
+    installation: TritonInstallation,
+    layout: RankLayout,
+    launcher: Launcher | None,
 ) -> LaunchPlan:
     command = serve_command(options.repository_dir, settings.model_repos_dir)
+    if options.world_size is not None:
+        command = f"{command} --world-size {options.world_size}"
     wanted = {
         "http": options.http_port,
         "grpc": options.grpc_port,
@@ -95,6 +119,9 @@ def _planned(
         state_dir=settings.state_dir,
         stamp=f"{os.getpid()}_{time.time_ns()}",
         command=command,
+        layout=layout,
+        launcher=launcher,
+        gpu_count=len(detect_gpus()) if layout.spawns else 0,
     )
 
 
@@ -111,13 +138,6 @@ def _writing(folder: Path, variable: str, command: str) -> Iterator[None]:
         spare = Path(tempfile.gettempdir()) / f"forge-{variable.split('_')[1].lower()}"
         hint = f"{variable}={shlex.quote(str(spare))} {command}"
         raise PrerequisiteError(what, why=f"{failed}: {error.strerror}", hint=hint) from error
-
-
-def _check_world_size(options: ServeOptions, command: str) -> None:
-    if options.world_size > 1:
-        what = f"--world-size {options.world_size} is wanted, this release serves 1 rank"
-        why = "serving an engine of several ranks is not in this release"
-        raise PrerequisiteError(what, why=why, hint=f"{command} --world-size 1")
 
 
 def _check_backends(repository_dir: Path, installation: TritonInstallation) -> None:

@@ -5,24 +5,52 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ServerError
+from trtllm_forge.rank_log import rank_log_path
+from trtllm_forge.serving.rank_failure import before_blame, find_rank_ending
 from trtllm_forge.triton.startup_log import find_startup_failure, models_still_loading
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trtllm_forge.process import ManagedProcess
 
 # On TERM and INT Triton exits by itself, with 0.
+_OUTSIDE = "somebody stopped it from outside"
 _OUTSIDE_ENDINGS = ("exit code 0", "signal SIGKILL", "signal SIGTERM")
+_LAST_LINES = 3
 
 
-def not_started_error(process: ManagedProcess) -> ServerError:
-    """Return why a server ended before it was ready."""
+def not_started_error(process: ManagedProcess, ranks: int = 1) -> ServerError:
+    """Return why a server ended before it was ready: one of its ``ranks``, or it."""
     lines = _log_lines(process)
-    failure = find_startup_failure(lines, returncode=process.returncode)
+    if ranks > 1:
+        ending = find_rank_ending(lines)
+        # Open MPI 4 does not always say who it was; then a rank that did not load has.
+        rank = _rank_that_failed(process, ranks) if ending is None else ending.rank
+        if rank is not None:
+            own_path = rank_log_path(process.log_path, rank)
+            how = process.ending() if ending is None else ending.text()
+            code = process.returncode if ending is None else ending.returncode
+            own = before_blame(_lines_of(own_path))
+            return _startup_error(f"rank {rank} of {ranks}", how, code, own, own_path)
+    return _startup_error("Triton", process.ending(), process.returncode, lines, process.log_path)
+
+
+def _rank_that_failed(process: ManagedProcess, ranks: int) -> int | None:
+    for rank in range(ranks):
+        failure = find_startup_failure(_lines_of(rank_log_path(process.log_path, rank)))
+        if failure is not None and failure.model:
+            return rank
+    return None
+
+
+def _startup_error(
+    who: str, ending: str, returncode: int | None, lines: list[str], log_path: Path
+) -> ServerError:
+    failure = find_startup_failure(lines, returncode=returncode)
     if failure is None:
-        what = f"Triton ended with {process.ending()} before it was ready"
-        last = " | ".join(line for line in lines[-3:] if line.strip())
-        why = f"its last lines: {last}" if last else "it wrote nothing"
-        return ServerError(what, why=why, log_path=process.log_path)
+        what = f"{who} ended with {ending} before it was ready"
+        return ServerError(what, why=_last_words(lines), log_path=log_path)
     diagnosis = failure.diagnosis
     cause, hint = (diagnosis.cause, diagnosis.hint) if diagnosis else ("", "")
     if failure.model:
@@ -30,9 +58,11 @@ def not_started_error(process: ManagedProcess) -> ServerError:
         facts = [failure.place, cause]
     else:
         what = f"Triton did not start: {failure.message}"
-        facts = [cause or f"it ended with {process.ending()}"]
+        facts = [cause or f"it ended with {ending}"]
+    if who != "Triton":
+        what = f"{who}: {what}"
     why = "; ".join(filter(None, facts))
-    return ServerError(what, why=why, hint=hint, log_path=process.log_path)
+    return ServerError(what, why=why, hint=hint, log_path=log_path)
 
 
 def not_ready_error(process: ManagedProcess, ready_timeout_s: float, command: str) -> ServerError:
@@ -44,14 +74,33 @@ def not_ready_error(process: ManagedProcess, ready_timeout_s: float, command: st
     return ServerError(what, why=why, hint=hint, log_path=process.log_path)
 
 
-def ended_error(process: ManagedProcess, name: str, command: str) -> ServerError:
-    """Return how a server that was ready has ended."""
-    ending = process.ending()
-    what = f"Triton (process {process.pid}), which served {name}, ended with {ending}"
-    why = "somebody stopped it from outside" if ending in _OUTSIDE_ENDINGS else ""
-    return ServerError(what, why=why, hint=command, log_path=process.log_path)
+def ended_error(process: ManagedProcess, name: str, command: str, ranks: int = 1) -> ServerError:
+    """Return how a server that was ready, or one of its ``ranks``, has ended."""
+    ending = find_rank_ending(_log_lines(process)) if ranks > 1 else None
+    if ending is None:
+        what = f"Triton (process {process.pid}), which served {name}, ended with {process.ending()}"
+        why = _OUTSIDE if process.ending() in _OUTSIDE_ENDINGS else ""
+        return ServerError(what, why=why, hint=command, log_path=process.log_path)
+    own_path = rank_log_path(process.log_path, ending.rank)
+    what = f"rank {ending.rank} of {ranks}, which served {name}, ended with {ending.text()}"
+    why = _last_words(before_blame(_lines_of(own_path)))
+    if ending.text() in _OUTSIDE_ENDINGS:
+        why = f"{_OUTSIDE}; {why}"
+    return ServerError(what, why=why, hint=command, log_path=own_path)
 
 
 def _log_lines(process: ManagedProcess) -> list[str]:
-    log = process.log_path.read_text(errors="replace").splitlines()
-    return log or list(process.last_lines)  # a full disk has no log
+    # A full disk has no log.
+    return _lines_of(process.log_path) or list(process.last_lines)
+
+
+def _lines_of(log_path: Path) -> list[str]:
+    try:
+        return log_path.read_text(errors="replace").splitlines()
+    except OSError:  # a rank that wrote nothing has no log
+        return []
+
+
+def _last_words(lines: list[str]) -> str:
+    last = " | ".join(line.strip() for line in lines[-_LAST_LINES:] if line.strip())
+    return f"its last lines: {last}" if last else "it wrote nothing"

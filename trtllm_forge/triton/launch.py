@@ -1,9 +1,15 @@
-"""The command line of ``tritonserver``: a pure function."""
+"""The command line of ``tritonserver``, for each rank: pure functions.
+
+The options stand in the order in which upstream's launcher writes them, and then those that it
+does not; ``launch_differences`` lists what differs and why.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from trtllm_forge.triton.rank_layout import RankLayout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -11,6 +17,7 @@ if TYPE_CHECKING:
     from trtllm_forge.triton.locate import TritonInstallation
 
 DEFAULT_HOST = "127.0.0.1"
+LLMAPI_LAUNCH = "trtllm-llmapi-launch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,32 +29,49 @@ class Ports:
     metrics: int
 
 
-def triton_argv(
-    installation: TritonInstallation,
-    *,
-    repository_dir: Path,
-    host: str,
-    ports: Ports,
-    shm_prefix: str,
-    exit_timeout_s: int,
-) -> tuple[str, ...]:
-    """Return the command that serves ``repository_dir``.
+@dataclass(frozen=True, kw_only=True)
+class TritonStart:
+    """What the servers of one repository are started with.
 
-    Configurations are taken as they are written (no auto-complete), which also saves a start
-    of each Python model. ``shm_prefix`` has to differ between servers of one machine.
+    Attributes:
+        installation: The Triton.
+        repository_dir: The folder it is given.
+        host: The address rank 0 listens on.
+        ports: Its ports.
+        shm_prefix: How the names of its shared memory begin, which has to differ between
+            servers of one machine; the rank follows.
+        exit_timeout_s: How long it may take to end.
+        layout: The ranks.
+        completes_config: Whether models may complete their own configuration. Where all is
+            written, not asking them saves a start of each Python model.
+        gpu_count: GPUs that an orchestrator, which has none of its own, has to leave alone.
     """
+
+    installation: TritonInstallation
+    repository_dir: Path
+    host: str
+    ports: Ports
+    shm_prefix: str
+    exit_timeout_s: int
+    layout: RankLayout = field(default_factory=RankLayout)
+    completes_config: bool = False
+    gpu_count: int = 0
+
+
+def triton_argv(start: TritonStart, rank: int = 0) -> tuple[str, ...]:
+    """Return the command of one rank."""
+    installation, layout = start.installation, start.layout
+    shm_prefix = f"{start.shm_prefix}{rank}_" if layout.needs_launcher else start.shm_prefix
     argv = [
+        *((LLMAPI_LAUNCH,) if layout.is_llmapi else ()),
         str(installation.executable),
-        f"--model-repository={repository_dir}",
-        f"--http-address={host}",
-        f"--http-port={ports.http}",
-        f"--grpc-address={host}",
-        f"--grpc-port={ports.grpc}",
-        f"--metrics-address={host}",
-        f"--metrics-port={ports.metrics}",
-        "--disable-auto-complete-config",
+        f"--model-repository={start.repository_dir}",
+        f"--exit-timeout-secs={start.exit_timeout_s}",
+        *(_ports(start.ports) if rank == 0 else _engines_alone(layout)),
+        *_pools(start),
+        *(() if start.completes_config else ("--disable-auto-complete-config",)),
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        f"--exit-timeout-secs={exit_timeout_s}",
+        *(_addresses(start.host) if rank == 0 else _NO_ENDPOINTS),
         "--log-format=ISO8601",
     ]
     if installation.backend_dir is not None:
@@ -56,3 +80,41 @@ def triton_argv(
         # It is there for machines without a GPU, where asking for one is a warning per start.
         argv.append("--allow-gpu-metrics=false")
     return tuple(argv)
+
+
+# Ranks above 0 answer nobody. They would open their endpoints only when rank 0 has left.
+_NO_ENDPOINTS = ("--allow-http=false", "--allow-grpc=false", "--allow-metrics=false")
+
+
+def _ports(ports: Ports) -> tuple[str, ...]:
+    return (
+        f"--grpc-port={ports.grpc}",
+        f"--http-port={ports.http}",
+        f"--metrics-port={ports.metrics}",
+    )
+
+
+def _addresses(host: str) -> tuple[str, ...]:
+    return (
+        f"--grpc-address={host}",
+        f"--http-address={host}",
+        f"--metrics-address={host}",
+    )
+
+
+def _engines_alone(layout: RankLayout) -> tuple[str, ...]:
+    return (
+        "--model-control-mode=explicit",
+        *(f"--load-model={model}" for model in layout.engine_models),
+    )
+
+
+def _pools(start: TritonStart) -> tuple[str, ...]:
+    """Keep Triton from memory of GPUs that belong to the ranks it will start."""
+    if not start.layout.spawns:
+        return ()
+    return (
+        "--pinned-memory-pool-byte-size=0",
+        "--enable-peer-access=false",
+        *(f"--cuda-memory-pool-byte-size={gpu}:0" for gpu in range(start.gpu_count)),
+    )

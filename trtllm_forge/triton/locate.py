@@ -78,16 +78,21 @@ def locate_triton(cache_dir: Path) -> TritonInstallation:
             executable=path, origin="path", label=str(path), backend_dir=None, env={}
         )
     if os.access(_IMAGE_EXECUTABLE, os.X_OK):
-        return TritonInstallation(
-            executable=_IMAGE_EXECUTABLE,
-            origin="image",
-            label=str(_IMAGE_EXECUTABLE),
-            backend_dir=None,
-            env={},
-        )
+        return image_installation()
     interpreter = this_interpreter()
     check_wheel_runs(interpreter)
     return wheel_installation(find_wheel(), interpreter, cache_dir, os.environ)
+
+
+def image_installation() -> TritonInstallation:
+    """Return the Triton of an NGC image, whether or not this is one."""
+    return TritonInstallation(
+        executable=_IMAGE_EXECUTABLE,
+        origin="image",
+        label=str(_IMAGE_EXECUTABLE),
+        backend_dir=None,
+        env={},
+    )
 
 
 def find_wheel() -> TritonWheel:

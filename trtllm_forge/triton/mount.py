@@ -37,6 +37,16 @@ def cpp_models(repository_dir: Path) -> Mapping[str, Any]:
     return {name: config for name, config in configs.items() if config.backend == CPP_BACKEND}
 
 
+def engine_dir(config: Any, repository_dir: Path, model: str) -> Path | None:
+    """Return the engine that a model of the C++ backend names, or None when it is not there."""
+    if "gpt_model_path" not in config.parameters:
+        return None
+    text = config.parameters["gpt_model_path"].string_value
+    if Path(text).is_absolute() and Path(text).is_dir():
+        return Path(text)
+    return _below(repository_dir, model, text) if text and not text.startswith("${") else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ServedFolder:
     """The folder Triton is started with, and what has to be made for it first.

@@ -13,6 +13,7 @@ that ends without that word tells either side that the other one died.
 """
 
 import contextlib
+import ctypes
 import os
 import re
 import selectors
@@ -30,6 +31,7 @@ _DEADLINE_S = 60.0
 _POLL_S = 0.05
 _HELLO = re.compile(r"rank (\d+) of (\d+)\n")
 _LINE_BYTES = 64
+_PR_SET_PDEATHSIG = 1
 
 
 class RendezvousError(Exception):
@@ -126,6 +128,8 @@ def _accepted(listener, size, joined):
 
 def _follow(rank, size, deadline, log):
     """Join rank 0 and stay until it leaves."""
+    # Triton looks after its stubs only once they have loaded, which this one has not.
+    _on_server_death(signal.SIGKILL)
     with _connected(rank, size, deadline) as connection:
         connection.sendall(f"rank {rank} of {size}\n".encode())
         said = b""
@@ -136,6 +140,7 @@ def _follow(rank, size, deadline, log):
                 raise RendezvousError(f"rank 0 of {size} has gone, {when}")
             said += part
         log(f"rank 0 has left, so rank {rank} ends")
+    _on_server_death(0)
 
 
 def _connected(rank, size, deadline):
@@ -174,6 +179,11 @@ def _end_server(server_pid):
         time.sleep(_POLL_S)
     if os.getppid() == server_pid:
         os.kill(server_pid, signal.SIGTERM)
+
+
+def _on_server_death(number):
+    """Have the kernel send this process a signal when its server dies; 0 for none."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
 
 
 def _caught_signals(pid):

@@ -13,6 +13,7 @@ from engine_metrics import EngineMetrics
 from engine_process import EngineProcess, engine_settings
 from model_folder import ModelFolder
 from outbox import Outbox, Pace
+from rendezvous import join_ranks
 from request_reader import RequestReader, is_stop
 
 
@@ -20,7 +21,10 @@ class TritonPythonModel:
     """Shapes below: B rows of the request, L ids of one chunk."""
 
     def initialize(self, args):
-        """Load the engine and start its process."""
+        """Load the engine and start its process; a rank above 0 waits for rank 0 to leave."""
+        self._rank = join_ranks(pb_utils.Logger.log_info)
+        if not self._rank.is_leader:
+            return
         folder = ModelFolder(args)
         policy = folder.config.get("model_transaction_policy", {})
         self._is_decoupled = bool(policy.get("decoupled", False))
@@ -60,7 +64,9 @@ class TritonPythonModel:
 
     def finalize(self):
         """End the engine's process."""
-        self._dispatcher.close()
+        if self._rank.is_leader:
+            self._dispatcher.close()
+        self._rank.leave()
 
     def _start(self, request):
         sender = request.get_response_sender() if self._is_decoupled else SingleAnswer(request)

