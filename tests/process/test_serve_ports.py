@@ -100,7 +100,7 @@ def test_the_holder_of_a_port_is_found(taken_port: int) -> None:
 
 
 def test_a_port_is_held_by_the_group_of_its_holder_alone(taken_port: int) -> None:
-    assert is_held_by_group(taken_port, os.getpgrp())
+    assert is_held_by_group(taken_port, os.getsid(0))
     assert not is_held_by_group(taken_port, 1)
     assert is_held_by_group(free_port(HOST), 1)  # nobody is known to hold it
 

@@ -36,7 +36,7 @@ def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(mpi.metadata, "distribution", missing)
+    monkeypatch.setattr(metadata, "distribution", missing)
 
 
 @pytest.mark.parametrize(("says", "version"), [(OPEN_MPI_4, "4.1.8"), (OPEN_MPI_5, "5.0.11")])

@@ -97,7 +97,10 @@ def port_holder(port: int) -> tuple[int, str] | None:
 
 
 def is_held_by_group(port: int, group: int) -> bool:
-    """Return whether a process of a group listens on a port, or the system does not tell who."""
+    """Return whether a process of a group listens on a port, or the system does not tell who.
+
+    A group is a whole session, as ``lifeline`` says.
+    """
     groups = set()
     for pid, _ in port_holders(port):
         with contextlib.suppress(ProcessLookupError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ServerError
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtllm_forge.process import ManagedProcess
+    from trtllm_forge.serving.rank_failure import RankEnding
 
 # On TERM and INT Triton exits by itself, with 0.
 _OUTSIDE = "somebody stopped it from outside"
 _OUTSIDE_ENDINGS = ("exit code 0", "signal SIGKILL", "signal SIGTERM")
 _LAST_LINES = 3
+# What the twin's ranks say of another one that ended.
+_OTHER_RANK = re.compile(r"RendezvousError: rank \d+ of \d+ (?:has gone|left before)")
 
 
 def not_started_error(process: ManagedProcess, ranks: int = 1) -> ServerError:
@@ -25,23 +29,31 @@ def not_started_error(process: ManagedProcess, ranks: int = 1) -> ServerError:
     lines = _log_lines(process)
     if ranks > 1:
         ending = find_rank_ending(lines)
-        # Open MPI 4 does not always say who it was; then a rank that did not load has.
-        rank = _rank_that_failed(process, ranks) if ending is None else ending.rank
+        rank = _rank_to_blame(process.log_path, ranks, ending)
         if rank is not None:
+            is_known = ending is not None and ending.rank == rank
+            how = ending.text() if ending and is_known else process.ending()
+            code = ending.returncode if ending and is_known else process.returncode
             own_path = rank_log_path(process.log_path, rank)
-            how = process.ending() if ending is None else ending.text()
-            code = process.returncode if ending is None else ending.returncode
             own = before_blame(_lines_of(own_path))
             return _startup_error(f"rank {rank} of {ranks}", how, code, own, own_path)
     return _startup_error("Triton", process.ending(), process.returncode, lines, process.log_path)
 
 
-def _rank_that_failed(process: ManagedProcess, ranks: int) -> int | None:
+def _rank_to_blame(log_path: Path, ranks: int, ending: RankEnding | None) -> int | None:
+    """Return the rank whose model did not load, else the one that the launcher says ended first.
+
+    A rank that misses another one ends, too, and may be gone before the one that failed.
+    """
+    failures = {}
     for rank in range(ranks):
-        failure = find_startup_failure(_lines_of(rank_log_path(process.log_path, rank)))
+        failure = find_startup_failure(_lines_of(rank_log_path(log_path, rank)))
         if failure is not None and failure.model:
+            failures[rank] = failure
+    for rank, failure in failures.items():
+        if not _OTHER_RANK.search(failure.message):
             return rank
-    return None
+    return next(iter(failures), None) if ending is None else ending.rank
 
 
 def _startup_error(

@@ -33,6 +33,9 @@ _HELLO = re.compile(r"rank (\d+) of (\d+)\n")
 _LINE_BYTES = 64
 _PR_SET_PDEATHSIG = 1
 
+# By rank. Not closed when rank 0 gives up: the others shall hear of it after it has said why.
+_joined = {}
+
 
 class RendezvousError(Exception):
     """A rank is missing, or has gone."""
@@ -86,7 +89,7 @@ class Follower:
 
 def _gather(size, deadline, log):
     """Wait for every other rank; return the leader."""
-    joined = {}
+    joined = _joined
     with socket.socket(socket.AF_UNIX) as listener, selectors.DefaultSelector() as selector:
         listener.bind(_address())
         listener.listen(size)
@@ -149,11 +152,13 @@ def _connected(rank, size, deadline):
         connection = socket.socket(socket.AF_UNIX)
         try:
             connection.connect(_address())
-            if not _is_own(connection):
-                raise RendezvousError("rank 0 belongs to another user")
-            return connection
         except OSError:
             connection.close()
+        else:
+            if _is_own(connection):
+                return connection
+            connection.close()
+            raise RendezvousError("rank 0 belongs to another user")
         if time.monotonic() > deadline:
             raise RendezvousError(f"rank 0 of {size} was not there in time for rank {rank}")
         time.sleep(_POLL_S)
