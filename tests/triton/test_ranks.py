@@ -79,7 +79,7 @@ def test_ranks_serve_until_they_are_told_to_stop(
     assert document["world_size"] == size
     assert json.loads(answered.stdout)["usage"]["completion_tokens"] == 4
     assert all(probe["ok"] for probe in json.loads(probed.stdout)["probes"])
-    assert sorted(servers) == list(range(size))
+    assert set(servers) == set(range(size))
     assert engines == {0}
     assert listening == {servers[0]}
     assert "noticed" not in logs[0]
