@@ -41,6 +41,12 @@ def _core(key: str, value: str, code: str, base: str = "forge") -> Case:
     return Case(code, parameter("tensorrt_llm", key, value), base, CORE)
 
 
+def _switch(value: str) -> Case:
+    return Case(
+        "FL315", parameter("preprocessing", "FORCE_CPU_ONLY_INPUT_TENSORS", value), path=PRE
+    )
+
+
 TEXT = (
     Case("FL101", replace(PRE, "input [", "input [ ] ]"), path=PRE),
     Case("FL102", replace(CORE, "max_batch_size: 64", "max_batch_size: ${batch}"), path=CORE),
@@ -180,6 +186,9 @@ PARAMETERS = (
     _core("max_beam_width", "one", "FL313"),
     _core("kv_cache_free_gpu_mem_fraction", "90", "FL314"),
     _core("enable_kv_cache_reuse", "on", "FL315"),
+    _switch(""),
+    _switch("No"),
+    _switch("${switch}"),
     _core("batch_scheduler_policy", "guaranteed_noevict", "FL316"),
     _core("gpt_model_type", "inflight_batcher", "FL317"),
     _core("gpt_model_type", "V1", "FL318"),

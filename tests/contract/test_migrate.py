@@ -259,8 +259,11 @@ def test_upstreams_settings_are_kept_for_another_release(tmp_path: Path) -> None
     configs = parse_configs(tmp_path / "new")
     core = parameters(configs["tensorrt_llm"])
     kept = {k: v for k, v in FILLED["tensorrt_llm"].items() if v and not v.startswith("$")}
-    assert core == {**kept, "enable_kv_cache_reuse": "false"}
+    models = contract_models("1.2")
+    unset = dict.fromkeys(models["tensorrt_llm"]["parameters"], "")
+    assert core == {**unset, **kept, "enable_kv_cache_reuse": "false"}
     assert parameters(configs["preprocessing"]) == {
+        **dict.fromkeys(models["preprocessing"]["parameters"], ""),
         "tokenizer_dir": "/data/llama-hf",
         "add_special_tokens": "false",
         "gpt_model_path": "tensorrt_llm/1/engine",
@@ -288,12 +291,12 @@ def test_upstreams_settings_are_kept_for_another_release(tmp_path: Path) -> None
 
 def test_unset_block_reuse_keeps_its_meaning_over_0_19(tmp_path: Path) -> None:
     for number, (release, to, expected) in enumerate(
-        [("0.18", "0.19.0", "false"), ("0.19", "0.18.2", "true"), ("1.0", "1.2.1", None)]
+        [("0.18", "0.19.0", "false"), ("0.19", "0.18.2", "true"), ("1.0", "1.2.1", "")]
     ):
         source_dir = write_upstream(tmp_path / f"r{number}", release, engine=None)
         report = migrate(source_dir, to, output_dir=tmp_path / f"n{number}")
         config = parse_configs(report.output_dir)["tensorrt_llm"]
-        assert parameters(config).get("enable_kv_cache_reuse") == expected
+        assert parameters(config)["enable_kv_cache_reuse"] == expected
 
 
 def test_element_types_of_the_engine_are_kept(tmp_path: Path) -> None:

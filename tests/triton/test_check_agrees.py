@@ -16,7 +16,16 @@ import httpx
 import pytest
 
 from tests.check_cases import CORE, ENSEMBLE, POST, PRE, WIRE
-from tests.check_fixtures import append, drop_tensor, nothing, remove, replace, tensor, write
+from tests.check_fixtures import (
+    append,
+    drop_tensor,
+    nothing,
+    parameter,
+    remove,
+    replace,
+    tensor,
+    write,
+)
 from tests.process.recording import RecordingReporter, eventually
 from tests.rendering import render, stage, tree
 from trtllm_forge.check import check_repository
@@ -232,6 +241,14 @@ REFUSED: dict[str, tuple[str, Mutation]] = {
             'parameters: { key: "FORCE_CPU_ONLY_INPUT_TENSORS" '
             'value: { string_value: "maybe" } }\n',
         ),
+    ),
+    "a word of the python backend that is left empty": (
+        "FL315",
+        parameter("tensorrt_llm", "FORCE_CPU_ONLY_INPUT_TENSORS", ""),
+    ),
+    "a word of the python backend with a capital": (
+        "FL315",
+        parameter("tensorrt_llm", "FORCE_CPU_ONLY_INPUT_TENSORS", "No"),
     ),
     "a cache for streams": ("FL710", append(CORE, "response_cache { enable: true }\n")),
     "GPUs for the CPU": ("FL711", replace(PRE, "count: 1", "count: 1 gpus: [0]")),

@@ -106,7 +106,10 @@ WORKER_PATH = "/opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker"
 BATCHING = ("inflight_fused_batching", "inflight_batching")
 STATIC_BATCHING = ("V1", "v1")
 
-PYTHON_BACKEND = ("EXECUTION_ENV_PATH", "FORCE_CPU_ONLY_INPUT_TENSORS")
+PYTHON_SWITCH = "FORCE_CPU_ONLY_INPUT_TENSORS"
+"""The one parameter that Triton's python backend does not take empty: yes or no."""
+
+PYTHON_BACKEND = ("EXECUTION_ENV_PATH", PYTHON_SWITCH)
 """Parameters of Triton's python backend itself."""
 
 FORGES_OWN = (

@@ -202,11 +202,14 @@ class RenderStage:
     def _known_parameters(
         self, name: str, model: ModelContract, values: Mapping[str, str]
     ) -> Mapping[str, str]:
-        """Return what the model can read, in the release's order.
+        """Return what the model can read, in the release's order, empty where nothing is said.
 
-        Models of forge's own read further parameters, which stand behind the release's.
+        Models of forge's own read further parameters, which stand behind the release's. What
+        the LLM API's model reads stands in its ``model.yaml``.
         """
-        known = {key: values[key] for key in model.parameters if key in values}
+        if self.engine_model.layout == "llmapi":
+            return values
+        known = {key: values.get(key, "") for key in model.parameters}
         is_upstreams = name == "tensorrt_llm" and self.engine_model.backend == "tensorrtllm"
         return known if is_upstreams else {**known, **values}
 

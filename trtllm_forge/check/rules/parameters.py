@@ -16,6 +16,7 @@ from trtllm_forge.check.parameter_kinds import (
     FRACTIONS,
     NAMED_ELSEWHERE,
     PYTHON_BACKEND,
+    PYTHON_SWITCH,
     STATIC_BATCHING,
     SWITCH_WORDS,
     SWITCHES,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from trtllm_forge.check.model import Model, Parameter
     from trtllm_forge.check.view import RepositoryView
 
-_PYTHON_SWITCH = "FORCE_CPU_ONLY_INPUT_TENSORS"
 _IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*(;\s*\d+(\s*,\s*\d+)*\s*)*")
 
 
@@ -133,14 +133,19 @@ def parameter_fraction(view: RepositoryView) -> Iterable[Problem]:
 def parameter_switch(view: RepositoryView) -> Iterable[Problem]:
     """Any other word is taken for the default, whichever that is."""
     for model, parameter in _set_parameters(view):
-        value = parameter.value.strip().lower()
-        if parameter.key == _PYTHON_SWITCH and model.backend == "python":
-            if value not in ("yes", "no"):
-                wrong = wrong_value(model, parameter, "yes or no is needed")
-                # The python backend itself reads it, and does not load the model.
-                yield replace(wrong, severity="error")
-        elif parameter.key in SWITCHES and value not in SWITCH_WORDS:
+        is_pythons = parameter.key == PYTHON_SWITCH and model.backend == "python"
+        if is_pythons or parameter.key not in SWITCHES:
+            continue
+        if parameter.value.strip().lower() not in SWITCH_WORDS:
             yield wrong_value(model, parameter, "true or false is needed")
+    for model in view.models:
+        parameter = model.parameters.get(PYTHON_SWITCH)
+        if parameter is None or model.backend != "python":
+            continue
+        if parameter.value not in ("yes", "no"):
+            # The python backend itself reads it, and does not load the model: empty counts, too.
+            wrong = wrong_value(model, parameter, "yes or no is needed", hint="no")
+            yield replace(wrong, severity="error")
 
 
 @rule("FL316", "parameter-choice", "warning", "A choice is one that the backend has.")
@@ -314,6 +319,6 @@ def wrong_value(model: Model, parameter: Parameter, wanted: str, *, hint: str = 
         model=model.folder,
         path=model.path,
         line=parameter.line,
-        message=f"{parameter.key} is {parameter.value}, and {wanted}",
+        message=f"{parameter.key} is {parameter.value or 'empty'}, and {wanted}",
         hint=hint,
     )

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem, TextEdit
+from trtllm_forge.check.parameter_kinds import PYTHON_SWITCH
 from trtllm_forge.check.registry import rule
 from trtllm_forge.triton.model_schema import schema_mistakes
 
@@ -86,7 +87,7 @@ def placeholder_unset(view: RepositoryView) -> Iterable[Problem]:
             scalar = parameter.value_scalar
             if scalar is None or not scalar.quoted or not scalar.is_placeholder:
                 continue
-            if parameter.key in mandatory:
+            if parameter.key in (*mandatory, PYTHON_SWITCH):
                 continue
             yield Problem(
                 model=model.folder,

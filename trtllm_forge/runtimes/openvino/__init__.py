@@ -123,6 +123,8 @@ class OpenVinoRuntime:
         """Return the Python model over OpenVINO GenAI, with the contract's parameter names."""
         repository = config.repository
         parameters = {
+            # Triton's python backend refuses any word but yes and no, an empty one, too.
+            "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
             "gpt_model_type": repository.batching_strategy,
             "gpt_model_path": ENGINE_DIR,
             "max_beam_width": str(config.build.max_beam_width),
