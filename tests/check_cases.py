@@ -28,6 +28,7 @@ POST = "postprocessing/config.pbtxt"
 BLS = "tensorrt_llm_bls/config.pbtxt"
 ENSEMBLE = "ensemble/config.pbtxt"
 YAML = "tensorrt_llm/1/model.yaml"
+CHECKPOINT = "tensorrt_llm/1/checkpoint"
 QUEUE = """dynamic_batching {
   preferred_batch_size: [64]
   max_queue_delay_microseconds: 0
@@ -385,6 +386,36 @@ LLMAPI = (
     Case("FL908", nothing, "llmapi", YAML, broken_options=with_changes(OPTIONS, world_size=2)),
     Case("FL909", replace(YAML, "fraction: 0.9", "fraction: 9"), "llmapi", YAML),
     Case("FL910", replace(YAML, "  max_batch_size: 0", "  max_batch_size: 8"), "llmapi", YAML),
+    Case("FL902", append(YAML, "backend: pytorch\n"), "llmapi", YAML),
+    Case("FL903", append(YAML, "tp_size: 2\n"), "llmapi", YAML),
+    Case("FL903", replace(YAML, "free_gpu_memory_fr", "free_gpu_mem_fr"), "llmapi", YAML),
+    Case("FL904", replace(YAML, "  decoupled: true", "  decoupled: maybe"), "llmapi", YAML),
+    Case("FL904", replace(YAML, "  max_batch_size: 0\n  decoupled: true", "  - 0"), "llmapi", YAML),
+    Case("FL911", replace(YAML, "backend: pytorch", "backend: tensorrt"), "llmapi", YAML),
+    Case("FL911", replace(YAML, "max_batch_size: 64", "max_batch_size: -1"), "llmapi", YAML),
+    Case("FL911", append(YAML, "trust_remote_code: maybe\n"), "llmapi", YAML),
+    Case("FL911", append(YAML, "scheduler_config: NO_EVICT\n"), "llmapi", YAML),
+    Case("FL912", remove(f"{CHECKPOINT}/config.json"), "llmapi", YAML),
+    Case("FL912", remove(f"{CHECKPOINT}/model.safetensors"), "llmapi", YAML),
+    Case("FL912", remove(f"{CHECKPOINT}/tokenizer.json"), "llmapi", YAML),
+    Case(
+        "FL912", write(f"{CHECKPOINT}/model.safetensors", "version https://git-lfs"), "llmapi", YAML
+    ),
+    Case(
+        "FL912",
+        write(
+            f"{CHECKPOINT}/model.safetensors.index.json",
+            '{"weight_map": {"a": "model-00001-of-00002.safetensors"}}',
+        ),
+        "llmapi",
+        YAML,
+    ),
+    Case(
+        "FL912",
+        lambda r: (r / CHECKPOINT / "model.safetensors").rename(r / CHECKPOINT / "model.bin"),
+        "llmapi",
+        YAML,
+    ),
 )
 CASES = (
     *TEXT,

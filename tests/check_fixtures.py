@@ -99,7 +99,11 @@ def llmapi_repository(folder: Path) -> Path:
     """Return a repository of the one model over the LLM API."""
     folder.mkdir(parents=True, exist_ok=True)
     root = render(folder, llmapi_stage())
-    (root / "tensorrt_llm/1/checkpoint").mkdir(exist_ok=True)
+    checkpoint_dir = root / "tensorrt_llm/1/checkpoint"
+    checkpoint_dir.mkdir(exist_ok=True)
+    write_json(checkpoint_dir / "config.json", {"architectures": ["LlamaForCausalLM"]})
+    write_json(checkpoint_dir / "tokenizer.json", TOKENIZER)
+    (checkpoint_dir / "model.safetensors").write_bytes(b"weights")
     (root / "tensorrt_llm/1/model.yaml").write_text(MODEL_YAML)
     (root / "tensorrt_llm/1/model.py").write_text("class TritonPythonModel: ...\n")
     return root

@@ -12,7 +12,9 @@ from tests.check_fixtures import (
     ENGINE_DIR,
     OPTIONS,
     TOKENIZER_DIR,
+    append,
     engine_repository,
+    llmapi_repository,
     parameter,
     remove,
     upstream_repository,
@@ -24,6 +26,7 @@ from trtllm_forge.check import check_repository
 from trtllm_forge.check.view import CheckOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 CORE = "tensorrt_llm/config.pbtxt"
@@ -171,6 +174,104 @@ def test_vocabulary_of_a_large_tokenizer_is_told_by_its_last_entry(root: Path) -
     write(f"{TOKENIZER_DIR}/tokenizer.json", json.dumps(document))(root)
     assert {text.partition(" ")[0] for text in serious(root, OPTIONS)} == {"FL604"}
     assert "token id 19999, and the engine knows 16 tokens" in serious(root, OPTIONS)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "mutate"),
+    [
+        ("a brace", lambda text: text.replace("backend:", "{ backend:", 1)),
+        ("another template's mark", lambda text: text.replace(": 64", ": {{ batch }}", 1)),
+        ("typographic quotes", lambda text: text.replace('"python"', "“python”", 1)),
+    ],
+    ids=lambda case: case if isinstance(case, str) else "",
+)
+def test_what_is_not_read_is_not_said_to_be_absent(
+    root: Path, name: str, mutate: Callable[[str], str]
+) -> None:
+    path = root / "preprocessing/config.pbtxt"
+    path.write_text(mutate(path.read_text()))
+    codes = [line.partition(" ")[0] for line in serious(root, OPTIONS)]
+    assert codes == ["FL101"], name
+
+
+def test_lost_configuration_is_named_once(root: Path) -> None:
+    (root / "preprocessing/config.pbtxt").unlink()
+    assert [line.partition(" ")[0] for line in serious(root, OPTIONS)] == ["FL110"]
+
+
+def test_arguments_that_forge_does_not_write_are_known(tmp_path: Path) -> None:
+    root = llmapi_repository(tmp_path)
+    write(
+        "tensorrt_llm/1/model.yaml",
+        """\
+model: /models/tensorrt_llm/1/checkpoint
+backend: pytorch
+tensor_parallel_size: 8
+moe_expert_parallel_size: 8
+enable_attention_dp: true
+guided_decoding_backend: xgrammar
+load_format: auto
+max_beam_width: 4
+stream_interval: 4
+kv_cache_config:
+  dtype: fp8
+  host_cache_size: 1000000000
+  max_attention_window: [512, 4096]
+scheduler_config:
+  context_chunking_policy: EQUAL_PROGRESS
+cuda_graph_config: null
+moe_config:
+  backend: CUTLASS
+speculative_config:
+  decoding_type: MTP
+  num_nextn_predict_layers: 2
+triton_config:
+  max_batch_size: 0
+  decoupled: true
+""",
+    )(root)
+    assert serious(root, OPTIONS) == []
+
+
+def test_argument_that_is_near_no_known_one_is_no_error(tmp_path: Path) -> None:
+    root = llmapi_repository(tmp_path)
+    append("tensorrt_llm/1/model.yaml", "something_new: 1\n")(root)
+    assert serious(root, OPTIONS) == [
+        "FL903 tensorrt_llm/1/model.yaml:10 the LLM API has no argument something_new"
+    ]
+    (found,) = check_repository(root, OPTIONS, select=("FL903",)).findings
+    assert found.severity == "warning"
+
+
+def test_utf_16_is_named_with_what_turns_it_into_utf_8(root: Path) -> None:
+    path = root / "postprocessing/config.pbtxt"
+    path.write_bytes(path.read_text().encode("utf-16"))
+    found = check_repository(root, OPTIONS, select=("FL106",)).findings
+    assert [(f.severity, f.message, f.hint) for f in found] == [
+        (
+            "error",
+            "not UTF-8: it is UTF-16",
+            "iconv -f utf-16 -t utf-8 postprocessing/config.pbtxt",
+        )
+    ]
+
+
+def test_engine_of_an_unknown_release_is_held_against_the_tensors(tmp_path: Path) -> None:
+    root = upstream_repository(tmp_path)
+    config = next(tmp_path.rglob("engine/config.json"))
+    config.write_text(config.read_text().replace('"version": "', '"version": "0.9'))
+    version = json.loads(config.read_text())["version"]
+    (found,) = [line for line in serious(root) if line.startswith("FL4")]
+    assert f"the engine was built by TensorRT-LLM {version}, and the tensors are those" in found
+
+
+def test_file_in_place_of_a_folder_is_called_one(root: Path) -> None:
+    for name in (TOKENIZER_DIR, ENGINE_DIR):
+        remove(name)(root)
+        write(name, "")(root)
+    found = "\n".join(serious(root, OPTIONS))
+    assert f"{TOKENIZER_DIR} is a file, no folder" in found
+    assert f"{ENGINE_DIR} is a file, no folder" in found
 
 
 def test_link_to_nowhere_in_place_of_a_model_is_named(root: Path) -> None:

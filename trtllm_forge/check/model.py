@@ -27,6 +27,7 @@ CONFIG_NAME = "config.pbtxt"
 TRUE_WORDS = ("true", "t", "1")
 _LARGEST_CONFIG_BYTES = 16 << 20
 _BOM = "\ufeff"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _OTHER_PARTS = ("context_model_name", "generation_model_name")
 """Parameters of upstream's model for disaggregated serving, whose tensors are the engine's."""
 
@@ -128,6 +129,11 @@ class Model:
     def path(self) -> str:
         """Return the configuration's path, relative to the repository."""
         return f"{self.folder}/{CONFIG_NAME}"
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether all that it says was read: what is absent is not just unread."""
+        return self.has_config and not self.mistakes and bool(self.config.fields)
 
     @property
     def has_bom(self) -> bool:
@@ -286,6 +292,8 @@ def read_model(folder: Path) -> Model:
     except UnicodeDecodeError as error:
         text = content.decode("utf-8", errors="replace")
         encoding_error = f"byte {error.start}: {error.reason}"
+        if content.startswith(_UTF_16):
+            encoding_error = "it is UTF-16"
     config, mistakes = parse_pbtxt(_without_bom(text))
     folders = sorted(child.name for child in folder.iterdir() if child.is_dir())
     # Triton takes numbers without leading zeros.

@@ -23,6 +23,7 @@ class ModelYaml:
         error_line: Where.
         values: Its keys.
         lines: Of the keys, joined by dots below the first level.
+        doubled: Keys that stand there a second time, and the line of that.
     """
 
     path: str
@@ -31,6 +32,7 @@ class ModelYaml:
     error_line: int | None
     values: Mapping[str, Any]
     lines: Mapping[str, int]
+    doubled: Mapping[str, int]
 
     def section(self, name: str) -> Mapping[str, Any]:
         """Return the mapping below a key, empty where there is none."""
@@ -47,6 +49,7 @@ def read_model_yaml(root: Path, model: Model) -> ModelYaml:
     path = root / name
     values: dict[str, Any] = {}
     lines: dict[str, int] = {}
+    doubled: dict[str, int] = {}
     error, error_line = "", None
     if path.is_file():
         try:
@@ -56,7 +59,7 @@ def read_model_yaml(root: Path, model: Model) -> ModelYaml:
             loaded = None if node is None else loader.construct_document(node)
             if isinstance(loaded, dict):
                 values = {str(key): value for key, value in loaded.items()}
-                _find_lines(node, "", lines)
+                _find_lines(node, "", lines, doubled)
             elif loaded is not None:
                 error = f"it holds {type(loaded).__name__}, not keys"
         except UnicodeDecodeError as mistake:
@@ -74,12 +77,15 @@ def read_model_yaml(root: Path, model: Model) -> ModelYaml:
         error_line=error_line,
         values=values,
         lines=lines,
+        doubled=doubled,
     )
 
 
-def _find_lines(node: Any, prefix: str, lines: dict[str, int]) -> None:
+def _find_lines(node: Any, prefix: str, lines: dict[str, int], doubled: dict[str, int]) -> None:
     for key, value in getattr(node, "value", ()):
         name = f"{prefix}{key.value}"
+        if name in lines:
+            doubled[name] = key.start_mark.line + 1
         lines[name] = key.start_mark.line + 1
         if not prefix and isinstance(value.value, list) and value.tag.endswith(":map"):
-            _find_lines(value, f"{name}.", lines)
+            _find_lines(value, f"{name}.", lines, doubled)

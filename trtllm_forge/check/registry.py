@@ -33,6 +33,7 @@ RULE_MODULES = (
     "serving",
     "security",
     "llmapi",
+    "llmapi_checkpoint",
 )
 """The modules below ``check.rules``; each registers its rules when it is imported."""
 

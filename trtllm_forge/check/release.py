@@ -50,7 +50,14 @@ def find_release(view: RepositoryView) -> ServedRelease | None:
             return _known(version, origin, read_contract(version, layout, types=types))
         except ConfigError:
             return _known(version, origin, None)
-    return _closest(view, layout, types)
+    closest = _closest(view, layout, types)
+    return None if closest is None else closest[1]
+
+
+def release_by_tensors(view: RepositoryView) -> str | None:
+    """Return the newest release of which all the repository's tensors are, or None."""
+    closest = _closest(view, "engine", _element_types(view))
+    return closest[1].version if closest is not None and not closest[0] else None
 
 
 def _known(version: str, origin: str, contract: ReleaseContract | None) -> ServedRelease:
@@ -70,8 +77,10 @@ def _recorded(view: RepositoryView) -> list[tuple[str, str]]:
     return found
 
 
-def _closest(view: RepositoryView, layout: Layout, types: ElementTypes) -> ServedRelease | None:
-    """Return the newest of the releases whose tensors differ least from the repository's."""
+def _closest(
+    view: RepositoryView, layout: Layout, types: ElementTypes
+) -> tuple[int, ServedRelease] | None:
+    """Return how many tensors differ from the release that is nearest, the newest of such."""
     models = {
         "tensorrt_llm" if model.role == "llmapi" else model.role: model
         for model in view.models
@@ -98,7 +107,7 @@ def _closest(view: RepositoryView, layout: Layout, types: ElementTypes) -> Serve
         return None
     distance, contract = best
     nearness = "all are its own" if not distance else f"{distance} differ"
-    return ServedRelease(
+    return distance, ServedRelease(
         version=contract.release,
         origin=f"the nearest by its tensors, of which {nearness}",
         is_certain=False,

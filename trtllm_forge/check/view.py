@@ -79,6 +79,11 @@ class ResolvedPath:
         """Return whether there is something here."""
         return self.local is not None and self.local.exists()
 
+    @property
+    def lack(self) -> str:
+        """Return in words why it is no folder."""
+        return f"{self.written} is {'a file, no folder' if self.exists else 'not there'}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RepositoryView:

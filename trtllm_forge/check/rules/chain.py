@@ -58,6 +58,8 @@ def decoupled_differs(view: RepositoryView) -> Iterable[Problem]:
         engine = view.by_name.get(called.value if called else "tensorrt_llm")
         if engine is None or engine.is_decoupled == model.is_decoupled:
             continue
+        if not (engine.is_whole and model.is_whole):
+            continue
         late = engine if model.is_decoupled else model
         scalar = late.decoupled
         if scalar is not None and scalar.is_placeholder:
@@ -112,6 +114,8 @@ def ensemble_batch(view: RepositoryView) -> Iterable[Problem]:
             wanted, scalar = model.max_batch_size, model.config.scalar("max_batch_size")
             if target is None or allowed is None or wanted is None or wanted <= allowed:
                 continue
+            if not target.is_whole:
+                continue
             yield Problem(
                 model=model.folder,
                 path=model.path,
@@ -131,7 +135,7 @@ def batch_differs(view: RepositoryView) -> Iterable[Problem]:
     for model in view.of_role("preprocessing", "postprocessing", "ensemble", "tensorrt_llm_bls"):
         scalar = model.config.scalar("max_batch_size")
         found = model.max_batch_size
-        if found is None or found == wanted:
+        if found is None or found == wanted or not model.is_whole:
             continue
         yield Problem(
             model=model.folder,
@@ -148,7 +152,7 @@ def batch_zero(view: RepositoryView) -> Iterable[Problem]:
     for model in view.of_role(*_PARTS, "ensemble"):
         scalar = model.config.scalar("max_batch_size")
         found = model.max_batch_size
-        if not model.has_config or found is None or found > 0:
+        if not model.is_whole or found is None or found > 0:
             continue
         reshaped = any(t.reshape == () for t in (*model.inputs, *model.outputs))
         why = "and inputs are reshaped to []" if reshaped else "which drops the batch axis"
@@ -167,7 +171,7 @@ def preferred_batch(view: RepositoryView) -> Iterable[Problem]:
     for model in view.models:
         batching = model.config.message("dynamic_batching")
         limit = model.max_batch_size
-        if batching is None or limit is None:
+        if batching is None or limit is None or not model.is_whole:
             continue
         for scalar in batching.scalars("preferred_batch_size"):
             if scalar.number is not None and not 0 < scalar.number <= max(limit, 1):

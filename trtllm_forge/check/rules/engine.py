@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.reading import small_file
 from trtllm_forge.check.registry import rule
+from trtllm_forge.check.release import release_by_tensors
 from trtllm_forge.triton.pbtxt import whole_number
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def engine_missing(view: RepositoryView) -> Iterable[Problem]:
                 f"{place.written} is not on this machine, so that its engine was not checked",
                 severity="info",
             )
-        elif place.is_inside and is_without_engine(view, model):
+        elif place.is_inside and not place.exists and is_without_engine(view, model):
             yield _problem(model, parameter, f"{place.written} is not there yet", severity="info")
         else:
-            yield _problem(model, parameter, f"{place.written} is not there")
+            yield _problem(model, parameter, place.lack)
 
 
 @rule("FL402", "engine-empty", "error", "The engine folder holds an engine.")
@@ -151,7 +152,10 @@ def rank_extra(view: RepositoryView) -> Iterable[Problem]:
 def engine_release(view: RepositoryView) -> Iterable[Problem]:
     """An engine loads in the release that built it and in no other."""
     release = view.release
-    if release is None or not release.is_certain or "engine" in release.origin:
+    if release is None or not release.is_certain:
+        return
+    if "engine" in release.origin:
+        yield from _engine_of_other_tensors(view)
         return
     wanted = release.version.split(".")
     for model, parameter, engine in _tensorrt(view):
@@ -272,6 +276,18 @@ def path_missing(view: RepositoryView) -> Iterable[Problem]:
             if place.exists or not (place.is_expected or not place.written.startswith("/")):
                 continue
             yield _problem(model, parameter, f"{parameter.key} is {place.written}, not there")
+
+
+def _engine_of_other_tensors(view: RepositoryView) -> Iterator[Problem]:
+    """Give the engines of a release that is not known, among the tensors of one that is."""
+    tensors = release_by_tensors(view) if view.contract is None else None
+    for model, parameter, engine in _tensorrt(view) if tensors else ():
+        yield _problem(
+            model,
+            parameter,
+            f"the engine was built by TensorRT-LLM {engine.version}, and the tensors are those of "
+            f"{tensors}",
+        )
 
 
 _POINTER_BYTES = 300

@@ -245,7 +245,7 @@ def _steps(view: RepositoryView) -> Iterator[tuple[Model, Step, Model]]:
     for model in view.of_role("ensemble"):
         for step in model.steps:
             target = view.by_name.get(step.model_name)
-            if target is not None and target is not model and target.has_config:
+            if target is not None and target is not model and target.is_whole:
                 yield model, step, target
 
 

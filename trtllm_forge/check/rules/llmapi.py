@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
-from trtllm_forge.check.nearness import distance, nearest_words
+from trtllm_forge.check.nearness import nearest_words
 from trtllm_forge.check.registry import rule
 from trtllm_forge.errors import ConfigError
 
@@ -17,8 +17,39 @@ if TYPE_CHECKING:
     from trtllm_forge.check.view import RepositoryView
 
 TRITON_KEYS = ("max_batch_size", "decoupled", "cancellation_check_period_ms")
-_SLIP_LETTERS = 2
 _NOT_ARGUMENTS = ("triton_config", "model", "tokenizer")
+_SECTIONS = (
+    "kv_cache_config",
+    "scheduler_config",
+    "speculative_config",
+)
+_COUNTS = (
+    "max_batch_size",
+    "max_seq_len",
+    "max_input_len",
+    "max_num_tokens",
+    "max_beam_width",
+    "kv_cache_config.max_tokens",
+)
+_SWITCHES = (
+    "trust_remote_code",
+    "enable_chunked_prefill",
+    "disable_overlap_scheduler",
+    "kv_cache_config.enable_block_reuse",
+)
+_CHOICES = {
+    "backend": ("pytorch", "_autodeploy"),
+    "scheduler_config.capacity_scheduler_policy": (
+        "MAX_UTILIZATION",
+        "GUARANTEED_NO_EVICT",
+        "STATIC_BATCH",
+    ),
+    "scheduler_config.context_chunking_policy": ("FIRST_COME_FIRST_SERVED", "EQUAL_PROGRESS"),
+}
+"""Arguments whose value is one of a few words.
+
+Triton's model over the LLM API lost the backend tensorrt with release 1.0.
+"""
 
 
 @rule("FL901", "model-yaml-missing", "error", "The LLM API's model has a model.yaml.")
@@ -43,6 +74,14 @@ def model_yaml_parses(view: RepositoryView) -> Iterable[Problem]:
                 line=document.error_line,
                 message=f"not YAML: {document.error}",
             )
+        for key, line in document.doubled.items():
+            yield Problem(
+                model=model.folder,
+                path=document.path,
+                line=line,
+                message=f"{key} stands here a second time, and the last one holds",
+                severity="warning",
+            )
 
 
 @rule("FL903", "argument-unknown", "error", "model.yaml has arguments of the release's LLM API.")
@@ -51,6 +90,8 @@ def argument_unknown(view: RepositoryView) -> Iterable[Problem]:
     names = _known_arguments(view)
     if names is None:
         return
+    from trtllm_forge.runtimes.llmapi.arguments import renamed_arguments
+
     objects = {name.split(".")[0] for name in names if "." in name}
     for model, document in _documents(view):
         for key, line in document.lines.items():
@@ -60,15 +101,16 @@ def argument_unknown(view: RepositoryView) -> Iterable[Problem]:
             # Nested objects that the table does not open are taken as they are.
             if "." in key and top not in objects:
                 continue
-            near, _ = nearest_words(key, names)
+            meant = renamed_arguments().get(key)
+            near = [meant] if meant else nearest_words(key, names)[0]
             yield Problem(
                 model=model.folder,
                 path=document.path,
                 line=line,
                 message=f"the LLM API has no argument {key}",
                 hint=near[0] if near else "",
-                # Of nested objects the table may lack keys: a near one is a slip, others are not.
-                severity=None if "." not in key or _is_slip(key, near) else "info",
+                # The table may lack what is new: a near one is a slip, another may be right.
+                severity=None if near else "warning",
             )
 
 
@@ -76,6 +118,7 @@ def argument_unknown(view: RepositoryView) -> Iterable[Problem]:
 def triton_config(view: RepositoryView) -> Iterable[Problem]:
     """max_batch_size and decoupled come from there."""
     for model, document in _documents(view):
+        yield from _wrong_triton_values(model, document)
         for key in document.section("triton_config"):
             if key not in TRITON_KEYS:
                 near, _ = nearest_words(str(key), TRITON_KEYS)
@@ -230,8 +273,53 @@ def llmapi_batch(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-def _is_slip(key: str, near: list[str]) -> bool:
-    return bool(near) and distance(key, near[0]) <= _SLIP_LETTERS
+@rule("FL911", "argument-value", "error", "An argument's value is one that the LLM API takes.")
+def argument_value(view: RepositoryView) -> Iterable[Problem]:
+    """The LLM API refuses a value of another kind when it starts."""
+    for model, document in _documents(view):
+        values = {name: document.values.get(name) for name in document.values}
+        for section in _SECTIONS:
+            values |= {f"{section}.{k}": v for k, v in document.section(section).items()}
+        for name, value in values.items():
+            wanted = "" if value is None else _wanted(name, value)
+            if wanted:
+                shown = str(value).lower() if isinstance(value, bool) else value
+                yield Problem(
+                    model=model.folder,
+                    path=document.path,
+                    line=document.lines.get(name),
+                    message=f"{name} is {shown}, and {wanted} is needed",
+                )
+
+
+def _wanted(name: str, value: object) -> str:
+    """Return in words what an argument has to be, or nothing where it is so."""
+    choices = _CHOICES.get(name)
+    if choices is not None:
+        return "" if value in choices else f"one of {', '.join(choices)}"
+    if name in _COUNTS:
+        is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return "" if is_count else "a whole number from 1 on"
+    if name in _SWITCHES:
+        return "" if isinstance(value, bool) else "true or false"
+    if name in _SECTIONS:
+        return "" if isinstance(value, dict) else "an object with keys"
+    return ""
+
+
+def _wrong_triton_values(model: Model, document: ModelYaml) -> Iterator[Problem]:
+    section = document.values.get("triton_config")
+    decoupled = document.section("triton_config").get("decoupled")
+    if section is not None and not isinstance(section, dict):
+        message, key = f"triton_config is {section}, and keys are needed", "triton_config"
+    elif decoupled is not None and not isinstance(decoupled, bool):
+        message = f"triton_config.decoupled is {decoupled}, and true or false is needed"
+        key = "triton_config.decoupled"
+    else:
+        return
+    yield Problem(
+        model=model.folder, path=document.path, line=document.lines.get(key), message=message
+    )
 
 
 def _documents(view: RepositoryView) -> Iterator[tuple[Model, ModelYaml]]:
@@ -245,11 +333,11 @@ def _known_arguments(view: RepositoryView) -> frozenset[str] | None:
     if view.release is None or not view.of_role("llmapi"):
         return None
     from trtllm_forge.releases.catalogue import read_catalogue
-    from trtllm_forge.runtimes.llmapi.arguments import read_arguments
+    from trtllm_forge.runtimes.llmapi.arguments import other_arguments, read_arguments
 
     try:
         catalogue = read_catalogue()
         version = view.release.version
-        return read_arguments(catalogue.find(version)).names
+        return read_arguments(catalogue.find(version)).names | other_arguments()
     except ConfigError:
         return None

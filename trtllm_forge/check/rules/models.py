@@ -96,7 +96,9 @@ def name_differs(view: RepositoryView) -> Iterable[Problem]:
 def backend_missing(view: RepositoryView) -> Iterable[Problem]:
     """Without one Triton looks at file names, and knows none of these."""
     for model in view.models:
-        if not model.has_config or model.backend or model.platform or model.is_ensemble:
+        if not model.has_config or model.mistakes:
+            continue
+        if model.backend or model.platform or model.is_ensemble:
             continue
         has_python = any("model.py" in files for files in model.files.values())
         if model.config.scalar("backend") is None or not model.backend:

@@ -139,12 +139,10 @@ def parameter_switch(view: RepositoryView) -> Iterable[Problem]:
         if parameter.value.strip().lower() not in SWITCH_WORDS:
             yield wrong_value(model, parameter, "true or false is needed")
     for model in view.models:
-        parameter = model.parameters.get(PYTHON_SWITCH)
-        if parameter is None or model.backend != "python":
-            continue
-        if parameter.value not in ("yes", "no"):
+        word = model.parameters.get(PYTHON_SWITCH)
+        if word is not None and model.backend == "python" and word.value not in ("yes", "no"):
             # The python backend itself reads it, and does not load the model: empty counts, too.
-            wrong = wrong_value(model, parameter, "yes or no is needed", hint="no")
+            wrong = wrong_value(model, word, "yes or no is needed", hint="no")
             yield replace(wrong, severity="error")
 
 

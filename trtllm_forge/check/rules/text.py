@@ -113,13 +113,16 @@ def not_utf8(view: RepositoryView) -> Iterable[Problem]:
     """Protobuf refuses strings that are not UTF-8."""
     for model in view.models:
         if model.encoding_error:
+            encoding = "utf-16" if "UTF-16" in model.encoding_error else "latin1"
             yield Problem(
                 model=model.folder,
                 path=model.path,
                 message=f"not UTF-8: {model.encoding_error}",
                 # Triton itself reads comments as they are; other readers of the file do not.
-                severity=None if any("\ufffd" in s.value for s in model.scalars) else "warning",
-                hint=f"iconv -f latin1 -t utf-8 {model.path}",
+                severity=None
+                if model.mistakes or any("\ufffd" in s.value for s in model.scalars)
+                else "warning",
+                hint=f"iconv -f {encoding} -t utf-8 {model.path}",
             )
 
 

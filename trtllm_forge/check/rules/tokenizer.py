@@ -26,7 +26,7 @@ def tokenizer_missing(view: RepositoryView) -> Iterable[Problem]:
         if tokenizer.is_there or _is_hub_id(parameter.value, model):
             continue
         if place.is_expected or not place.written.startswith("/"):
-            yield _problem(model, parameter, f"{place.written} is not there")
+            yield _problem(model, parameter, place.lack)
         else:
             text = f"{place.written} is not on this machine, so that it was not checked"
             yield _problem(model, parameter, text, severity="info")

@@ -110,6 +110,18 @@ def prompt_lookup_for(max_batch_size: int, max_draft_len: int | None = None) -> 
     )
 
 
+def other_arguments() -> frozenset[str]:
+    """Return what the LLM API has beside the arguments that forge writes."""
+    others = _document()["others"]
+    return frozenset((*others["names"], *others["nested"]))
+
+
+def renamed_arguments() -> Mapping[str, str]:
+    """Return the arguments by the names that other tools have for them."""
+    renamed: Mapping[str, str] = _document()["renamed"]
+    return renamed
+
+
 def quantization_facts() -> Mapping[str, Any]:
     """Return the table's part about quantised checkpoints."""
     facts: Mapping[str, Any] = _document()["quantization"]
