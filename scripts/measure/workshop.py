@@ -141,13 +141,19 @@ class Workshop:
     @contextlib.contextmanager
     def serve(self, repository_dir: Path) -> Iterator[tuple[int, float]]:
         """Run ``forge serve``; give the HTTP port and the seconds until it said it was ready."""
+        started = time.perf_counter()
+        with self.serve_document(repository_dir) as document:
+            yield int(document["http"].rsplit(":", 1)[1]), time.perf_counter() - started
+
+    @contextlib.contextmanager
+    def serve_document(self, repository_dir: Path) -> Iterator[dict[str, Any]]:
+        """Run ``forge serve``; give what it says of itself once it is ready."""
         http, grpc, metrics = free_ports(3)
         ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
         argv = [sys.executable, "-m", "trtllm_forge", "serve", str(repository_dir), "--json"]
         argv += [*map(str, ports), "--quiet"]
-        with self._running(argv, {}, stdout=subprocess.PIPE) as (server, started):
-            _read_document(server)
-            yield http, time.perf_counter() - started
+        with self._running(argv, {}, stdout=subprocess.PIPE) as (server, _):
+            yield _read_document(server)
 
     @contextlib.contextmanager
     def serve_bare(self, repository_dir: Path) -> Iterator[tuple[int, float]]:
@@ -206,12 +212,13 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
-def _read_document(server: subprocess.Popen[str]) -> Any:
+def _read_document(server: subprocess.Popen[str]) -> dict[str, Any]:
     text = ""
     for line in server.stdout or ():
         text += line
         with contextlib.suppress(ValueError):
-            return json.loads(text)
+            document: dict[str, Any] = json.loads(text)
+            return document
     message = f"forge serve ended before it was ready: {text}"
     raise RuntimeError(message)
 

@@ -19,7 +19,7 @@ from detokenizer import IncrementalDetokenizer, StopCutter, TokenText
 from model_folder import ModelFolder, load_tokenizer
 from stop_request import stop_engine
 
-_WAITING_THREADS = 8
+_WAITING_THREADS = 16
 _CANCELLATION_CHECK_S = 0.05
 
 _TO_PREPROCESSING = {
