@@ -12,7 +12,13 @@ BLOCK_TOKENS = 32  # tokens per KV block of the CPU plugin
 # text around it loses (docs/performance.md).
 _SMALL_ENGINE_BYTES = 32 << 20
 
-_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+# Activations that are quantised on the way, as the library does for int8 and int4 weights, make
+# text depend on how a step is split over threads.
+_EXACT = {
+    "INFERENCE_PRECISION_HINT": "f32",
+    "KV_CACHE_PRECISION": "f32",
+    "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+}
 _FAST = {"KV_CACHE_PRECISION": "u8"}
 
 
