@@ -19,6 +19,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.measure.bare import rendered_engine
+
 TOKENS = 32
 PROMPTS = (
     "def fibonacci(n):\n    ",
@@ -57,39 +61,22 @@ def continue_with_twin(repository_dir: Path, prompts: list[list[int]], fast_math
     """Return the twin's continuation of each prompt, all in flight at once, and its seconds."""
     import numpy as np
 
-    sys.path.insert(0, str(repository_dir / "tensorrt_llm" / "1"))
-    from engine import Engine  # the repository's own modules
-    from generation import Generation, Sampling
+    engine = rendered_engine(repository_dir, fast_math=fast_math)
+    from generation import Generation, Sampling  # the repository's own module
 
-    engine_dir = repository_dir / "tensorrt_llm" / "1" / "engine"
-    engine = Engine(
-        engine_dir,
-        json.loads((engine_dir / "engine.json").read_text()),
-        max_batch_size=len(prompts),
-        max_num_tokens=2048,
-        kv_fraction=0.5,
-        max_kv_tokens=None,
-        block_reuse=True,
-        chunked_context=True,
-        fast_math=fast_math,
-    )
     started = time.monotonic()
     handles = []
     for key, ids in enumerate(prompts):
         generation = Generation(
-            request_id="",
+            key=key,
             prompt_ids=np.array(ids, np.int64),
             max_tokens=TOKENS,
             sampling=Sampling(),
             end_id=0,
             stop_words=(),
-            streaming=False,
             want_log_probs=False,
-            deadline=None,
-            is_cancelled=None,
-            sink=None,
         )
-        handles.append(engine.start(key, generation))
+        handles.append(engine.start(generation))
     while engine.pipeline.has_non_finished_requests():
         engine.pipeline.step()
     tokens = [_without_end(handle.read_all()[0].generated_ids) for handle in handles]

@@ -18,8 +18,8 @@ from typing import Any
 from scripts.measure.streams import LoadPlan, Stream, prompt, rates
 
 
-def bare_loop(repository_dir: Path, load: _Load, *, fast_math: bool) -> Any:
-    """Return a repository's engine loop, which runs what the load gives it."""
+def rendered_engine(repository_dir: Path, *, fast_math: bool) -> Any:
+    """Return a repository's engine, set as its configuration says, but for fast math."""
     from google.protobuf.json_format import MessageToDict
 
     from trtllm_forge.triton.repository import parse_model_config
@@ -30,14 +30,20 @@ def bare_loop(repository_dir: Path, load: _Load, *, fast_math: bool) -> Any:
     )
     sys.path.insert(0, str(model_dir / "1"))
     from engine import Engine  # type: ignore[import-not-found]
-    from engine_loop import EngineLoop  # type: ignore[import-not-found]
     from engine_process import engine_settings  # type: ignore[import-not-found]
     from model_folder import ModelFolder  # type: ignore[import-not-found]
 
     folder = ModelFolder(
         {"model_config": json.dumps(config), "model_repository": str(model_dir.absolute())}
     )
-    engine = Engine(**{**engine_settings(folder), "fast_math": fast_math})
+    return Engine(**{**engine_settings(folder), "fast_math": fast_math})
+
+
+def bare_loop(repository_dir: Path, load: _Load, *, fast_math: bool) -> Any:
+    """Return a repository's engine loop, which runs what the load gives it."""
+    engine = rendered_engine(repository_dir, fast_math=fast_math)
+    from engine_loop import EngineLoop  # type: ignore[import-not-found]
+
     return EngineLoop(engine, load.inbox, emit=load.take, after_step=lambda: None)
 
 
