@@ -61,8 +61,8 @@ class ManagedProcess:
         leftovers: Patterns of absolute paths that are removed once the group has ended.
         shares_cores: It steps back where processes of its own, or others, compute: they are not
             interrupted whenever it has something to do.
-        record_path: A JSON file that may be written while it runs; removed then as well, if
-            its ``pid`` and ``started_ticks`` are the child's.
+        record_path: A JSON file that may be written while it runs; removed as well should
+            forge be killed, if its ``pid`` and ``started_ticks`` are the child's.
         split_rank: Tells which rank wrote a line, where it starts several; see ``rank_log``.
     """
 
@@ -129,6 +129,7 @@ class ManagedProcess:
             )
         except OSError as error:
             log.close()
+            lifeline.remove_leftovers(self._leftovers)
             self._release_lifeline()
             what = f"{self.argv[0]} cannot be started"
             raise PrerequisiteError(what, why=error.strerror or str(error)) from error
@@ -167,6 +168,11 @@ class ManagedProcess:
     def returncode(self) -> int | None:
         """Return the exit code, minus the signal's number for a signal, None while it runs."""
         return self._started().poll()
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether it was started and has not ended."""
+        return self._child is not None and self._child.poll() is None
 
     @property
     def last_lines(self) -> tuple[str, ...]:
@@ -209,6 +215,14 @@ class ManagedProcess:
         self._join_drain()
         return code
 
+    def wait_ended(self, seconds: float) -> bool:
+        """Return whether the child ended within ``seconds``."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._started().wait(timeout=seconds)
+            self._join_drain()
+            return True
+        return False
+
     def stop(self, grace_s: float | None = None) -> None:
         """End the whole group: TERM, a wait, KILL. Nothing running is fine.
 
@@ -229,8 +243,6 @@ class ManagedProcess:
             lifeline.wait_for_end(child.pid, _KILL_WAIT_S)
             self._join_drain()
             lifeline.remove_leftovers(self._leftovers)
-            if self._record:
-                lifeline.remove_record(self._record, child.pid, self._started_ticks)
             self._release_lifeline()
 
     def _started(self) -> subprocess.Popen[bytes]:

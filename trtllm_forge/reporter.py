@@ -29,8 +29,14 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Tell a decision the user should see."""
 
+    def decision(self, text: str) -> None:
+        """Tell a choice that was made, and why, to who asks for more."""
+
     def warning(self, text: str) -> None:
         """Tell of something that is not right but does not stop the work."""
+
+    def waiting(self, what: str, detail: str) -> None:
+        """Tell what is waited for now; ``detail`` changes while ``what`` stays the same."""
 
     def progress(self, name: str, done: int, total: int, unit: str) -> None:
         """Tell how much of ``total`` is done; ``unit`` is ``bytes`` or a plural noun."""
@@ -57,7 +63,13 @@ class SilentReporter:
     def note(self, text: str) -> None:
         """Ignore it."""
 
+    def decision(self, text: str) -> None:
+        """Ignore it."""
+
     def warning(self, text: str) -> None:
+        """Ignore it."""
+
+    def waiting(self, what: str, detail: str) -> None:
         """Ignore it."""
 
     def progress(self, name: str, done: int, total: int, unit: str) -> None:

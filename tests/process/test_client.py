@@ -17,7 +17,7 @@ from trtllm_forge.cli.app import app
 from trtllm_forge.errors import ServerError
 from trtllm_forge.serving import probe as probe_module
 from trtllm_forge.serving.probe import probe_server
-from trtllm_forge.serving.state import ServerUrls
+from trtllm_forge.serving.server_record import ServerUrls
 from trtllm_forge.triton.client import TextChunk, TritonAnswerError, TritonHttp
 
 if TYPE_CHECKING:

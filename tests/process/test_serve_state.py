@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
@@ -11,27 +12,48 @@ from typer.testing import CliRunner
 from tests.process.recording import RecordingReporter
 from trtllm_forge.cli.app import app
 from trtllm_forge.errors import ConfigError, ServerError
-from trtllm_forge.serving.state import (
+from trtllm_forge.serving.server_record import (
+    ProcessId,
     ServerRecord,
     ServerUrls,
-    find_running_server,
-    free_server_name,
+    boot_id,
     record_path,
-    running_servers,
     start_ticks,
     write_record,
 )
+from trtllm_forge.serving.state import (
+    find_running_server,
+    free_server_name,
+    running_servers,
+)
+
+if TYPE_CHECKING:
+    from trtllm_forge.serving.server_record import ServerState
 
 COMMAND = "forge probe"
 
 
-def remember(state_dir: Path, name: str, *, pid: int | None = None, ticks: int = 0) -> ServerRecord:
+def remember(
+    state_dir: Path,
+    name: str,
+    *,
+    pid: int | None = None,
+    ticks: int = 0,
+    boot: str = "",
+    state: ServerState = "ready",
+) -> ServerRecord:
     own_ticks = start_ticks(os.getpid())
     assert own_ticks is not None
+    owner = ProcessId(
+        pid=pid or os.getpid(), started_ticks=own_ticks + ticks, boot_id=boot or boot_id()
+    )
     record = ServerRecord(
         name=name,
-        pid=pid or os.getpid(),
-        started_ticks=own_ticks + ticks,
+        written_state=state,
+        owner=owner,
+        triton=None,
+        stamp="1_1",
+        since_s=1.0,
         urls=ServerUrls(http=f"http://127.0.0.1:{8000 + len(name)}", grpc="127.0.0.1:1"),
         repository_dir=Path("/srv") / name,
         log_path=Path("/srv/log"),
@@ -56,6 +78,30 @@ def test_a_record_of_a_later_process_with_the_same_id_is_stale(tmp_path: Path) -
     assert running_servers(tmp_path) == ()
 
 
+def test_a_record_of_another_boot_of_the_machine_is_stale(tmp_path: Path) -> None:
+    record = remember(tmp_path, "mock", boot="another")
+
+    assert running_servers(tmp_path) == ()
+    assert (record.written_state, record.state) == ("ready", "lost")
+
+
+def test_a_server_that_is_not_ready_is_not_talked_to(tmp_path: Path) -> None:
+    record = remember(tmp_path, "mock", state="restarting")
+
+    with pytest.raises(ServerError) as caught:
+        find_running_server(tmp_path, RecordingReporter(), command=COMMAND)
+
+    assert caught.value.what == "the server mock is restarting"
+    assert caught.value.hint == "forge status mock"
+    assert caught.value.log_path == record.log_path
+
+
+def test_a_record_is_its_users_alone(tmp_path: Path) -> None:
+    remember(tmp_path, "mock")
+
+    assert record_path(tmp_path, "mock").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_record_of_a_process_that_ended_is_stale(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:
@@ -67,7 +113,7 @@ def test_a_record_of_a_process_that_ended_is_stale(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", '{"schema": 99}', '{"schema": 1}'], ids=["empty", "list", "newer", "short"]
+    "text", ["", "[]", '{"schema": 99}', '{"schema": 2}'], ids=["empty", "list", "newer", "short"]
 )
 def test_a_record_that_cannot_be_read_is_passed_over(tmp_path: Path, text: str) -> None:
     path = record_path(tmp_path, "broken")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,13 +21,13 @@ from tests.process.test_serve_start import (
 )
 from trtllm_forge.errors import ServerError
 from trtllm_forge.serving.serve import start_server
-from trtllm_forge.serving.state import (
+from trtllm_forge.serving.server_record import (
     ServerRecord,
     ServerUrls,
-    running_servers,
-    start_ticks,
+    own_process_id,
     write_record,
 )
+from trtllm_forge.serving.state import running_servers
 from trtllm_forge.settings import read_settings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_server_that_starts_while_another_does_waits_and_sees_its_ports(
+def test_a_server_that_starts_while_another_does_sees_the_ports_it_will_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_on_path(tmp_path, monkeypatch)
@@ -48,19 +48,19 @@ def test_a_server_that_starts_while_another_does_waits_and_sees_its_ports(
     first = start_forge_serve(*flags)
     assert eventually(lambda: any(read_settings().state_dir.glob("logs/*")))
     second = start_forge_serve(*flags)
-    assert second.stderr is not None
     try:
-        heard = [second.stderr.readline(), second.stderr.readline()]
-        gate.touch()
         stdout, _ = second.communicate(timeout=30)
+        states = [record.state for record in running_servers(read_settings().state_dir)]
     finally:
         for serve in (first, second):
             serve.kill()
             serve.communicate()
 
-    assert heard[1] == "waiting for another server to start\n", heard
+    assert states == ["starting"]
     assert second.returncode == 7
-    assert f"port {ports['http_port']}, wanted for HTTP, is taken" in stdout
+    error = json.loads(stdout)["error"]
+    assert error["what"] == f"port {ports['http_port']}, wanted for HTTP, is taken"
+    assert error["why"] == "the server mock is on it, which is starting"
     assert len(log_paths()) == 1
 
 
@@ -115,12 +115,13 @@ def test_a_record_that_is_another_servers_by_now_stays(
 ) -> None:
     put_on_path(tmp_path, monkeypatch)
     settings = read_settings()
-    ticks = start_ticks(os.getpid())
-    assert ticks is not None
     other = ServerRecord(
         name="mock",
-        pid=os.getpid(),
-        started_ticks=ticks,
+        written_state="ready",
+        owner=own_process_id(),
+        triton=None,
+        stamp="1_1",
+        since_s=1.0,
         urls=ServerUrls(http="http://127.0.0.1:1"),
         repository_dir=tmp_path,
         log_path=tmp_path,

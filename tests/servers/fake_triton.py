@@ -1,7 +1,8 @@
 """Answers as a Triton does on its health endpoints; ``FAKE_TRITON`` says how it misbehaves.
 
 ``ready``, ``never_ready``, ``silent_exit``, or the path of a log, which it writes before it exits
-with 1. It takes its port once the file ``FAKE_TRITON_GATE`` is there, where that is set.
+with 1. It takes its port once the file ``FAKE_TRITON_GATE`` is there, where that is set. With
+``FAKE_TRITON_BUSY`` a request runs in it for ever.
 """
 
 import json
@@ -11,7 +12,7 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-MODELS = [{"name": "ensemble", "version": "1", "state": "READY"}]
+MODEL = {"name": "ensemble", "version": "1", "state": "READY"}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -19,7 +20,10 @@ class Handler(BaseHTTPRequestHandler):
         self._answer({}, 200 if os.environ["FAKE_TRITON"] == "ready" else 400)
 
     def do_POST(self) -> None:
-        self._answer(MODELS, 200)
+        if self.path.endswith("/unload"):
+            # FAKE_TRITON_BUSY: a request that never ends.
+            MODEL["state"] = "UNLOADING" if "FAKE_TRITON_BUSY" in os.environ else "UNAVAILABLE"
+        self._answer([MODEL], 200)
 
     def _answer(self, document: object, status: int) -> None:
         body = json.dumps(document).encode()

@@ -47,6 +47,8 @@ HOST = "127.0.0.1"
 MODEL = "class TritonPythonModel:\n    def execute(self, requests):\n        return []\n"
 OPTIONS = CheckOptions(trtllm_version="1.2.1")
 
+_NOT_HERE = ("--load-model", "--http-restricted-api", "--grpc-restricted-protocol")
+
 
 @dataclass(frozen=True)
 class LiveRepository:
@@ -105,10 +107,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveReposit
         host=HOST,
         ports=ports,
         shm_prefix=f"forge_{os.getpid()}_agrees_",
+        control_key="",
         exit_timeout_s=5,
     )
     process = ManagedProcess(
-        [*triton_argv(start), "--model-control-mode=explicit"],
+        # Each model is loaded by its own test, over the open control.
+        [word for word in triton_argv(start) if not word.startswith(_NOT_HERE)],
         source="triton",
         log_path=folder / "triton.log",
         reporter=RecordingReporter(),

@@ -24,7 +24,8 @@ from trtllm_forge.serving.launch_plan import ServeOptions
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.probe import probe_server
 from trtllm_forge.serving.serve import start_server
-from trtllm_forge.serving.state import LOCK_NAME, ServerUrls
+from trtllm_forge.serving.server_record import ServerUrls
+from trtllm_forge.serving.state import LOCK_NAME
 from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.client import TritonAnswerError, TritonHttp
 
@@ -238,11 +239,22 @@ def test_a_killed_forge_takes_triton_and_its_stubs_along(tmp_path: Path) -> None
 
 
 @contextmanager
-def forge_serve(repository_dir: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
+def forge_serve(
+    repository_dir: Path, *flags: str
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
     """Give a real ``forge serve --json`` and its one document."""
     ports = [f"--{name}-port={free_port('127.0.0.1')}" for name in ("http", "grpc", "metrics")]
     serve = subprocess.Popen(
-        [sys.executable, "-m", "trtllm_forge", "serve", "--json", str(repository_dir), *ports],
+        [
+            sys.executable,
+            "-m",
+            "trtllm_forge",
+            "serve",
+            "--json",
+            str(repository_dir),
+            *ports,
+            *flags,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -15,7 +15,7 @@ from trtllm_forge.bench.target import Target
 from trtllm_forge.bench.wire import Failure, Received, Response, open_wire
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.metrics import Answered, Arrival
-from trtllm_forge.serving.state import ServerUrls
+from trtllm_forge.serving.server_record import ServerUrls
 from trtllm_forge.triton.client import TensorSpec
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -22,6 +22,7 @@ def argv(origin: Origin, backend_dir: Path | None) -> tuple[str, ...]:
         host="127.0.0.1",
         ports=Ports(http=8000, grpc=8001, metrics=8002),
         shm_prefix="forge_1_",
+        control_key="k1",
         exit_timeout_s=5,
     )
     return triton_argv(start)
@@ -39,6 +40,10 @@ COMMON = (
     "--grpc-address=127.0.0.1",
     "--http-address=127.0.0.1",
     "--metrics-address=127.0.0.1",
+    "--model-control-mode=explicit",
+    "--load-model=*",
+    "--http-restricted-api=model-repository:forge-control-key=k1",
+    "--grpc-restricted-protocol=model-repository:forge-control-key=k1",
     "--log-format=ISO8601",
 )
 

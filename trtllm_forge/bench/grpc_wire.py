@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtllm_forge.bench.target import Target
-    from trtllm_forge.serving.state import ServerUrls
+    from trtllm_forge.serving.server_record import ServerUrls
 
 _METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 _MOST_MESSAGE_BYTES = 1 << 30

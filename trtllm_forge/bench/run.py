@@ -58,7 +58,7 @@ def run_bench(address: ServerAddress, plan: BenchPlan, reporter: Reporter) -> di
         ServerError: No server answers.
         ProbeError: Not one request of a load was answered.
     """
-    http = TritonHttp(address.urls.http)
+    http = TritonHttp(address.urls.http, control_key=address.urls.control_key)
     version = http.server_version()
     if plan.is_layered:
         targets = layer_targets(http, fixed_length=plan.fixed_length)

@@ -133,7 +133,7 @@ def layer_targets(http: TritonHttp, *, fixed_length: bool) -> tuple[Target, ...]
 
 
 def _ready_models(http: TritonHttp) -> list[str]:
-    names = [name for name, _, state in http.models() if state == "READY"]
+    names = list(http.ready_models((CORE_MODEL, ENSEMBLE, BLS_MODEL)))
     if not names:
         what = f"the server at {http.url} has no model that is ready"
         raise ServerError(what, hint="forge serve")

@@ -63,6 +63,8 @@ class Console:
         self._reasons: dict[str, str] = {}
         self._bars: Any = None
         self._bar_ids: dict[str, Any] = {}
+        self._status: Any = None
+        self._waiting_for = ""
         # Downloads report from several threads.
         self._lock = threading.RLock()
 
@@ -109,6 +111,26 @@ class Console:
     def note(self, text: str) -> None:
         """Tell a decision."""
         self._say(text)
+
+    def decision(self, text: str) -> None:
+        """Tell a choice and why, with ``-v``."""
+        if self._verbose:
+            self._say(text)
+
+    def waiting(self, what: str, detail: str) -> None:
+        """Keep one line up to date on a terminal; elsewhere a line whenever ``what`` changes."""
+        if self._quiet or (self._json and _is_terminal(sys.stderr)):
+            return
+        if not _is_terminal(sys.stderr):
+            if what != self._waiting_for:
+                self._say(f"{what} ({detail})")
+            self._waiting_for = what
+            return
+        with self._lock:
+            if self._status is None:
+                self._close_bars()
+                self._status = _start_status()
+            self._status.update(f"{what} ({detail})")
 
     def warning(self, text: str) -> None:
         """Tell of something that is not right, ``-q`` or not."""
@@ -181,6 +203,9 @@ class Console:
 
     def _close_bars(self) -> None:
         with self._lock:
+            if self._status is not None:
+                self._status.stop()
+                self._status = None
             if self._bars is not None:
                 self._bars.stop()
                 self._bars = None
@@ -271,6 +296,15 @@ def _as_json(document: Mapping[str, object]) -> str:
 
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _start_status() -> Any:
+    from rich.console import Console as RichConsole
+    from rich.status import Status
+
+    status = Status("", console=RichConsole(stderr=True))
+    status.start()
+    return status
 
 
 def _start_bars() -> Any:

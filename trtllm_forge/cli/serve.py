@@ -34,6 +34,8 @@ from trtllm_forge.cli.rank_options import (
 if TYPE_CHECKING:
     from trtllm_forge.config.models import ServeSection
 
+KEEPING = "How it is kept running"
+
 RepositoryArgument = Annotated[
     str | None,
     typer.Argument(
@@ -47,9 +49,39 @@ ReadyTimeoutOption = Annotated[
     typer.Option(
         "--ready-timeout-s",
         min=0,
-        help="Seconds until the server must be ready.  [default 120]",
+        help="Seconds until the server must be ready; else by the size of what it loads.",
         show_default=False,
         rich_help_panel=SERVING,
+    ),
+]
+DrainTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--drain-timeout-s",
+        min=0,
+        help="Seconds that running requests have to end when it is stopped.  [default 30]",
+        show_default=False,
+        rich_help_panel=KEEPING,
+    ),
+]
+RestartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--restart",
+        metavar="WORD",
+        help="Start it again when it ends by itself: never or on-failure.  [default never]",
+        show_default=False,
+        rich_help_panel=KEEPING,
+    ),
+]
+MaxRestartsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-restarts",
+        min=0,
+        help="How often, until it was ready for 10 minutes.  [default 5]",
+        show_default=False,
+        rich_help_panel=KEEPING,
     ),
 ]
 VerifyOption = Annotated[
@@ -85,6 +117,9 @@ def serve(
     grpc_port: GrpcPortOption = None,
     metrics_port: MetricsPortOption = None,
     ready_timeout_s: ReadyTimeoutOption = None,
+    drain_timeout_s: DrainTimeoutOption = None,
+    restart: RestartOption = None,
+    max_restarts: MaxRestartsOption = None,
     verify: VerifyOption = None,
     no_verify: NoVerifyOption = False,
     config: ConfigPathOption = None,
@@ -111,6 +146,9 @@ def serve(
             "grpc_port": grpc_port,
             "metrics_port": metrics_port,
             "ready_timeout_s": ready_timeout_s,
+            "drain_timeout_s": drain_timeout_s,
+            "restart": restart,
+            "max_restarts": max_restarts,
             "verify": "off" if no_verify else verify,
         }
         section = _serve_section(flags, config)
@@ -132,7 +170,7 @@ def serve(
         with open_console(verbose=verbose, quiet=quiet), server:
             console.result(server.text(), server.document())
             console.next_step("forge probe")
-            server.wait()
+            server.wait(max_restarts=options.max_restarts if options.restart != "never" else 0)
 
 
 def _serve_section(flags: Mapping[str, object], config: ConfigPathOption) -> ServeSection:

@@ -56,6 +56,7 @@ Instances = Annotated[int, Field(ge=1, le=256)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0)]
+NotNegativeSeconds = Annotated[float, Field(ge=0)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute), Wanted("an absolute path", "/models")]
 FolderName = Annotated[
@@ -271,8 +272,17 @@ class ServeSection(_Section):
     metrics_port: Port | None = None
     """Port of the metrics; unset takes a free one."""
 
-    ready_timeout_s: Seconds = 120.0
-    """Time until the server must be ready, in seconds."""
+    ready_timeout_s: Seconds | None = None
+    """Time until the server must be ready, in seconds; unset follows the size of what it loads."""
+
+    drain_timeout_s: NotNegativeSeconds = 30.0
+    """Time that running requests have to end when the server is stopped, in seconds."""
+
+    restart: Literal["never", "on-failure"] = "never"
+    """Whether a server that ends by itself is started again."""
+
+    max_restarts: Annotated[int, Field(ge=0)] = 5
+    """How often it is, until it was ready for 10 minutes; then it counts from 0 again."""
 
     verify: Literal["times", "full", "off"] = "times"
     """Compare with the manifest: small files and times, every digest, or nothing."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from trtllm_forge.digest import JsonValue
     from trtllm_forge.fim import FimTemplate
-    from trtllm_forge.serving.state import ServerUrls
+    from trtllm_forge.serving.server_record import ServerUrls
 
 FinishReason = Literal["length", "stop"]
 

@@ -7,13 +7,15 @@ Nothing here starts, writes or removes anything; ``running_server`` does what a 
 from __future__ import annotations
 
 import glob
+import math
+import re
 import shlex
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.serving.state import ServerUrls
+from trtllm_forge.serving.server_record import ServerUrls
 from trtllm_forge.triton.launch import DEFAULT_HOST, Ports, TritonStart, triton_argv
 from trtllm_forge.triton.mount import served_folder
 from trtllm_forge.triton.mpi import (
@@ -31,6 +33,7 @@ from trtllm_forge.triton.rank_layout import RankLayout
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trtllm_forge.serving.restart import Restart
     from trtllm_forge.serving.trust import Verify
     from trtllm_forge.triton.locate import TritonInstallation
     from trtllm_forge.triton.rank_layout import RankMode
@@ -39,10 +42,9 @@ DOCUMENT_SCHEMA = 1
 FRONT_MODEL = "ensemble"
 # The twin's engine model has it, and no other.
 _TWIN_FILE = "engine_worker.py"
-# A server of models that are on the disk has no use for them, and models run in it.
-_EXIT_TIMEOUT_S = 5
 # Of the time until the server has to be ready: how long its ranks may take to meet.
 _MEETING_SHARE = 0.8
+_STAMP = re.compile(r"[0-9A-Za-z_]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,13 @@ class ServeOptions:
         http_port: A port, or None for 8000 or a free one; likewise the other two.
         grpc_port: See ``http_port``; 8001.
         metrics_port: See ``http_port``; 8002.
-        ready_timeout_s: How long the front model may take to be ready.
+        name: The server's name; None takes the repository's.
+        ready_timeout_s: How long the front model may take to be ready; None follows the size of
+            what is loaded.
+        drain_timeout_s: How long running requests may take to end when it is stopped.
+        restart: Whether it is started again when it ends by itself.
+        max_restarts: How often in a row.
+        is_detached: Whether its owner runs by itself, and its record outlives it.
         world_size: Ranks of the engine, or None for what the engine says.
         mode: How several ranks work together, or None for what fits the engines.
         launcher: What starts several ranks, or None for what is here.
@@ -69,7 +77,12 @@ class ServeOptions:
     http_port: int | None = None
     grpc_port: int | None = None
     metrics_port: int | None = None
-    ready_timeout_s: float = 120.0
+    name: str | None = None
+    ready_timeout_s: float | None = None
+    drain_timeout_s: float = 30.0
+    restart: Restart = "never"
+    max_restarts: int = 5
+    is_detached: bool = False
     world_size: int | None = None
     mode: RankMode | None = None
     launcher: LauncherKind | None = None
@@ -88,6 +101,7 @@ class LaunchPlan:
         urls: Where it answers.
         http_port: The port of ``urls.http``, by which the server is told from another's.
         front_models: The models that have to be ready.
+        ready_timeout_s: How long they may take.
         rank_argvs: The ``tritonserver`` command of each rank.
         argv: The one command that is started: rank 0's, or a launcher's with all of them.
         launcher: What that launcher is, or None.
@@ -96,8 +110,11 @@ class LaunchPlan:
         state_dir: Where its record is while it runs.
         links: Links to make before it starts, each with what it leads to.
         texts: Files to write before it starts.
+        stamp: The word that is in the names of its leftovers.
         leftovers: Patterns of what is removed after it, and of nobody else's.
         shares_cores: The engine computes on the same cores as Triton: it is the twin's.
+        drain_timeout_s: How long running requests may take to end when it is stopped.
+        is_detached: Whether its record outlives it.
         command: What serves the same again.
     """
 
@@ -106,6 +123,7 @@ class LaunchPlan:
     urls: ServerUrls
     http_port: int
     front_models: tuple[str, ...]
+    ready_timeout_s: float
     rank_argvs: tuple[tuple[str, ...], ...]
     argv: tuple[str, ...]
     launcher: LauncherKind | None
@@ -114,8 +132,11 @@ class LaunchPlan:
     state_dir: Path
     links: Mapping[Path, Path] = field(default_factory=dict)
     texts: Mapping[Path, str] = field(default_factory=dict)
+    stamp: str = ""
     leftovers: tuple[str, ...] = ()
     shares_cores: bool = False
+    drain_timeout_s: float = 30.0
+    is_detached: bool = False
     command: str = "forge serve"
 
     def text(self) -> str:
@@ -160,6 +181,9 @@ def plan_launch(
     name: str,
     state_dir: Path,
     stamp: str,
+    control_key: str,
+    log_path: Path,
+    ready_timeout_s: float,
     command: str,
     layout: RankLayout | None = None,
     launcher: Launcher | None = None,
@@ -174,6 +198,9 @@ def plan_launch(
         name: The server's name.
         state_dir: Where forge keeps what runs.
         stamp: A word that no other server on this machine has, of letters, digits and ``_``.
+        control_key: What its model control will ask for.
+        log_path: What it writes goes there.
+        ready_timeout_s: How long its front models may take to be ready.
         command: What serves the same again.
         layout: The ranks, where there are several.
         launcher: What starts them.
@@ -183,29 +210,28 @@ def plan_launch(
         ServerError: An engine is neither where its configuration says nor in the repository.
     """
     layout = layout or RankLayout()
-    run_dir = state_dir / "run" / stamp
-    if not is_plain(run_dir):
-        run_dir = Path(tempfile.gettempdir()) / f"forge-{stamp}"
+    run_dir = _run_dir(state_dir, stamp)
     served = served_folder(options.repository_dir, run_dir / "repository")
     links, texts = dict(served.links), dict(served.texts)
     if installation.backend_dir is not None and not is_plain(installation.backend_dir):
         linked_dir = run_dir / "backends"
         links[linked_dir] = installation.backend_dir.resolve()
         installation = replace(installation, backend_dir=linked_dir)
-    shm_prefix = f"forge_{stamp}_"
     start = TritonStart(
         installation=installation,
         repository_dir=served.path,
         host=options.host,
         ports=ports,
-        shm_prefix=shm_prefix,
-        exit_timeout_s=_EXIT_TIMEOUT_S,
+        shm_prefix=_shm_prefix(stamp),
+        control_key=control_key,
+        # Where the drain cannot be ours, on a TERM from elsewhere, it is Triton's.
+        exit_timeout_s=math.ceil(options.drain_timeout_s),
         layout=layout,
         completes_config=completes_config(options.repository_dir),
         gpu_count=gpu_count,
     )
     rank_argvs = tuple(triton_argv(start, rank) for rank in range(layout.world_size))
-    env = _environment(options, installation, layout, stamp)
+    env = _environment(installation, layout, stamp, ready_timeout_s)
     argv = rank_argvs[0]
     if launcher is not None:
         env |= launcher_env(run_dir / "mpi", is_local=options.hostfile is None)
@@ -223,25 +249,29 @@ def plan_launch(
     return LaunchPlan(
         name=name,
         repository_dir=options.repository_dir,
-        urls=_urls(options.host, ports),
+        urls=_urls(options.host, ports, control_key),
         http_port=ports.http,
         front_models=(front_model(options.repository_dir),),
+        ready_timeout_s=ready_timeout_s,
         rank_argvs=rank_argvs,
         argv=argv,
         launcher=None if launcher is None else launcher.kind,
         env=env,
-        log_path=state_dir / "logs" / f"{name}-{stamp}.log",
+        log_path=log_path,
         state_dir=state_dir,
         links=links,
         texts=texts,
-        leftovers=(f"/dev/shm/{shm_prefix}*", glob.escape(str(run_dir))),
+        stamp=stamp,
+        leftovers=leftovers(state_dir, stamp),
         shares_cores=any(options.repository_dir.glob(f"*/*/{_TWIN_FILE}")),
+        drain_timeout_s=options.drain_timeout_s,
+        is_detached=options.is_detached,
         command=command,
     )
 
 
 def _environment(
-    options: ServeOptions, installation: TritonInstallation, layout: RankLayout, stamp: str
+    installation: TritonInstallation, layout: RankLayout, stamp: str, ready_timeout_s: float
 ) -> dict[str, str]:
     # Whatever the locale: a path or a prompt of any language has to pass.
     env = {**installation.env, "PYTHONUTF8": "1"}
@@ -251,7 +281,7 @@ def _environment(
     if layout.is_topology_only and layout.needs_launcher:
         env["FORGE_RENDEZVOUS"] = stamp
         # Rank 0 says who is missing, and has to come before forge, which only sees it wait.
-        env["FORGE_RENDEZVOUS_DEADLINE_S"] = f"{options.ready_timeout_s * _MEETING_SHARE:g}"
+        env["FORGE_RENDEZVOUS_DEADLINE_S"] = f"{ready_timeout_s * _MEETING_SHARE:g}"
     return env
 
 
@@ -262,6 +292,23 @@ def completes_config(repository_dir: Path) -> bool:
         for path in repository_dir.glob("*/[0-9]*/model.yaml")
         if (model_path := path.with_name("model.py")).is_file()
     )
+
+
+def leftovers(state_dir: Path, stamp: str) -> tuple[str, ...]:
+    """Return patterns of what the server of a stamp may leave, and no other's."""
+    if not _STAMP.fullmatch(stamp):
+        return ()
+    run_dir = _run_dir(state_dir, stamp)
+    return (f"/dev/shm/{_shm_prefix(stamp)}*", glob.escape(str(run_dir)))
+
+
+def _shm_prefix(stamp: str) -> str:
+    return f"forge_{stamp}_"
+
+
+def _run_dir(state_dir: Path, stamp: str) -> Path:
+    run_dir = state_dir / "run" / stamp
+    return run_dir if is_plain(run_dir) else Path(tempfile.gettempdir()) / f"forge-{stamp}"
 
 
 def front_model(repository_dir: Path) -> str:
@@ -277,7 +324,7 @@ def serve_command(repository_dir: Path, model_repos_dir: Path) -> str:
     return f"forge serve {shlex.quote(named)}"
 
 
-def _urls(host: str, ports: Ports) -> ServerUrls:
+def _urls(host: str, ports: Ports, control_key: str) -> ServerUrls:
     # A server on every address is reached on this machine's own.
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     shown = f"[{reached}]" if ":" in reached else reached
@@ -285,4 +332,5 @@ def _urls(host: str, ports: Ports) -> ServerUrls:
         http=f"http://{shown}:{ports.http}",
         grpc=f"{shown}:{ports.grpc}",
         metrics=f"http://{shown}:{ports.metrics}/metrics",
+        control_key=control_key,
     )

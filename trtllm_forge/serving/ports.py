@@ -22,15 +22,24 @@ _LABELS = {"http": "HTTP", "grpc": "gRPC", "metrics": "metrics"}
 
 
 def choose_ports(
-    host: str, wanted: Mapping[str, int | None], command: str, reporter: Reporter
+    host: str,
+    wanted: Mapping[str, int | None],
+    command: str,
+    reporter: Reporter,
+    *,
+    remembered: Mapping[str, int] | None = None,
+    holders: Mapping[int, str] | None = None,
 ) -> Ports:
-    """Return the ports to serve on: those wanted, else the usual ones, else free ones.
+    """Return the ports to serve on: those wanted, else the remembered or usual, else free ones.
 
     Args:
         host: The address to listen on.
         wanted: ``http``, ``grpc`` and ``metrics`` to a port, or None for any.
         command: The command as typed, without port flags, for the hint.
         reporter: Told of each usual port that was taken.
+        remembered: What a server of that name had before, instead of the usual ones.
+        holders: Ports that servers of forge have chosen, each with what to say of it; they may
+            not listen yet.
 
     Raises:
         ConfigError: One port is wanted twice.
@@ -43,19 +52,20 @@ def choose_ports(
         what = f"port {twice} is wanted twice"
         raise ConfigError(what, why=f"{names} are the same")
     chosen: dict[str, int] = {}
-    for name, usual in DEFAULT_PORTS.items():
+    reserved = holders or {}
+    for name, usual in (DEFAULT_PORTS | dict(remembered or {})).items():
         port = wanted[name]
         if port is not None:
-            if not is_port_free(host, port):
-                spare = free_port(host)
+            if port in reserved or not is_port_free(host, port):
+                spare = free_port(host, avoid=set(reserved))
                 what = f"port {port}, wanted for {_LABELS[name]}, is taken"
                 hint = f"{command} --{name}-port {spare}"
-                raise ServerError(what, why=_holder_sentence(port), hint=hint)
-        elif usual not in given and is_port_free(host, usual):
+                raise ServerError(what, why=_holder_sentence(port, reserved), hint=hint)
+        elif usual not in {*given, *reserved, *chosen.values()} and is_port_free(host, usual):
             port = usual
         else:
-            port = free_port(host, avoid={*given, *chosen.values()})
-            holder = _holder_sentence(usual)
+            port = free_port(host, avoid={*given, *reserved, *chosen.values()})
+            holder = _holder_sentence(usual, reserved)
             because = f": {holder}" if holder else ""
             reporter.note(f"port {usual} is taken, {_LABELS[name]} is on {port}{because}")
         chosen[name] = port
@@ -132,8 +142,10 @@ def _is_link_to(path: Path, targets: set[str]) -> bool:
     return path.is_symlink() and str(path.readlink()) in targets
 
 
-def _holder_sentence(port: int) -> str:
+def _holder_sentence(port: int, reserved: Mapping[int, str]) -> str:
     holder = port_holder(port)
+    if holder is None and port in reserved:
+        return reserved[port]
     return f"process {holder[0]} ({holder[1]}) listens on it" if holder else ""
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from trtllm_forge.reporter import Reporter
-    from trtllm_forge.serving.state import ServerUrls
+    from trtllm_forge.serving.server_record import ServerUrls
 
 FRONT_MODEL = "ensemble"
 _CHUNK_MODEL = "postprocessing"
@@ -107,7 +107,9 @@ class _Prober:
     def __init__(self, urls: ServerUrls, repository_dir: Path | None) -> None:
         self._urls = urls
         self._repository_dir = repository_dir
-        self._http = TritonHttp(urls.http, timeout_s=_ANSWER_TIMEOUT_S)
+        self._http = TritonHttp(
+            urls.http, timeout_s=_ANSWER_TIMEOUT_S, control_key=urls.control_key
+        )
         self._long_run_s: float | None = None
 
     def live(self) -> str:
@@ -121,7 +123,7 @@ class _Prober:
             states = ", ".join(f"{name} {state}" for name, _, state in self._http.models())
             message = f"wanted {FRONT_MODEL} and all models READY, found {states or 'no model'}"
             raise _WrongAnswer(message)
-        return ", ".join(name for name, _, _ in self._http.models())
+        return ", ".join(self._http.ready_models((FRONT_MODEL,)))
 
     def metadata(self) -> str:
         """Compare what is served with the repository, tensor by tensor."""

@@ -1,24 +1,32 @@
-"""A Triton that runs: started as a plan says, waited for until it is ready, stopped."""
+"""A Triton that runs: started as a plan says, watched, started again, drained and stopped."""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from trtllm_forge.errors import ForgeError, ServerError
 from trtllm_forge.process import ManagedProcess, environment_without_secrets
+from trtllm_forge.serving.drain import drain
 from trtllm_forge.serving.launch_plan import DOCUMENT_SCHEMA
-from trtllm_forge.serving.ports import is_held_by_group
-from trtllm_forge.serving.startup_error import ended_error, not_ready_error, not_started_error
-from trtllm_forge.serving.state import (
+from trtllm_forge.serving.readiness import wait_until_ready
+from trtllm_forge.serving.restart import STEADY_S, restart_delay_s
+from trtllm_forge.serving.server_record import (
+    RecordedError,
     ServerRecord,
     ServerUrls,
+    own_process_id,
+    process_id,
+    read_record,
     record_path,
-    start_ticks,
+    remove_record,
     write_record,
 )
+from trtllm_forge.serving.startup_error import dead_stub_error, ended_error
+from trtllm_forge.serving.stub_watch import StubWatch
 from trtllm_forge.triton.client import TritonHttp
 from trtllm_forge.triton.mpi import split_rank
 
@@ -30,8 +38,12 @@ if TYPE_CHECKING:
 
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.launch_plan import LaunchPlan
+    from trtllm_forge.serving.server_record import ServerState
 
 _GRACE_S = 10.0
+# What is left to do once the requests have ended and the models are gone.
+_EXIT_S = 3.0
+_LOOK_EACH_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +55,30 @@ class ServedModel:
     state: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunningServer:
-    """A Triton that is ready; a context manager that stops it.
+    """A server that is ready; a context manager that stops it.
+
+    Args:
+        plan: What is started.
+        reporter: Told what it is waiting for, and when it is started again.
 
     Attributes:
         plan: What was started.
-        process: The child itself; it leads the group of all that was started.
+        process: Triton itself; it leads the group of all that was started.
         models: What it serves.
         ready_s: Seconds from the start of the process until the front model was ready.
     """
 
-    plan: LaunchPlan
-    process: ManagedProcess
-    models: tuple[ServedModel, ...]
-    ready_s: float
+    def __init__(self, plan: LaunchPlan, reporter: Reporter) -> None:
+        self.plan = plan
+        self.process = _managed_process(plan, reporter)
+        self.models: tuple[ServedModel, ...] = ()
+        self.ready_s = 0.0
+        self._reporter = reporter
+        self._record = planned_record(plan)
+        self._stubs = StubWatch(0)
+        self._restarts = 0
+        self._is_stopped = False
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +89,7 @@ class RunningServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        self.stop(error if isinstance(error, ForgeError) else None)
 
     @property
     def name(self) -> str:
@@ -120,31 +141,191 @@ class RunningServer:
             "ready_s": round(self.ready_s, 3),
         }
 
-    def stop(self) -> None:
-        """Stop the server and remove what it leaves."""
-        self.process.stop()
-
-    def wait(self) -> None:
-        """Wait until the server ends, which it does not do by itself.
+    def start(self) -> None:
+        """Start it and wait until its front models are ready.
 
         Raises:
-            ServerError: It ended; names the exit code or the signal.
+            ServerError: It ended, or is not ready in time; nothing of it is left.
         """
-        self.process.wait()
+        plan = self.plan
+        with ExitStack() as stack:
+            stack.callback(self.process.stop)
+            _make_files(plan)
+            self.process.__enter__()
+            self._record = replace(self._record, triton=process_id(self.pid))
+            self._write(self._record.written_state)
+            self.ready_s = wait_until_ready(
+                plan, self.process, plan.ready_timeout_s, self._reporter
+            )
+            self.models = tuple(
+                ServedModel(name=name, version=version, state=state)
+                for name, version, state in self._http().models()
+            )
+            self._stubs = StubWatch(self.pid)
+            self._stubs.look()
+            self._write("ready")
+            stack.pop_all()
+
+    def wait(self, *, max_restarts: int = 0) -> None:
+        """Watch the server, and start it again when it ends, as often as that is allowed.
+
+        Args:
+            max_restarts: How often, until it was ready for ``STEADY_S``.
+
+        Raises:
+            ServerError: It ended, or one of its processes, and is not started again.
+        """
+        while True:
+            ready_at = time.monotonic()
+            error = self._watch()
+            if time.monotonic() - ready_at > STEADY_S:
+                self._restarts = 0
+            if not max_restarts or _was_asked_to_end(self.process):
+                raise error
+            self._start_again(error, max_restarts)
+
+    def stop(self, error: ForgeError | None = None) -> None:
+        """Let running requests end, stop the server and remove what it leaves.
+
+        An exception during the wait, such as a second Ctrl-C, kills it at once.
+
+        Args:
+            error: What it is stopped for, which stays in its record when that outlives it.
+        """
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        grace_s = 0.0
+        try:
+            if self.process.is_running and self._record.written_state == "ready":
+                self._write("stopping")
+                grace_s = self._drained_grace_s()
+        finally:
+            self.process.stop(grace_s)
+            self.forget(error)
+
+    def forget(self, error: ForgeError | None = None) -> None:
+        """Remove its record, or keep it with how it ended when it is detached."""
+        if self.plan.is_detached:
+            self._record = replace(self._record, triton=None, error=_recorded(error))
+            self._write("failed" if error else "stopped")
+        else:
+            remove_record(self.plan.state_dir, self._record)
+
+    def _drained_grace_s(self) -> float:
+        """Let running requests end; return how long Triton may take after that."""
+        timeout_s = self.plan.drain_timeout_s
+        waiting = (
+            f"waiting for the running requests of {self.name}, at most {timeout_s:g} s; "
+            "a second signal ends them now"
+        )
+        started = time.monotonic()
+        if drain(self._http(), timeout_s, lambda: self._reporter.note(waiting)):
+            return _EXIT_S
+        left_s = timeout_s - (time.monotonic() - started)
+        if left_s <= 0:
+            self._reporter.warning(
+                f"requests were still running after {timeout_s:g} s, which ends them"
+            )
+            return 0.0
+        return max(left_s, _EXIT_S)
+
+    def _watch(self) -> ServerError:
+        """Return why the server is none any more, once it is not."""
+        while not self.process.wait_ended(_LOOK_EACH_S):
+            if dead := self._stubs.look():
+                return dead_stub_error(self.process, dead, self.name, self.plan.command)
         ranks = len(self.plan.rank_argvs)
-        error = ended_error(self.process, self.name, self.plan.command, ranks)
-        self.process.stop()
-        raise error
+        return ended_error(self.process, self.name, self.plan.command, ranks)
+
+    def _start_again(self, failed: ServerError, max_restarts: int) -> None:
+        """Start it again, after a while that grows each time, until it is ready.
+
+        Raises:
+            ServerError: It was started too often.
+        """
+        error = failed
+        while True:
+            self.process.stop(0)
+            if self._restarts >= max_restarts:
+                raise _given_up(error, max_restarts)
+            delay_s = restart_delay_s(self._restarts)
+            self._restarts += 1
+            self._tell_restart(error, delay_s, max_restarts)
+            time.sleep(delay_s)
+            self.process = _managed_process(self.plan, self._reporter)
+            try:
+                self.start()
+            except ServerError as again:
+                error = again
+            else:
+                self._reporter.note(f"{self.name} is ready again after {self.ready_s:.1f} s")
+                return
+
+    def _tell_restart(self, error: ServerError, delay_s: float, max_restarts: int) -> None:
+        self._record = replace(
+            self._record,
+            triton=None,
+            restarts=self._record.restarts + 1,
+            error=_recorded(error),
+        )
+        self._write("restarting")
+        because = f" ({error.why})" if error.why else ""
+        self._reporter.warning(
+            f"{error.what}{because}; it is started again in {delay_s:g} s, "
+            f"{self._restarts} of {max_restarts} times"
+        )
+
+    def _http(self) -> TritonHttp:
+        return TritonHttp(self.urls.http, control_key=self.urls.control_key)
+
+    def _write(self, state: ServerState) -> None:
+        self._record = replace(self._record, written_state=state, since_s=time.time())
+        found = read_record(record_path(self.plan.state_dir, self.name))
+        if found is None or found.stamp == self.plan.stamp or not found.is_running:
+            write_record(self.plan.state_dir, self._record)
 
 
-def run_plan(plan: LaunchPlan, ready_timeout_s: float, reporter: Reporter) -> RunningServer:
+def run_plan(plan: LaunchPlan, reporter: Reporter) -> RunningServer:
     """Start what a plan says and return it once its front models are ready.
 
     Raises:
         ServerError: It ended, or is not ready in time.
     """
-    _make_files(plan)
-    process = ManagedProcess(
+    server = RunningServer(plan, reporter)
+    try:
+        server.start()
+    except BaseException as error:
+        server.forget(error if isinstance(error, ForgeError) else None)
+        raise
+    return server
+
+
+def _recorded(error: ForgeError | None) -> RecordedError | None:
+    if error is None:
+        return None
+    return RecordedError(what=error.what, why=error.why, hint=error.hint)
+
+
+def planned_record(plan: LaunchPlan) -> ServerRecord:
+    """Return the record of a server that this process is about to start."""
+    return ServerRecord(
+        name=plan.name,
+        written_state="starting",
+        owner=own_process_id(),
+        triton=None,
+        stamp=plan.stamp,
+        urls=plan.urls,
+        repository_dir=plan.repository_dir,
+        log_path=plan.log_path,
+        since_s=time.time(),
+        is_detached=plan.is_detached,
+        drain_timeout_s=plan.drain_timeout_s,
+    )
+
+
+def _managed_process(plan: LaunchPlan, reporter: Reporter) -> ManagedProcess:
+    return ManagedProcess(
         plan.argv,
         source="triton",
         log_path=plan.log_path,
@@ -152,20 +333,26 @@ def run_plan(plan: LaunchPlan, ready_timeout_s: float, reporter: Reporter) -> Ru
         env={**environment_without_secrets(), **plan.env},
         grace_s=_GRACE_S,
         leftovers=plan.leftovers,
-        record_path=record_path(plan.state_dir, plan.name),
+        # A detached server's record stays, and tells that its owner was killed.
+        record_path=None if plan.is_detached else record_path(plan.state_dir, plan.name),
         shares_cores=plan.shares_cores,
         split_rank=None if plan.launcher is None else partial(split_rank, plan.launcher),
     )
-    with ExitStack() as stack:
-        stack.enter_context(process)
-        ready_s = _wait_until_ready(plan, process, ready_timeout_s)
-        models = tuple(
-            ServedModel(name=name, version=version, state=state)
-            for name, version, state in TritonHttp(plan.urls.http).models()
-        )
-        _remember(plan, process)
-        stack.pop_all()
-    return RunningServer(plan=plan, process=process, models=models, ready_s=ready_s)
+
+
+def _was_asked_to_end(process: ManagedProcess) -> bool:
+    # On TERM and INT Triton exits by itself, with 0.
+    return process.ending() in ("exit code 0", "signal SIGTERM", "signal SIGINT")
+
+
+def _given_up(error: ServerError, restarts: int) -> ServerError:
+    why = f"it was started again {restarts} times before (--max-restarts {restarts})"
+    return ServerError(
+        error.what,
+        why="; ".join(filter(None, (error.why, why))),
+        hint=error.hint,
+        log_path=error.log_path,
+    )
 
 
 def _make_files(plan: LaunchPlan) -> None:
@@ -177,39 +364,3 @@ def _make_files(plan: LaunchPlan) -> None:
     for path, text in plan.texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-
-
-def _wait_until_ready(plan: LaunchPlan, process: ManagedProcess, ready_timeout_s: float) -> float:
-    """Return the seconds it took."""
-    http = TritonHttp(plan.urls.http)
-
-    def is_ready() -> bool:
-        return (
-            http.is_live()
-            and all(map(http.is_model_ready, plan.front_models))
-            # Another server on that port would answer as well.
-            and is_held_by_group(plan.http_port, process.pid)
-        )
-
-    started = time.monotonic()
-    match process.wait_until(is_ready, ready_timeout_s):
-        case "ready":
-            return time.monotonic() - started
-        case "ended":
-            raise not_started_error(process, len(plan.rank_argvs))
-        case "timeout":
-            raise not_ready_error(process, ready_timeout_s, plan.command)
-
-
-def _remember(plan: LaunchPlan, process: ManagedProcess) -> None:
-    ticks = start_ticks(process.pid)
-    if ticks is not None:
-        record = ServerRecord(
-            name=plan.name,
-            pid=process.pid,
-            started_ticks=ticks,
-            urls=plan.urls,
-            repository_dir=plan.repository_dir,
-            log_path=plan.log_path,
-        )
-        write_record(plan.state_dir, record)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import re
+import secrets
 import shlex
 import tempfile
 import time
@@ -10,25 +13,35 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.gpu import detect_gpus
 from trtllm_forge.serving.launch_plan import ServeOptions, plan_launch, serve_command
 from trtllm_forge.serving.ports import choose_ports
 from trtllm_forge.serving.ranks import choose_launcher, choose_ranks
-from trtllm_forge.serving.running_server import RunningServer, run_plan
-from trtllm_forge.serving.state import free_server_name, start_lock
+from trtllm_forge.serving.readiness import default_ready_timeout_s
+from trtllm_forge.serving.running_server import RunningServer, planned_record, run_plan
+from trtllm_forge.serving.server_record import read_record, record_path, write_record
+from trtllm_forge.serving.state import free_server_name, running_servers, state_lock
+from trtllm_forge.serving.stopping import end_orphan
 from trtllm_forge.serving.trust import require_trusted
 from trtllm_forge.triton.locate import TritonInstallation, image_installation, locate_triton
 from trtllm_forge.triton.mount import CPP_BACKEND, cpp_models
 from trtllm_forge.triton.mpi import Launcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.launch_plan import LaunchPlan
+    from trtllm_forge.serving.server_record import ServerRecord
     from trtllm_forge.settings import Settings
     from trtllm_forge.triton.rank_layout import RankLayout
+
+_KEPT_LOGS = 5
+"""Logs of a server that are kept: this start's and those of the four before."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_STAMPED = re.compile(r"-\d+_(?P<start>\d+)(?:\.rank\d+)?\.log")
 
 
 def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) -> RunningServer:
@@ -45,12 +58,13 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
     launcher = choose_launcher(options, layout)
     installation = _checked_installation(options, settings, reporter)
     _check_backends(options.repository_dir, installation)
-    with (
-        _writing(settings.state_dir, "FORGE_STATE_DIR", command),
-        start_lock(settings.state_dir, reporter),
-    ):
-        plan = _planned(options, settings, reporter, installation, layout, launcher)
-        return run_plan(plan, options.ready_timeout_s, reporter)
+    with _writing(settings.state_dir, "FORGE_STATE_DIR", command):
+        # Triton takes its ports only after it has loaded. Until then the record holds them.
+        with state_lock(settings.state_dir):
+            plan = _planned(options, settings, reporter, installation, layout, launcher)
+            _clear_up(plan)
+            write_record(settings.state_dir, planned_record(plan))
+        return run_plan(plan, reporter)
 
 
 def plan_server(options: ServeOptions, settings: Settings, reporter: Reporter) -> LaunchPlan:
@@ -106,23 +120,73 @@ def _planned(
     command = serve_command(options.repository_dir, settings.model_repos_dir)
     if options.world_size is not None:
         command = f"{command} --world-size {options.world_size}"
-    wanted = {
-        "http": options.http_port,
-        "grpc": options.grpc_port,
-        "metrics": options.metrics_port,
-    }
+    running = running_servers(settings.state_dir)
+    name = _server_name(options, settings, running)
+    before = read_record(record_path(settings.state_dir, name))
+    ready_timeout_s = options.ready_timeout_s
+    if ready_timeout_s is None:
+        ready_timeout_s, why = default_ready_timeout_s(options.repository_dir)
+        reporter.decision(why)
+    stamp = f"{os.getpid()}_{time.time_ns()}"
     return plan_launch(
         options,
         installation,
-        choose_ports(options.host, wanted, command, reporter),
-        name=free_server_name(settings.state_dir, options.repository_dir.name),
+        choose_ports(
+            options.host,
+            {
+                "http": options.http_port,
+                "grpc": options.grpc_port,
+                "metrics": options.metrics_port,
+            },
+            command,
+            reporter,
+            remembered=before.ports() if before else None,
+            holders={
+                port: f"the server {record.name} is on it, which is {record.state}"
+                for record in running
+                for port in record.ports().values()
+            },
+        ),
+        name=name,
         state_dir=settings.state_dir,
-        stamp=f"{os.getpid()}_{time.time_ns()}",
+        stamp=stamp,
+        control_key=secrets.token_hex(16),
+        log_path=settings.state_dir / "logs" / f"{name}-{stamp}.log",
+        ready_timeout_s=ready_timeout_s,
         command=command,
         layout=layout,
         launcher=launcher,
         gpu_count=len(detect_gpus()) if layout.spawns else 0,
     )
+
+
+def _server_name(options: ServeOptions, settings: Settings, running: Sequence[ServerRecord]) -> str:
+    name = options.name
+    if name is not None and not _NAME.fullmatch(name):
+        what = f"{name!r} is no name for a server"
+        raise ConfigError(what, why="wanted: letters, digits, dots and dashes")
+    if name is None:
+        return free_server_name(settings.state_dir, options.repository_dir.name)
+    taken = next((record for record in running if record.name == name), None)
+    if taken is not None:
+        what = f"a server named {name} is {taken.state} already"
+        why = f"it serves {taken.repository_dir} at {taken.urls.http}"
+        raise ConfigError(what, why=why, hint=f"forge stop {shlex.quote(name)}")
+    return name
+
+
+def _clear_up(plan: LaunchPlan) -> None:
+    """Remove what the server of that name left when its owner was killed, and its old logs."""
+    before = read_record(record_path(plan.state_dir, plan.name))
+    if before is not None:
+        end_orphan(before, plan.state_dir)
+    starts: dict[str, list[Path]] = {}
+    for path in plan.log_path.parent.glob(f"{glob.escape(plan.name)}-*.log"):
+        if match := _STAMPED.fullmatch(path.name[len(plan.name) :]):
+            starts.setdefault(match["start"], []).append(path)
+    for start in sorted(starts, key=int)[: -(_KEPT_LOGS - 1)]:
+        for path in starts[start]:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

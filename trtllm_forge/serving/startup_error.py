@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ServerError
+from trtllm_forge.failures import find_failure
 from trtllm_forge.rank_log import rank_log_path
 from trtllm_forge.serving.rank_failure import before_blame, find_rank_ending
 from trtllm_forge.triton.startup_log import find_startup_failure, models_still_loading
@@ -15,13 +17,15 @@ if TYPE_CHECKING:
 
     from trtllm_forge.process import ManagedProcess
     from trtllm_forge.serving.rank_failure import RankEnding
+    from trtllm_forge.serving.stub_watch import DeadStub
 
 # On TERM and INT Triton exits by itself, with 0.
 _OUTSIDE = "somebody stopped it from outside"
-_OUTSIDE_ENDINGS = ("exit code 0", "signal SIGKILL", "signal SIGTERM")
+_OUTSIDE_ENDINGS = ("exit code 0", "signal SIGTERM", "signal SIGINT")
 _LAST_LINES = 3
 # What the twin's ranks say of another one that ended.
 _OTHER_RANK = re.compile(r"RendezvousError: rank \d+ of \d+ (?:has gone|left before)")
+_SIGNAL = re.compile(r"signal (?P<name>SIG\w+)")
 
 
 def not_started_error(process: ManagedProcess, ranks: int = 1) -> ServerError:
@@ -89,16 +93,35 @@ def not_ready_error(process: ManagedProcess, ready_timeout_s: float, command: st
 def ended_error(process: ManagedProcess, name: str, command: str, ranks: int = 1) -> ServerError:
     """Return how a server that was ready, or one of its ``ranks``, has ended."""
     ending = find_rank_ending(_log_lines(process)) if ranks > 1 else None
-    if ending is None:
-        what = f"Triton (process {process.pid}), which served {name}, ended with {process.ending()}"
-        why = _OUTSIDE if process.ending() in _OUTSIDE_ENDINGS else ""
-        return ServerError(what, why=why, hint=command, log_path=process.log_path)
-    own_path = rank_log_path(process.log_path, ending.rank)
-    what = f"rank {ending.rank} of {ranks}, which served {name}, ended with {ending.text()}"
-    why = _last_words(before_blame(_lines_of(own_path)))
-    if ending.text() in _OUTSIDE_ENDINGS:
-        why = f"{_OUTSIDE}; {why}"
-    return ServerError(what, why=why, hint=command, log_path=own_path)
+    if ending is not None:
+        own_path = rank_log_path(process.log_path, ending.rank)
+        what = f"rank {ending.rank} of {ranks}, which served {name}, ended with {ending.text()}"
+        why = _last_words(before_blame(_lines_of(own_path)))
+        if ending.text() in (*_OUTSIDE_ENDINGS, "signal SIGKILL"):
+            why = f"{_OUTSIDE}; {why}"
+        return ServerError(what, why=why, hint=command, log_path=own_path)
+    what = f"Triton (process {process.pid}), which served {name}, ended with {process.ending()}"
+    if process.ending() in _OUTSIDE_ENDINGS:
+        return ServerError(what, why=_OUTSIDE, hint=command, log_path=process.log_path)
+    known = find_failure(process.last_lines, where="serve", returncode=process.returncode)
+    why, hint = (known.cause, known.hint) if known else ("", command)
+    return ServerError(what, why=why, hint=hint, log_path=process.log_path)
+
+
+def dead_stub_error(
+    process: ManagedProcess, dead: DeadStub, name: str, command: str
+) -> ServerError:
+    """Return which process of a server that was ready has ended, and why where that is known."""
+    number = _SIGNAL.fullmatch(dead.ending)
+    returncode = -signal.Signals[number["name"]] if number else None
+    known = find_failure(process.last_lines, where="serve", returncode=returncode)
+    facts = (known.cause if known else "", "Triton would answer every request with an error")
+    return ServerError(
+        f"{dead.text()}, so {name} cannot serve",
+        why="; ".join(filter(None, facts)),
+        hint=known.hint if known else command,
+        log_path=process.log_path,
+    )
 
 
 def _log_lines(process: ManagedProcess) -> list[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from trtllm_forge.errors import ConfigError, ForgeError, ProbeError, ServerError
+from trtllm_forge.triton.launch import CONTROL_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -66,12 +67,15 @@ class TritonHttp:
     Args:
         url: Scheme, host and port: ``http://127.0.0.1:8000``.
         timeout_s: How long to wait for each piece of an answer.
+        control_key: What opens its model control, where that is restricted.
 
     Raises:
         ConfigError: ``url`` is not of that form.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 120.0) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float = 120.0, control_key: str | None = None
+    ) -> None:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         try:
             self._port = parts.port
@@ -84,6 +88,7 @@ class TritonHttp:
         self._is_tls = parts.scheme == "https"
         self._host = parts.hostname
         self._timeout_s = timeout_s
+        self._headers = {CONTROL_HEADER: control_key} if control_key else {}
 
     def is_live(self) -> bool:
         """Return whether the server's process is up and answering."""
@@ -103,11 +108,41 @@ class TritonHttp:
             return str(self._json("GET", "/v2")["version"])
 
     def models(self) -> tuple[tuple[str, str, str], ...]:
-        """Return name, version and state of every model, by name."""
+        """Return name, version and state of every model, by name.
+
+        Raises:
+            TritonAnswerError: Its model control is restricted, and the key is not known.
+            ServerError: No server answers, or it is no Triton.
+        """
         with self._reading():
             index = self._json("POST", "/v2/repository/index")
             rows = ((m["name"], m.get("version", ""), m.get("state", "UNAVAILABLE")) for m in index)
             return tuple(sorted(rows))
+
+    def ready_models(self, usual: Sequence[str]) -> tuple[str, ...]:
+        """Return the models that can serve, of ``usual`` where it does not list them to us."""
+        try:
+            return tuple(name for name, _, state in self.models() if state == "READY")
+        except TritonAnswerError:
+            return tuple(name for name in usual if self.is_model_ready(name))
+
+    def unload(self, model: str) -> None:
+        """Have no new request taken for a model; it goes when those that run have ended.
+
+        Raises:
+            TritonAnswerError: The server refuses.
+            ServerError: No server answers.
+        """
+        # The inner models of an ensemble stay, which its running requests need.
+        with self._answer("POST", f"/v2/repository/models/{quote(model)}/unload", {}):
+            pass
+
+    def inner_models(self, model: str) -> tuple[str, ...]:
+        """Return the models that an ensemble runs; none for any other model."""
+        with self._reading():
+            config = self._json("GET", f"/v2/models/{quote(model)}/config")
+            steps = config.get("ensemble_scheduling", {}).get("step", ())
+            return tuple(step["model_name"] for step in steps)
 
     def model_metadata(self, model: str) -> ModelMetadata:
         """Return a served model's tensors."""
@@ -220,7 +255,7 @@ class TritonHttp:
                 text = None
                 if body is not None:
                     text = json.dumps({"id": body.get("id") or new_request_id(), **body})
-                connection.request(method, path, body=text)
+                connection.request(method, path, body=text, headers=self._headers)
                 response = connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 what = f"no server answers at {self.url}"

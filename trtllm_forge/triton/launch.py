@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DEFAULT_HOST = "127.0.0.1"
 LLMAPI_LAUNCH = "trtllm-llmapi-launch"
+CONTROL_HEADER = "forge-control-key"
+"""The header, over HTTP, that opens the model control of a server that forge started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +42,8 @@ class TritonStart:
         ports: Its ports.
         shm_prefix: How the names of its shared memory begin, which has to differ between
             servers of one machine; the rank follows.
+        control_key: Whoever knows it may unload models, which is how forge lets running
+            requests end: on TERM, Triton 2.51 refuses the inner steps of a running ensemble.
         exit_timeout_s: How long it may take to end.
         layout: The ranks.
         completes_config: Whether models may complete their own configuration. Where all is
@@ -52,6 +56,7 @@ class TritonStart:
     host: str
     ports: Ports
     shm_prefix: str
+    control_key: str
     exit_timeout_s: int
     layout: RankLayout = field(default_factory=RankLayout)
     completes_config: bool = False
@@ -71,7 +76,7 @@ def triton_argv(start: TritonStart, rank: int = 0) -> tuple[str, ...]:
         *_pools(start),
         *(() if start.completes_config else ("--disable-auto-complete-config",)),
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        *(_addresses(start.host) if rank == 0 else _NO_ENDPOINTS),
+        *((*_addresses(start.host), *_control(start)) if rank == 0 else _NO_ENDPOINTS),
         "--log-format=ISO8601",
     ]
     if installation.backend_dir is not None:
@@ -99,6 +104,17 @@ def _addresses(host: str) -> tuple[str, ...]:
         f"--grpc-address={host}",
         f"--http-address={host}",
         f"--metrics-address={host}",
+    )
+
+
+def _control(start: TritonStart) -> tuple[str, ...]:
+    """Load all models, and let them be unloaded by who has the key."""
+    restricted = f"model-repository:{CONTROL_HEADER}={start.control_key}"
+    return (
+        "--model-control-mode=explicit",
+        "--load-model=*",
+        f"--http-restricted-api={restricted}",
+        f"--grpc-restricted-protocol={restricted}",
     )
 
 

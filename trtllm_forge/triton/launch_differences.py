@@ -86,8 +86,8 @@ DIFFERENCES = (
     LaunchDifference(
         part="every rank",
         upstream="`--exit-timeout-secs` only when asked for, 30 s otherwise",
-        forge="always, 5 s",
-        reason="a server that is told to stop does",
+        forge="always, as long as running requests may take to end, `--drain-timeout-s`",
+        reason="Triton must not end before them",
         adds=(r"--exit-timeout-secs=\d+",),
     ),
     LaunchDifference(
@@ -127,6 +127,19 @@ DIFFERENCES = (
         forge="`--grpc-address`, `--http-address`, `--metrics-address`; 127.0.0.1 unless `--host`",
         reason="nothing there authenticates",
         adds=(r"--(grpc|http|metrics)-address=.+",),
+    ),
+    LaunchDifference(
+        part="rank 0",
+        upstream="model control is off",
+        forge="`--model-control-mode=explicit`, `--load-model=*`, and a key of this start for it: "
+        "`--http-restricted-api`, `--grpc-restricted-protocol`",
+        reason="told to stop, Triton breaks off the streams of its ensembles; models that forge "
+        "unloads take no new request and end those they have",
+        adds=(
+            "--model-control-mode=explicit",
+            r"--load-model=\*",
+            r"--(http-restricted-api|grpc-restricted-protocol)=model-repository:.+",
+        ),
     ),
     LaunchDifference(
         part="rank 0",

@@ -105,10 +105,37 @@ def _diagnosis(
 
 def models_still_loading(lines: Sequence[str]) -> tuple[str, ...]:
     """Return the models whose load began and has not ended."""
-    text = "\n".join(lines)
-    loading = dict.fromkeys(match["model"] for match in _LOADING.finditer(text))
-    loaded = {match["model"] for match in _LOADED.finditer(text)}
-    return tuple(name for name in loading if name not in loaded)
+    models = LoadedModels()
+    models.read(lines)
+    return models.loading()
+
+
+class LoadedModels:
+    """The models of a server that starts, from its log as it grows."""
+
+    def __init__(self) -> None:
+        self._is_loaded: dict[str, bool] = {}
+
+    def read(self, lines: Sequence[str]) -> None:
+        """Take in the next lines of the log."""
+        for line in lines:
+            if match := _LOADING.search(line):
+                self._is_loaded[match["model"]] = False
+            elif match := _LOADED.search(line):
+                self._is_loaded[match["model"]] = True
+
+    def loading(self) -> tuple[str, ...]:
+        """Return the models whose load began and has not ended."""
+        return tuple(name for name, is_loaded in self._is_loaded.items() if not is_loaded)
+
+    def text(self) -> str:
+        """Return in words how far it is."""
+        loading, total = self.loading(), len(self._is_loaded)
+        if not total:
+            return "starting Triton"
+        if not loading:
+            return f"{total} of {total} models are loaded"
+        return f"loading {', '.join(loading)}, {total - len(loading)} of {total} models are loaded"
 
 
 def _until_next_entry(lines: Sequence[str]) -> list[str]:

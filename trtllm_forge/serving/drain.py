@@ -1,0 +1,53 @@
+"""Lets the running requests of a server end, while it takes no new ones.
+
+What Triton 2.51 does by itself on TERM is not that: it closes HTTP to new requests and waits for
+the connections that are open, all of them, also those that ask nothing; gRPC takes requests all
+the while; then every scheduler refuses, also the inner steps of ensembles that still run, whose
+streams break off. So the models are unloaded first, from the outside in: a model that unloads
+takes no request, ends those it has, and is gone when the last has ended.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ForgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from trtllm_forge.triton.client import TritonHttp
+
+_POLL_S = 0.02
+_MOMENT_S = 0.5
+
+
+def drain(http: TritonHttp, timeout_s: float, tell_waiting: Callable[[], None]) -> bool:
+    """Return whether all running requests ended within ``timeout_s`` seconds.
+
+    ``tell_waiting`` is called once, when it takes longer than a moment.
+    """
+    started = time.monotonic()
+    has_told = False
+    try:
+        loaded = tuple(dict.fromkeys(_loaded(http)))
+        inner = {name for model in loaded for name in http.inner_models(model)}
+        for layer in (set(loaded) - inner, inner & set(loaded)):
+            for model in sorted(layer):
+                http.unload(model)
+            while not layer.isdisjoint(_loaded(http)):
+                passed_s = time.monotonic() - started
+                if passed_s > timeout_s:
+                    return False
+                if passed_s > _MOMENT_S and not has_told:
+                    tell_waiting()
+                    has_told = True
+                time.sleep(_POLL_S)
+    except ForgeError:
+        return False  # it does not answer any more, or its model control is not ours
+    return True
+
+
+def _loaded(http: TritonHttp) -> Iterable[str]:
+    return (name for name, _, state in http.models() if state in ("READY", "UNLOADING"))

@@ -1,0 +1,140 @@
+"""Waits until a server is ready: how long that may take, and what it is doing meanwhile."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from trtllm_forge.cache_document import show_size
+from trtllm_forge.lifeline import living_members
+from trtllm_forge.serving.ports import is_held_by_group
+from trtllm_forge.serving.startup_error import not_ready_error, not_started_error
+from trtllm_forge.triton.client import TritonHttp
+from trtllm_forge.triton.startup_log import LoadedModels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtllm_forge.process import ManagedProcess
+    from trtllm_forge.reporter import Reporter
+    from trtllm_forge.serving.launch_plan import LaunchPlan
+
+BASE_TIMEOUT_S = 120.0
+BYTES_PER_S = 100e6
+"""What a slow network disk gives; a local one is ten times as fast."""
+
+_TELL_EACH_S = 1.0
+_GIB = 1 << 30
+
+
+def default_ready_timeout_s(repository_dir: Path) -> tuple[float, str]:
+    """Return how long a repository may take to be ready, and why, in words."""
+    folders = (repository_dir, *_checkpoint_dirs(repository_dir))
+    size = sum({folder.resolve(): _size_bytes(folder) for folder in folders}.values())
+    seconds = BASE_TIMEOUT_S + size / BYTES_PER_S
+    why = (
+        f"it may take {seconds:.0f} s to be ready: {BASE_TIMEOUT_S:.0f} s, "
+        f"and {show_size(size)} at {BYTES_PER_S / 1e6:.0f} MB/s"
+    )
+    return seconds, why
+
+
+def wait_until_ready(
+    plan: LaunchPlan, process: ManagedProcess, timeout_s: float, reporter: Reporter
+) -> float:
+    """Wait until the front models are ready; return the seconds it took.
+
+    Raises:
+        ServerError: It ended, or is not ready in time.
+    """
+    http = TritonHttp(plan.urls.http)
+    loading = _Loading(plan.log_path, process, reporter)
+
+    def is_ready() -> bool:
+        loading.tell()
+        return (
+            http.is_live()
+            and all(map(http.is_model_ready, plan.front_models))
+            # Another server on that port would answer as well.
+            and is_held_by_group(plan.http_port, process.pid)
+        )
+
+    started = time.monotonic()
+    match process.wait_until(is_ready, timeout_s):
+        case "ready":
+            return time.monotonic() - started
+        case "ended":
+            raise not_started_error(process, len(plan.rank_argvs))
+        case "timeout":
+            raise not_ready_error(process, timeout_s, plan.command)
+
+
+def memory_bytes(group: int) -> int:
+    """Return what the processes of a group hold in memory, what they share counted once."""
+    return sum(map(_proportional_bytes, living_members(group)))
+
+
+class _Loading:
+    """Tells, once a second, which models are being loaded, for how long, and the memory."""
+
+    def __init__(self, log_path: Path, process: ManagedProcess, reporter: Reporter) -> None:
+        self._models = LoadedModels()
+        self._log_path = log_path
+        self._offset = log_path.stat().st_size if log_path.exists() else 0
+        self._process = process
+        self._reporter = reporter
+        self._started = time.monotonic()
+        self._next = self._started + _TELL_EACH_S
+
+    def tell(self) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _TELL_EACH_S
+        with self._log_path.open("rb") as log:
+            log.seek(self._offset)
+            whole, _, _ = log.read().rpartition(b"\n")
+        self._offset += len(whole) + 1 if whole else 0
+        self._models.read(whole.decode(errors="replace").splitlines())
+        gib = memory_bytes(self._process.pid) / _GIB
+        self._reporter.waiting(
+            self._models.text(), f"{now - self._started:.0f} s, {gib:.1f} GiB of memory"
+        )
+
+
+def _checkpoint_dirs(repository_dir: Path) -> Iterator[Path]:
+    """Give the folders outside the repository that models of the LLM API load."""
+    for path in repository_dir.glob("*/*/model.yaml"):
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        named = document.get("model") if isinstance(document, dict) else None
+        if isinstance(named, str) and Path(named).is_absolute() and Path(named).is_dir():
+            yield Path(named)
+
+
+def _size_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder, links to folders followed once."""
+    size = 0
+    seen: set[Path] = set()
+    folders = [folder]
+    while folders:
+        current = folders.pop().resolve()
+        if current in seen:
+            continue
+        seen.add(current)
+        for entry in current.iterdir():
+            if entry.is_dir():
+                folders.append(entry)
+            elif entry.is_file():
+                size += entry.stat().st_size
+    return size
+
+
+def _proportional_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))

@@ -1,0 +1,101 @@
+"""Stops servers from outside: asks the owner, and clears up after one that was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Literal
+
+from trtllm_forge import lifeline
+from trtllm_forge.errors import ServerError
+from trtllm_forge.serving.launch_plan import leftovers
+from trtllm_forge.serving.server_record import read_record, record_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtllm_forge.serving.server_record import ProcessId, ServerRecord
+
+Stopped = Literal["drained", "killed", "cleared up"]
+"""How: its requests ended, they were ended, or its owner was gone already."""
+
+_POLL_S = 0.02
+_KILL_WAIT_S = 20.0
+# Beside the requests' own time: what unloading the models takes.
+_MARGIN_S = 15.0
+
+
+def stop_server(record: ServerRecord, state_dir: Path, timeout_s: float | None) -> Stopped:
+    """Stop a server and return how, once nothing of it runs.
+
+    Args:
+        record: The server.
+        state_dir: Where forge keeps what runs.
+        timeout_s: When to end requests that still run; None is the server's own drain timeout.
+
+    Raises:
+        ServerError: Its owner is this user's to see and not to stop, or does not end.
+    """
+    if not record.owner.is_running():
+        end_orphan(record, state_dir)
+        return "cleared up"
+    _signal(record, signal.SIGTERM)
+    if timeout_s is None:
+        timeout_s = record.drain_timeout_s + _MARGIN_S
+    if _has_ended(record.owner, timeout_s):
+        return "drained"
+    # The second one is immediate.
+    _signal(record, signal.SIGTERM)
+    if not _has_ended(record.owner, _KILL_WAIT_S):
+        what = f"{record.name} does not end: its owner, process {record.owner.pid}, still runs"
+        hint = f"kill -9 {record.owner.pid}"
+        raise ServerError(what, hint=hint, log_path=record.log_path)
+    return "killed"
+
+
+def end_orphan(record: ServerRecord, state_dir: Path) -> None:
+    """End what still runs of a server whose owner is gone, and remove what it left."""
+    if record.is_running:
+        return
+    triton = record.triton
+    if triton is not None and triton.is_running():
+        lifeline.signal_group(triton.pid, signal.SIGKILL)
+        lifeline.wait_for_end(triton.pid, _KILL_WAIT_S)
+    lifeline.remove_leftovers(leftovers(state_dir, record.stamp))
+
+
+def forget_server(record: ServerRecord, state_dir: Path) -> None:
+    """Remove the record of a server that has ended, and with it the ports it had."""
+    path = record_path(state_dir, record.name)
+    if read_record(path) == record and not record.is_running:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _signal(record: ServerRecord, number: signal.Signals) -> None:
+    try:
+        # Between the look and the signal its id could become another's, but for the handle.
+        handle = os.pidfd_open(record.owner.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if record.owner.is_running():
+            signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        what = f"{record.name} cannot be stopped: process {record.owner.pid} is another user's"
+        raise ServerError(what, why=str(error.strerror)) from error
+    finally:
+        os.close(handle)
+
+
+def _has_ended(owner: ProcessId, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while owner.is_running():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
