@@ -251,11 +251,17 @@ def _render_stage(
 
 
 def _check_stage(config: ForgeConfig, choice: RuntimeChoice) -> CheckStage:
+    select, ignore = split_codes(config.check.select), split_codes(config.check.ignore)
+    if select or ignore:
+        # Before hours of compiling, not after; without codes the rules are not even imported.
+        from trtllm_forge.check.registry import selected_rules
+
+        selected_rules(select, ignore)
     return CheckStage(
         trtllm_version=choice.release.contract,
         mount_root=config.repository.mount_root,
-        select=split_codes(config.check.select),
-        ignore=split_codes(config.check.ignore),
+        select=select,
+        ignore=ignore,
     )
 
 

@@ -111,7 +111,7 @@ def named_gpu(name: str) -> Gpu:
         return gpu
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
     close += [other for other in known if wanted and other.startswith(f"{wanted}-")][:1]
-    hint = f"forge build sample --dry-run --gpu {close[0] if close else 'h100-80g'}"
+    hint = f"--gpu {close[0] if close else 'h100-80g'}"
     what = f'unknown GPU "{name}"'
     raise ConfigError(what, why=f"the known ones are {', '.join(known)}", hint=hint)
 

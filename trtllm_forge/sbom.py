@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from trtllm_forge.digest import canonical_json, sha256_text
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.manifest import MANIFEST_NAME, read_manifest
+from trtllm_forge.staging import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -162,7 +163,7 @@ def write_sbom(
         words = ["forge", "sbom", str(repository_dir), "--output", str(output_path), "--force"]
         raise ConfigError(what, why="no file is replaced unasked", hint=shlex.join(words))
     try:
-        output_path.write_text(text, encoding="utf-8")
+        write_whole(output_path, text)
     except OSError as error:
         what = f"{output_path} cannot be written"
         raise ConfigError(what, why=error.strerror or str(error)) from error

@@ -46,9 +46,35 @@ def staging(target: Path, kind: str) -> Iterator[Path]:
         try:
             yield path
         finally:
-            _remove(path)
+            if path.exists() or path.is_symlink():
+                _remove(path)
     finally:
         os.close(descriptor)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; what was there is as it was.
+    """
+    if path.exists() and not path.is_file():
+        # A pipe or a device, such as /dev/stdout.
+        path.write_text(text, encoding="utf-8")
+        return
+    target = path.resolve() if path.is_symlink() else path
+    with staging(target, "part") as part_path:
+        part_path.write_text(text, encoding="utf-8")
+        part_path.replace(target)
+
+
+def free_name(path: Path) -> Path:
+    """Return a name beside ``path`` that nothing has: ``name-2``, ``name-3`` and so on."""
+    numbers = range(2, 1000)
+    return next(
+        (free for n in numbers if not (free := path.with_name(f"{path.name}-{n}")).exists()),
+        path.with_name(f"{path.name}-{token_hex(4)}"),
+    )
 
 
 def _remove(path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from trtllm_forge.config.load import load_flags
 from trtllm_forge.config.text import forge_yaml_text
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.presets import resolve_model
+from trtllm_forge.staging import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,11 +36,8 @@ def write_starter(path: Path, text: str, *, replace: bool) -> None:
     if path.exists() and not replace:
         what = f"{path} is there already"
         raise ConfigError(what, why="it may hold your own values", hint="forge init --force")
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
+        write_whole(path, text)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
         raise ConfigError(what) from error

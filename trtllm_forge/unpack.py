@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from trtllm_forge.errors import BuildError, CheckpointError, ConfigError
+from trtllm_forge.manifest import MANIFEST_NAME
 from trtllm_forge.package import PACKAGE_SUFFIX, TRAILER_BYTES, load_zstandard, trailer_of
 from trtllm_forge.package_index import (
     INDEX_NAME,
@@ -25,6 +26,7 @@ from trtllm_forge.package_index import (
     PackageIndex,
     parse_index,
 )
+from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.publish import require_own_folder
 from trtllm_forge.pipeline.store import remove_tree
 from trtllm_forge.staging import staging
@@ -91,14 +93,36 @@ def unpack_package(package_path: Path, output_dir: Path, reporter: Reporter) -> 
         CheckpointError: The package is cut off, damaged, or not what a package is.
         BuildError: No space is left.
     """
+    _require_package(package_path)
     require_own_folder(output_dir)
     with _writing(output_dir):
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         with staging(output_dir, "unpacked") as staged_dir:
             staged_dir.mkdir()
             index = _take_apart(package_path, staged_dir, reporter)
+            _touch_records(staged_dir)
             _put_in_place(staged_dir, output_dir)
     return Unpacked(output_dir=output_dir, index=index)
+
+
+def _require_package(package_path: Path) -> None:
+    """Raise where a file is none at first sight, before anything is said of the output."""
+    try:
+        with package_path.open("rb") as file:
+            _whole_bytes(package_path, file)
+    except OSError as error:
+        what = f"{package_path} cannot be read"
+        raise ConfigError(what, why=error.strerror or str(error)) from error
+
+
+def _touch_records(staged_dir: Path) -> None:
+    """Make lock and manifest the newest files: all others were just compared with the index.
+
+    So that neither ``serve`` nor a build takes a large file for one that was written later.
+    """
+    for name in (LOCK_NAME, MANIFEST_NAME):
+        if (staged_dir / name).is_file():
+            (staged_dir / name).touch()
 
 
 class _Source:
@@ -255,7 +279,8 @@ def _take_members(
     unpacking.stream.allow(_HEADER_BYTES)
     extra = archive.next()
     if extra is not None:
-        raise unpacking.refused(because=f"its index does not list {_described(extra)}")
+        described = _described(extra).rstrip(",")
+        raise unpacking.refused(because=f"its index does not list {described}")
     _require_end(unpacking)
 
 

@@ -156,7 +156,7 @@ def test_select_and_ignore_take_codes_and_beginnings(root: Path) -> None:
             "check sound/repository --ignore name-differs",
             "error: there is no rule name-differs\n"
             "  why:  codes go from FL101 to FL912; FL4 means all that begin so\n"
-            "  try:  --select FL112\n",
+            "  try:  --ignore FL112\n",
         ),
         (
             "check sound/repository --dry-run",

@@ -91,12 +91,27 @@ def test_force_takes_only_stages_of_the_build() -> None:
     assert stderr.startswith("error: there is no stage comple in this build\n")
 
 
+@pytest.mark.usefixtures("any_machine")
+def test_rule_that_is_none_is_refused_before_anything_runs() -> None:
+    Path("forge.yaml").write_text("check:\n  ignore: FX9\n", encoding="utf-8")
+
+    code, _, stderr = run("build sample -q")
+
+    assert (code, stderr) == (
+        2,
+        "error: there is no rule FX9\n"
+        "  why:  codes go from FL101 to FL912; FL4 means all that begin so\n"
+        "  try:  --ignore FL101\n",
+    )
+    assert not list(Path().rglob("entry.json"))
+
+
 def test_render_writes_the_repository_and_names_it() -> None:
     code, stdout, stderr = run("render sample --runtime openvino --output rendered")
 
     assert code == 0
     assert stdout == "rendered: rendered\n"
-    assert stderr.endswith("next: forge build sample\n")
+    assert stderr.endswith("next: forge check rendered\n")
     assert Path("rendered/ensemble/config.pbtxt").is_file()
 
 
@@ -108,10 +123,10 @@ def test_next_steps_work_as_typed_for_a_folder_with_a_space(
     write_files(Path("my coder"), checkpoint_files())
 
     _, _, of_build = run("build './my coder' --runtime openvino")
-    _, _, of_render = run("render './my coder' --runtime trtllm --output rendered")
+    _, _, of_render = run("render './my coder' --runtime trtllm --output 'my trees'")
 
     assert of_build.endswith("next: forge serve 'my coder'\n")
-    assert of_render.endswith("next: forge build './my coder'\n")
+    assert of_render.endswith("next: forge check 'my trees'\n")
 
 
 def test_second_render_has_nothing_to_do() -> None:

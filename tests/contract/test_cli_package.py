@@ -46,6 +46,36 @@ def test_package_says_what_it_made_and_what_comes_next() -> None:
     assert stderr == f"sha256 {sha256}\nnext: forge unpack sample.tar.zst\n"
 
 
+@pytest.mark.parametrize("command", ["package --dry-run", "sbom", "check", "migrate --to 1.2"])
+def test_name_below_model_repos_is_taken_and_a_near_one_proposed(command: str) -> None:
+    _, _, by_name = run(f"forge {command} sample")
+    _, _, by_path = run(f"forge {command} model_repos/sample")
+    assert by_name.replace("model_repos/", "") == by_path.replace("model_repos/", "")
+    assert run(f"forge {command} smaple") == (
+        2,
+        "",
+        "error: smaple is no folder\n"
+        "  why:  model_repos holds sample\n"
+        f"  try:  forge {command.split()[0]} sample\n",
+    )
+
+
+def test_file_that_is_no_package_is_called_none_wherever_it_would_go() -> None:
+    Path("forge.yaml").write_text("model: sample\n", encoding="utf-8")
+    assert run("forge unpack forge.yaml") == (
+        4,
+        "",
+        "error: forge.yaml is no forge package\n  why:  it does not begin as a zstd file does\n",
+    )
+
+
+def test_unpacked_repository_has_no_file_that_is_newer_than_its_records() -> None:
+    run("forge package model_repos/sample")
+    run("forge unpack sample.tar.zst --output out")
+    times = {p.name: p.stat().st_mtime_ns for p in Path("out").rglob("*") if p.is_file()}
+    assert times["forge.lock"] == max(times.values())
+
+
 def test_working_folder_can_be_packaged_beside_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("model_repos/sample")
 

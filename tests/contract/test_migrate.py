@@ -480,15 +480,17 @@ def test_release_can_be_said(tmp_path: Path) -> None:
 def test_output_in_the_way_is_left_alone(tmp_path: Path) -> None:
     source_dir = write_upstream(tmp_path / "r")
     mine = write_files(tmp_path / "mine", {"letter.txt": b"dear"})
-    hint = "  try:  --output ANOTHER_FOLDER"
+    hint = "  try:  forge migrate ROOT/r --to llmapi --output ROOT/"
+    (tmp_path / "mine-2").mkdir()
     assert refusal(ConfigError, source_dir, "llmapi", output_dir=mine) == (
         "error: ROOT/mine is in the way: it is not empty\n"
-        f"  why:  a migration replaces nothing\n{hint}"
+        f"  why:  a migration replaces nothing\n{hint}mine-3"
     )
     assert refusal(ConfigError, source_dir, "llmapi", output_dir=mine / "letter.txt") == (
-        f"error: ROOT/mine/letter.txt is in the way\n  why:  it is no folder\n{hint}"
+        "error: ROOT/mine/letter.txt is in the way\n"
+        f"  why:  it is no folder\n{hint}mine/letter.txt-2"
     )
-    stays = f"  why:  the old one stays as it is\n{hint}"
+    stays = f"  why:  the old one stays as it is\n{hint}r-migrated"
     assert refusal(ConfigError, source_dir, "llmapi", output_dir=source_dir) == (
         f"error: the new repository ROOT/r would replace what holds the old one\n{stays}"
     )

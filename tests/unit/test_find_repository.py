@@ -100,6 +100,8 @@ def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
         f"there is no such folder, and {tmp_path} holds sample",
         "forge serve sample",
     )
+    assert refusal("model_repos/smaple", tmp_path)[2] == "forge serve sample"
+    assert refusal("model_repos/other", tmp_path)[2] == ""
 
 
 def test_a_folder_without_models_is_no_repository(tmp_path: Path) -> None:

@@ -237,6 +237,6 @@ def test_an_unknown_gpu_is_refused_with_the_nearest() -> None:
     assert (error.what, error.why, error.hint, error.exit_code) == (
         'unknown GPU "h100-81g"',
         f"the known ones are {', '.join(named_gpus())}",
-        "forge build sample --dry-run --gpu h100-80g",
+        "--gpu h100-80g",
         2,
     )

@@ -420,7 +420,7 @@ HOSTILE: dict[str, tuple[list[Any], str]] = {
     ),
     "device behind the last": (
         [file_member("m/config.pbtxt", b"x"), member("null", type=tarfile.CHRTYPE)],
-        "its index does not list null, which is a device,",
+        "its index does not list null, which is a device",
     ),
     "other size": (
         [file_member("m/config.pbtxt", b"xx")],

@@ -152,6 +152,16 @@ def test_many_changes_are_counted_and_not_all_listed(store: Store) -> None:
     assert reasons[-1] == "and 12 more"
 
 
+def test_lists_and_digests_are_shown_by_what_differs(store: Store) -> None:
+    before = SmallStage(parameters={"files": ["a" * 30, "b" * 30], "rules_sha256": "1" * 64})
+    after = SmallStage(parameters={"files": ["a" * 30, "c" * 30], "rules_sha256": "2" * 64})
+    (reasons,) = reasons_to_run(store, after, previous=lock_after(store, before))
+    assert reasons == (
+        f"files: without {'b' * 30}, with {'c' * 30}",
+        f"rules_sha256: {'1' * 12} -> {'2' * 12}",
+    )
+
+
 def test_stage_after_a_changed_one_says_so(store: Store) -> None:
     render = SmallStage(name="render", parameters={})
     lock = lock_after(store, SmallStage(), render)

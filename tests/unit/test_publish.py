@@ -436,7 +436,7 @@ def test_folder_that_forge_did_not_build_is_refused_and_left_alone(published: Pu
     assert refusal_of(output_dir) == (
         f"error: {output_dir} is in the way: it was not built by forge\n"
         "  why:  it is not empty and has no forge.lock\n"
-        "  try:  --output ANOTHER_FOLDER",
+        f"  try:  --output {output_dir}-2",
         2,
     )
     with pytest.raises(ConfigError, match="not built by forge"):
@@ -448,7 +448,7 @@ def test_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     assert refusal_of(tmp_path / "file") == (
         f"error: {tmp_path / 'file'} is in the way: it is no folder\n"
-        "  try:  --output ANOTHER_FOLDER",
+        f"  try:  --output {tmp_path / 'file-2'}",
         2,
     )
 
@@ -458,7 +458,7 @@ def test_symbolic_link_in_the_way_is_refused(tmp_path: Path) -> None:
     assert refusal_of(tmp_path / "link") == (
         f"error: {tmp_path / 'link'} is in the way: it is a symbolic link\n"
         "  why:  it points to elsewhere\n"
-        "  try:  --output ANOTHER_FOLDER",
+        f"  try:  --output {tmp_path / 'link-2'}",
         2,
     )
 
@@ -468,7 +468,7 @@ def test_folder_that_holds_the_working_folder_is_refused(folder: str) -> None:
     assert refusal_of(Path(folder)) == (
         f"error: {folder} is in the way: the working folder lies in it\n"
         "  why:  replacing it would leave this shell nowhere\n"
-        "  try:  --output ANOTHER_FOLDER",
+        f"  try:  --output {Path(folder).resolve()}-2",
         2,
     )
 

@@ -69,8 +69,9 @@ def selected_rules(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> tu
         ConfigError: One of them names no rule.
     """
     rules = all_rules()
-    for prefix in (*select, *ignore):
-        _require_known(prefix, rules)
+    for flag, prefixes in (("--select", select), ("--ignore", ignore)):
+        for prefix in prefixes:
+            _require_known(prefix, rules, flag)
     return tuple(
         rule
         for rule in rules
@@ -82,10 +83,10 @@ def _is_meant(rule: Rule, prefixes: Sequence[str]) -> bool:
     return any(rule.code.startswith(prefix.upper()) for prefix in prefixes)
 
 
-def _require_known(prefix: str, rules: Sequence[Rule]) -> None:
+def _require_known(prefix: str, rules: Sequence[Rule], flag: str) -> None:
     if re.fullmatch(r"FL\d*", prefix.upper()) and any(_is_meant(r, (prefix,)) for r in rules):
         return
     named = next((r.code for r in rules if r.name == prefix.lower()), None)
     what = f"there is no rule {prefix}"
     why = f"codes go from {rules[0].code} to {rules[-1].code}; FL4 means all that begin so"
-    raise ConfigError(what, why=why, hint=f"--select {named or rules[0].code}")
+    raise ConfigError(what, why=why, hint=f"{flag} {named or rules[0].code}")

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from trtllm_forge import __version__
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.staging import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,10 +55,11 @@ def write_sarif(report: Report, path: Path) -> None:
     """
     text = json.dumps(sarif_document(report), indent=2) + "\n"
     try:
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         what = f"{path} cannot be written"
-        raise ConfigError(what, why=str(error.strerror), hint="--sarif findings.sarif") from error
+        hint = f"--sarif {path.name}" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(what, why=error.strerror or str(error), hint=hint) from error
 
 
 def _rule(rule: Rule) -> dict[str, object]:

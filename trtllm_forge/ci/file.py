@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.staging import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,15 +26,11 @@ def write_workflow(path: Path, text: str, *, replace: bool, again: str) -> None:
     if path.exists() and not replace:
         what = f"{path} is there already"
         raise ConfigError(what, why="it may hold your own changes", hint=again)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            scratch.write_text(text, encoding="utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+        write_whole(path, text)
     except OSError as error:
         what = f"{path} cannot be written"
-        why = f"{error.filename}: {(error.strerror or str(error)).lower()}"
+        reason = (error.strerror or str(error)).lower()
+        why = f"{error.filename}: {reason}" if error.filename else reason
         raise ConfigError(what, why=why) from error

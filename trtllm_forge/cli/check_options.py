@@ -13,7 +13,10 @@ MENDING = "How it is mended"
 REPORTING = "What is printed"
 
 RepositoryArgument = Annotated[
-    Path, typer.Argument(metavar="DIR", help="The model repository.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="DIR", help="The model repository, or its name in model_repos.", show_default=False
+    ),
 ]
 TrtllmVersionOption = Annotated[
     str | None,

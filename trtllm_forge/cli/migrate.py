@@ -21,7 +21,9 @@ def migrate(
     repository: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", help="A model repository around an engine.", show_default=False
+            metavar="DIR",
+            help="One around an engine, or its name in model_repos.",
+            show_default=False,
         ),
     ],
     *,
@@ -83,12 +85,14 @@ def migrate(
     """Write the new repository and report what was carried over and what was not."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.migrate import migrate_repository
+        from trtllm_forge.serving.repositories import named_folder
         from trtllm_forge.settings import read_settings
 
+        settings = read_settings()
         report = migrate_repository(
-            repository,
+            named_folder(repository, settings.model_repos_dir, command="forge migrate"),
             to,
-            read_settings(),
+            settings,
             console,
             output_dir=output,
             model=model,

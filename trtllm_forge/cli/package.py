@@ -22,7 +22,11 @@ from trtllm_forge.cli.options import (
 def package(
     repository: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="The model repository.", show_default=False),
+        typer.Argument(
+            metavar="DIR",
+            help="The model repository, or its name in model_repos.",
+            show_default=False,
+        ),
     ],
     *,
     output: Annotated[
@@ -55,7 +59,11 @@ def package(
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.package import plan_package, require_writable, write_package
         from trtllm_forge.package_document import package_document, plan_document, plan_text
+        from trtllm_forge.serving.repositories import named_folder
+        from trtllm_forge.settings import read_settings
 
+        model_repos_dir = read_settings().model_repos_dir
+        repository = named_folder(repository, model_repos_dir, command="forge package")
         output_path = output or Path(f"{repository.resolve().name}.tar.zst")
         plan = plan_package(repository)
         if dry_run:

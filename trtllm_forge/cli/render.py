@@ -54,4 +54,4 @@ def render(
         result = run_build(prepared, console, confirm=console.confirm)
         done = "nothing to do" if result.skipped else "rendered"
         console.result(f"{done}: {result.repository_dir}", result.document())
-        console.next_step(f"forge build {shlex.quote(str(loaded.config.model))}")
+        console.next_step(f"forge check {shlex.quote(str(result.repository_dir))}")

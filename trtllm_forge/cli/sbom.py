@@ -21,7 +21,9 @@ def sbom(
     repository: Annotated[
         Path,
         typer.Argument(
-            metavar="DIR", help="The model repository, with its manifest.", show_default=False
+            metavar="DIR",
+            help="The model repository, or its name in model_repos.",
+            show_default=False,
         ),
     ],
     *,
@@ -45,7 +47,11 @@ def sbom(
         from json import loads
 
         from trtllm_forge.sbom import repository_sbom, write_sbom
+        from trtllm_forge.serving.repositories import named_folder
+        from trtllm_forge.settings import read_settings
 
+        model_repos_dir = read_settings().model_repos_dir
+        repository = named_folder(repository, model_repos_dir, command="forge sbom")
         text = repository_sbom(repository)
         document = {"schema": 1, "path": str(output) if output else None, "sbom": loads(text)}
         if output is None:

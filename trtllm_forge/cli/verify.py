@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RepositoryArgument = Annotated[
     str,
-    typer.Argument(metavar="DIR", help="A model repository, or the name of one below model_repos."),
+    typer.Argument(metavar="DIR", help="The model repository, or its name in model_repos."),
 ]
 
 

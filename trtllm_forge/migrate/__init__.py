@@ -23,7 +23,7 @@ from trtllm_forge.migrate.source import CORE, read_model, read_source
 from trtllm_forge.migrate.steps import engine_steps, llmapi_notes, llmapi_steps, release_notes
 from trtllm_forge.migrate.tensors import migration_facts, moves_between_releases, moves_to_llmapi
 from trtllm_forge.releases.catalogue import read_catalogue, version_key
-from trtllm_forge.staging import staging
+from trtllm_forge.staging import free_name, staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ def migrate_repository(
     served = find_served_model(source, model, settings, reporter)
     require_flow(served, "llmapi" if to == LLMAPI else "engine", release, again=again)
     output_dir = output_dir or source_dir.resolve().with_name(f"{source_dir.resolve().name}-{to}")
-    _require_new(source_dir, output_dir)
+    _require_new(source_dir, output_dir, f"{again} --to {to}")
     carried = carry_settings(
         source, mount_root=_mount_root(source), release=origin.version, target=release.version
     )
@@ -195,19 +195,22 @@ def _mount_root(source: SourceRepository) -> str:
     return _MOUNT_ROOT
 
 
-def _require_new(source_dir: Path, output_dir: Path) -> None:
+def _require_new(source_dir: Path, output_dir: Path, again: str) -> None:
+    beside = source_dir.resolve().with_name(f"{source_dir.resolve().name}-migrated")
+    hint = f"{again} --output {shell(free_name(beside) if beside.exists() else beside)}"
     source, output = source_dir.resolve(), output_dir.resolve()
     if output.is_relative_to(source) or source.is_relative_to(output):
         what = f"the new repository {output_dir} would lie in the old one, {source_dir}"
         if source.is_relative_to(output):
             what = f"the new repository {output_dir} would replace what holds the old one"
-        raise ConfigError(what, why="the old one stays as it is", hint="--output ANOTHER_FOLDER")
+        raise ConfigError(what, why="the old one stays as it is", hint=hint)
+    hint = f"{again} --output {shell(free_name(output_dir))}"
     if output_dir.is_symlink() or output_dir.is_file():
         what = f"{output_dir} is in the way"
-        raise ConfigError(what, why="it is no folder", hint="--output ANOTHER_FOLDER")
+        raise ConfigError(what, why="it is no folder", hint=hint)
     if output_dir.is_dir() and any(output_dir.iterdir()):
         what = f"{output_dir} is in the way: it is not empty"
-        raise ConfigError(what, why="a migration replaces nothing", hint="--output ANOTHER_FOLDER")
+        raise ConfigError(what, why="a migration replaces nothing", hint=hint)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ FORCED = "forced"
 
 _SHOWN_CHANGES = 8
 _SHOWN_LENGTH = 40
+_SHOWN_MEMBERS = 4
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +140,20 @@ def changes_since(last: LockedStage, stage: Keyed) -> list[str]:
 def _changes(prefix: str, old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]) -> list[str]:
     before, after = _flat(old), _flat(new)
     return [
-        f"{prefix}{name}: {_shown(before.get(name))} -> {_shown(after.get(name))}"
+        f"{prefix}{name}: {_difference(before.get(name), after.get(name))}"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
+
+
+def _difference(old: JsonValue, new: JsonValue) -> str:
+    if isinstance(old, list) and isinstance(new, list):
+        moved = [f"without {_shown(v)}" for v in old if v not in new]
+        moved += [f"with {_shown(v)}" for v in new if v not in old]
+        if moved:
+            rest = len(moved) - _SHOWN_MEMBERS
+            return ", ".join([*moved[:_SHOWN_MEMBERS], *([f"{rest} more"] if rest > 0 else [])])
+    return f"{_shown(old)} -> {_shown(new)}"
 
 
 def _flat(values: Mapping[str, JsonValue], prefix: str = "") -> dict[str, JsonValue]:
@@ -158,4 +171,6 @@ def _shown(value: JsonValue) -> str:
     if value is None:
         return "unset"
     text = value if isinstance(value, str) else canonical_json(value)
+    if _DIGEST.fullmatch(text):
+        return text[:12]
     return text if len(text) <= _SHOWN_LENGTH else f"{text[: _SHOWN_LENGTH - 3]}..."

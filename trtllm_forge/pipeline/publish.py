@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import shlex
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -17,6 +18,7 @@ from trtllm_forge.pipeline.added import added_to
 from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
 from trtllm_forge.pipeline.place import LINK_ABOVE_BYTES, is_placed, place_file
 from trtllm_forge.pipeline.store import remove_tree
+from trtllm_forge.staging import free_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -68,7 +70,8 @@ def require_own_folder(output_dir: Path) -> None:
         raise _cannot_write(output_dir, error) from error
     if obstacle:
         what = f"{output_dir} is in the way: {obstacle}"
-        raise ConfigError(what, why=why, hint=_HINT)
+        free = free_name(output_dir.resolve() if output_dir.name in ("", "..") else output_dir)
+        raise ConfigError(what, why=why, hint=shlex.join(["--output", str(free)]))
 
 
 def warn_of_edits(
@@ -86,9 +89,9 @@ def warn_of_edits(
     published_ns = (output_dir / LOCK_NAME).stat().st_mtime_ns
     outputs = {output.path: output for output in locked.outputs}
     changes = [
-        f"{name} was edited"
+        f"{name} was {change}"
         for name, output in sorted(outputs.items())
-        if name not in documents and _is_edited(output_dir / name, output, published_ns)
+        if name not in documents and (change := _change(output_dir / name, output, published_ns))
     ]
     changes += [f"{name} was added" for name in added_to(output_dir, {*outputs, *documents})]
     if changes:
@@ -132,17 +135,18 @@ def _paths(outputs: Iterable[OutputFile]) -> set[str]:
     return {output.path for output in outputs}
 
 
-def _is_edited(path: Path, output: OutputFile, published_ns: int) -> bool:
+def _change(path: Path, output: OutputFile, published_ns: int) -> str:
+    """Return in a word what became of a file, nothing where nothing did or can be said."""
     try:
         state = path.stat()
         if state.st_size != output.size_bytes:
-            return True
+            return "edited"
         if output.size_bytes > LINK_ABOVE_BYTES:
-            return state.st_mtime_ns > published_ns
-        return sha256_file(path) != output.sha256
+            return "edited or copied" if state.st_mtime_ns > published_ns else ""
+        return "edited" if sha256_file(path) != output.sha256 else ""
     except OSError:
-        # It went away, or only its owner may read it: nothing can be said of it.
-        return False
+        # It went away, or only its owner may read it.
+        return ""
 
 
 def _obstacle(output_dir: Path) -> tuple[str, str]:

@@ -40,6 +40,32 @@ def find_repository(
     return newest.resolve()
 
 
+def named_folder(folder: Path, model_repos_dir: Path, *, command: str) -> Path:
+    """Return the folder, or the one of that name below ``model_repos_dir``.
+
+    For commands that take any folder, and say themselves what one lacks.
+
+    Args:
+        folder: As it was typed.
+        model_repos_dir: Where ``forge build`` puts repositories.
+        command: What is typed before it.
+
+    Raises:
+        ConfigError: There is none, and one with a name near it is.
+    """
+    built = model_repos_dir / folder
+    if not any(folder.glob("*/config.pbtxt")) and any(built.glob("*/config.pbtxt")):
+        return built
+    if not folder.exists():
+        names = [path.name for path in _subfolders(model_repos_dir) if is_repository(path)]
+        near = get_close_matches(folder.name, names, n=1)
+        if near:
+            what = f"{folder} is no folder"
+            why = f"{model_repos_dir} holds {', '.join(names)}"
+            raise ConfigError(what, why=why, hint=f"{command} {near[0]}")
+    return folder
+
+
 def is_repository(folder: Path) -> bool:
     """Return whether a folder was built by forge, or has an ensemble to be served."""
     if folder.name.startswith("."):  # what a build puts together, before it has its name
@@ -66,8 +92,8 @@ def _named(name: str, model_repos_dir: Path, built: list[Path], command: str) ->
     names = [path.name for path in built]
     what = f"no model repository {name}"
     why = f"there is no such folder, and {model_repos_dir} holds {', '.join(names) or 'none'}"
-    near = get_close_matches(name, names, n=1)
-    hint = f"{command} {near[0]}" if near else f"forge build {name}"
+    near = get_close_matches(Path(name).name, names, n=1)
+    hint = f"{command} {near[0]}" if near else f"forge build {name}" if "/" not in name else ""
     raise ConfigError(what, why=why, hint=hint)
 
 
