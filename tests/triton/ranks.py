@@ -20,7 +20,7 @@ from trtllm_forge.rank_log import rank_log_path
 from trtllm_forge.serving.ports import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tests.twin import TwinWorkshop
 
@@ -114,7 +114,11 @@ class RankedServe:
 
 @contextlib.contextmanager
 def serve_ranks(
-    workshop: TwinWorkshop, repository_dir: Path | str, *flags: str, state_dir: Path | None = None
+    workshop: TwinWorkshop,
+    repository_dir: Path | str,
+    *flags: str,
+    state_dir: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[RankedServe]:
     """Run ``forge serve --json`` on free ports, and see that nothing at all is left of it."""
     ports = [f"--{name}-port={free_port('127.0.0.1')}" for name in _PORTS]
@@ -132,6 +136,7 @@ def serve_ranks(
                 **workshop.environment,
                 "FORGE_STATE_DIR": str(state_dir),
                 "TMPDIR": str(temp_dir),
+                **(variables or {}),
             },
             cwd=workshop.root,
             stdout=subprocess.PIPE,
@@ -171,7 +176,7 @@ def rank_of(pid: int) -> int | None:
     """Return the rank that a process's environment tells."""
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            if entry.startswith(b"OMPI_COMM_WORLD_RANK="):
+            if entry.startswith((b"OMPI_COMM_WORLD_RANK=", b"SLURM_PROCID=")):
                 return int(entry.partition(b"=")[2])
     return None
 

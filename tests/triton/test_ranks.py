@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.triton
 
+STAND_INS_DIR = Path(__file__).parent.parent / "stand_ins"
 GATED = """\
 import os, time
 from pathlib import Path
@@ -166,7 +168,7 @@ def test_rank_0_is_ready_when_the_slowest_has_joined(
 def test_ranks_that_never_join_are_named(workshop: TwinWorkshop, gated_dir: Path) -> None:
     gate(gated_dir, 1)
     gate(gated_dir, 3)
-    flags = ("--world-size", "4", "--ready-timeout-s", "6")
+    flags = ("--world-size", "4", "--ready-timeout-s", "12")
     with serve_ranks(workshop, gated_dir, *flags) as run:
         code = run.wait()
         log_path = run.log_path()
@@ -177,6 +179,8 @@ def test_ranks_that_never_join_are_named(workshop: TwinWorkshop, gated_dir: Path
         "rank 0 of 4: model tensorrt_llm did not load: "
         "RendezvousError: ranks 1, 3 of 4 did not join in time"
     )
+    assert "; rank 1: its last lines: " in error["why"]
+    assert "; rank 3: its last lines: " in error["why"]
     assert error["log_path"] == str(log_path)
 
 
@@ -218,6 +222,33 @@ def test_ranks_do_with_odd_paths(
         run.wait_until_ready()
         run.process.send_signal(signal.SIGTERM)
         assert run.wait() == 0
+
+
+@pytest.mark.parametrize("ending", ["stopped", "rank 1 killed"])
+def test_srun_starts_the_ranks_inside_an_allocation(
+    workshop: TwinWorkshop, repository_dir: Path, tmp_path: Path, ending: str
+) -> None:
+    srun = tmp_path / "srun"
+    srun.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_INS_DIR / "srun.py"} "$@"\n')
+    srun.chmod(0o755)
+    variables = {"SLURM_JOB_ID": "17", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    flags = ("--world-size", "2")
+    with serve_ranks(workshop, repository_dir, *flags, variables=variables) as run:
+        run.wait_until_ready()
+        if ending == "stopped":
+            run.process.send_signal(signal.SIGTERM)
+        else:
+            os.kill(run.server(1), signal.SIGKILL)
+        code = run.wait()
+        logs = [run.log(rank) for rank in range(2)]
+
+    assert "rank 1 of 2 has joined, 2 of 2 are here" in logs[0]
+    assert "loading: tensorrt_llm" in logs[1]
+    if ending == "stopped":
+        assert code == 0
+    else:
+        assert code == 7
+        assert run.stderr[-4].startswith("error: rank 1 of 2, which served fp16, ended with signal")
 
 
 def error_of(run: RankedServe) -> dict[str, Any]:

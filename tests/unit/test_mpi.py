@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from importlib import metadata
@@ -14,7 +13,7 @@ from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.rank_log import RankLog, rank_log_path
 from trtllm_forge.serving.rank_failure import RankEnding, before_blame, find_rank_ending
 from trtllm_forge.triton import mpi
-from trtllm_forge.triton.mpi import Launcher, Placement, locate_launcher, programs_text, split_rank
+from trtllm_forge.triton.mpi import Launcher, Placement, locate_launcher, split_rank
 
 OPEN_MPI_4 = "mpirun (Open MPI) 4.1.8\n\nReport bugs to http://www.open-mpi.org/community/help/\n"
 OPEN_MPI_5 = "mpirun (Open MPI) 5.0.11\n\nReport bugs to https://www.open-mpi.org/community/help/\n"
@@ -91,14 +90,18 @@ def test_srun_starts_a_program_per_rank() -> None:
     launcher = Launcher(kind="srun", executable=Path("/usr/bin/srun"), label="Slurm")
     placement = Placement(hostfile=Path("/x/hosts"), oversubscribe=True)
 
-    argv = mpi.srun_argv(launcher, 2, Path("/run/ranks.conf"), placement)
+    argv = mpi.srun_argv(launcher, 2, Path("/run"), placement)
 
     assert argv == (
         *("/usr/bin/srun", "--mpi=pmix", "--ntasks=2"),
         *("--label", "--unbuffered", "--kill-on-bad-exit=1", "--cpu-bind=none"),
         *("--overcommit", "--nodefile=/x/hosts", "--multi-prog", "/run/ranks.conf"),
     )
-    assert programs_text([["a", "--x=1 2"], ["b"]]) == f"0 a {shlex.quote('--x=1 2')}\n1 b\n"
+    assert mpi.srun_files([["a", "--x=it's 1"], ["b"]], Path("/run")) == {
+        Path("/run/ranks.conf"): "0 /bin/sh /run/rank0.sh\n1 /bin/sh /run/rank1.sh\n",
+        Path("/run/rank0.sh"): "exec a '--x=it'\"'\"'s 1'\n",
+        Path("/run/rank1.sh"): "exec b\n",
+    }
 
 
 @pytest.mark.parametrize(

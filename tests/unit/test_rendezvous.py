@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -37,6 +39,8 @@ class Ranks:
         patch.setattr(rendezvous, "_joined", {})
         patch.setattr(rendezvous, "_on_server_death", lambda _: None)
         patch.setattr(rendezvous, "_end_server", lambda _: None)
+        # What started these ranks may have started long ago.
+        patch.setattr(rendezvous, "_age_s", lambda _: 0.0)
         for name, value in self._environ.items():
             patch.setenv(name, value)
 
@@ -168,6 +172,41 @@ def connect(stranger: socket.socket) -> None:
         return
 
 
-def test_a_server_listens_to_term_when_the_kernel_says_so() -> None:
-    assert rendezvous._caught_signals(os.getpid()) & (1 << 1)  # INT, which Python catches
-    assert rendezvous._caught_signals(1 << 30) == 0
+LISTENER = """
+import signal, sys, time
+sys.stdin.readline()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+until = time.monotonic() + 0.3
+while time.monotonic() < until:
+    pass
+signal.pause()
+"""
+
+
+def test_a_server_gets_term_when_it_listens_and_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", LISTENER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as server:
+        assert server.stdin is not None
+        monkeypatch.setattr(rendezvous.os, "getppid", lambda: server.pid)
+        ending = threading.Thread(target=rendezvous._end_server, args=(server.pid,))
+        ending.start()
+        server.stdin.write(b"listen\n")
+        server.stdin.flush()
+        ending.join(timeout=20)
+        code = server.wait(timeout=20)
+
+    assert code == 0
+
+
+def test_a_process_that_is_gone_waits_for_nothing() -> None:
+    assert rendezvous._status(1 << 30) == {}
+    assert not rendezvous._waits_for_term({})
+
+
+def test_the_deadline_counts_from_the_start_of_the_server() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as server:
+        age_s = rendezvous._age_s(server.pid)
+
+    assert 0 <= age_s < 20
+    assert rendezvous._age_s(os.getppid()) >= age_s
+    assert rendezvous._age_s(1 << 30) == 0.0

@@ -24,8 +24,8 @@ from trtllm_forge.triton.mpi import (
     Placement,
     launcher_env,
     mpirun_argv,
-    programs_text,
     srun_argv,
+    srun_files,
 )
 from trtllm_forge.triton.plain_path import is_plain
 from trtllm_forge.triton.rank_layout import RankLayout
@@ -43,7 +43,7 @@ FRONT_MODEL = "ensemble"
 # The twin's engine model has it, and no other.
 _TWIN_FILE = "engine_worker.py"
 # Of the time until the server has to be ready: how long its ranks may take to meet.
-_MEETING_SHARE = 0.8
+_MEETING_SHARE = 0.75
 _STAMP = re.compile(r"[0-9A-Za-z_]+")
 
 
@@ -241,9 +241,8 @@ def plan_launch(
             exported=tuple(env),
         )
         if launcher.kind == "srun":
-            programs_path = run_dir / "ranks.conf"
-            texts[programs_path] = programs_text(rank_argvs)
-            argv = srun_argv(launcher, layout.world_size, programs_path, placement)
+            texts |= srun_files(rank_argvs, run_dir)
+            argv = srun_argv(launcher, layout.world_size, run_dir, placement)
         else:
             argv = mpirun_argv(launcher, rank_argvs, placement)
     return LaunchPlan(

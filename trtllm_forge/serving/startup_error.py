@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _OUTSIDE = "somebody stopped it from outside"
 _OUTSIDE_ENDINGS = ("exit code 0", "signal SIGTERM", "signal SIGINT")
 _LAST_LINES = 3
-# What the twin's ranks say of another one that ended.
+# What the twin's ranks say of others that did not come, or that ended.
+_ABSENT_RANKS = re.compile(r"ranks? ([\d, ]+) of \d+ did not join in time")
 _OTHER_RANK = re.compile(r"RendezvousError: rank \d+ of \d+ (?:has gone|left before)")
 _SIGNAL = re.compile(r"signal (?P<name>SIG\w+)")
 
@@ -40,7 +41,9 @@ def not_started_error(process: ManagedProcess, ranks: int = 1) -> ServerError:
             code = ending.returncode if ending and is_known else process.returncode
             own_path = rank_log_path(process.log_path, rank)
             own = before_blame(_lines_of(own_path))
-            return _startup_error(f"rank {rank} of {ranks}", how, code, own, own_path)
+            error = _startup_error(f"rank {rank} of {ranks}", how, code, own, own_path)
+            error.why = "; ".join([error.why, *_absent_ranks(process.log_path, error.what)])
+            return error
     return _startup_error("Triton", process.ending(), process.returncode, lines, process.log_path)
 
 
@@ -58,6 +61,15 @@ def _rank_to_blame(log_path: Path, ranks: int, ending: RankEnding | None) -> int
         if not _OTHER_RANK.search(failure.message):
             return rank
     return next(iter(failures), None) if ending is None else ending.rank
+
+
+def _absent_ranks(log_path: Path, message: str) -> list[str]:
+    """Return what the ranks wrote that did not come to meet rank 0."""
+    match = _ABSENT_RANKS.search(message)
+    absent = [int(rank) for rank in match[1].split(", ")] if match else []
+    return [
+        f"rank {rank}: {_last_words(_lines_of(rank_log_path(log_path, rank)))}" for rank in absent
+    ]
 
 
 def _startup_error(

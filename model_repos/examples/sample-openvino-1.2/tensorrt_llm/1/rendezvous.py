@@ -32,6 +32,7 @@ _POLL_S = 0.05
 _HELLO = re.compile(r"rank (\d+) of (\d+)\n")
 _LINE_BYTES = 64
 _PR_SET_PDEATHSIG = 1
+_START_TIME_FIELD = 19  # of /proc/<pid>/stat, counted from the state
 
 # By rank. Not closed when rank 0 gives up: the others shall hear of it after it has said why.
 _joined = {}
@@ -52,7 +53,8 @@ def join_ranks(log):
     rank, size = _number(_RANK_NAMES, 0), _world_size()
     if size == 1:
         return Leader(())
-    deadline = time.monotonic() + float(os.environ.get(_DEADLINE_NAME, _DEADLINE_S))
+    allowed_s = float(os.environ.get(_DEADLINE_NAME, _DEADLINE_S))
+    deadline = time.monotonic() + allowed_s - _age_s(os.getppid())
     if rank == 0:
         return _gather(size, deadline, log)
     _follow(rank, size, deadline, log)
@@ -177,13 +179,34 @@ def _is_own(connection):
     return form.unpack(peer)[1] == os.getuid()
 
 
+def _age_s(pid):
+    """Return how long ago a process started; the deadline counts from its server's start."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        started_s = int(fields[_START_TIME_FIELD]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s
+    return 0.0
+
+
 def _end_server(server_pid):
-    """End the server of this rank as soon as it listens to TERM, which it does once loaded."""
-    bit = 1 << (signal.SIGTERM - 1)
-    while os.getppid() == server_pid and not _caught_signals(server_pid) & bit:
+    """End the server of this rank once it waits for TERM.
+
+    One that comes after it has begun to listen, and before it waits, would not wake it.
+    """
+    before = None
+    while os.getppid() == server_pid:
+        now = _status(server_pid)
+        if _waits_for_term(now) and now == before:
+            os.kill(server_pid, signal.SIGTERM)
+            return
+        before = now
         time.sleep(_POLL_S)
-    if os.getppid() == server_pid:
-        os.kill(server_pid, signal.SIGTERM)
+
+
+def _waits_for_term(status):
+    """Return whether a process catches TERM, and its main thread sleeps."""
+    caught = int(status.get("SigCgt", "0"), 16)
+    return bool(caught & 1 << (signal.SIGTERM - 1)) and status.get("State", "").startswith("S")
 
 
 def _on_server_death(number):
@@ -191,12 +214,14 @@ def _on_server_death(number):
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
 
 
-def _caught_signals(pid):
+def _status(pid):
+    """Return what tells whether the main thread of a process has done anything since."""
+    names = ("State", "SigCgt", "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("SigCgt:"):
-                return int(line.split()[1], 16)
-    return 0
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        pairs = [line.split(":", 1) for line in lines]
+        return {name: text.strip() for name, text in pairs if name in names}
+    return {}
 
 
 def _world_size():
