@@ -88,6 +88,8 @@ def test_ranks_serve_until_they_are_told_to_stop(
     assert "detected" not in logs[0]
     for rank in range(1, size):
         assert f"rank 0 has left, so rank {rank} ends" in logs[rank]
+        # It ended by itself, and was not killed when the time for it was over.
+        assert "Found 0 live models" in logs[rank]
         assert f"rank {rank} of {size} has joined" in logs[0]
 
 
