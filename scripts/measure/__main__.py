@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.measure import durations, fingerprint, throughput
+from scripts.measure import durations, fingerprint, throughput, upstream
 from scripts.measure.figures import Figure, table
 from scripts.measure.processor import ProcessorMeter
 from scripts.measure.workshop import Workshop
@@ -32,11 +32,8 @@ ROWS = {
     6: "forge serve until ready against bare tritonserver",
     7: "rendering and checking a repository",
     8: "fast math against exact arithmetic",
+    9: "TensorRT-LLM's own text path beside ours, with --upstream",
 }
-NOT_MEASURED = (
-    "upstream's own preprocessing and postprocessing beside ours: not part of this checkout",
-    "prompt lookup on code edits: the twin has no prompt lookup yet",
-)
 
 
 def main() -> int:
@@ -51,13 +48,12 @@ def main() -> int:
             rounds=1 if arguments.quick else 3,
             window_s=1.0 if arguments.quick else 2.5,
         )
-        figures, others = measure(workshop, rows)
+        figures, others = measure(workshop, rows, arguments.upstream)
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     print(f"{today}, {time.monotonic() - started:.0f} s\n\n{fingerprint.text(found)}\n")
     print(table(figures))
     used = ", ".join(f"row {name} {cores:.2f}" for name, cores in others.items())
     print(f"\nCores that other processes used meanwhile: {used}")
-    print("\nNot measured:\n" + "\n".join(f"- {line}" for line in NOT_MEASURED))
     if arguments.json:
         document = {
             "schema": SCHEMA,
@@ -66,13 +62,14 @@ def main() -> int:
             "environment": found,
             "cores_used_by_others": others,
             "figures": [figure.document() for figure in figures],
-            "not_measured": NOT_MEASURED,
         }
         arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def measure(workshop: Workshop, rows: set[int]) -> tuple[list[Figure], dict[str, float]]:
+def measure(
+    workshop: Workshop, rows: set[int], upstream_dir: Path | None
+) -> tuple[list[Figure], dict[str, float]]:
     """Return the figures of some rows, and the cores others used during each step."""
     slow_dir = workshop.root / "slow-86m"
     if rows & {3, 4, 8}:
@@ -87,6 +84,8 @@ def measure(workshop: Workshop, rows: set[int]) -> tuple[list[Figure], dict[str,
         ({3}, lambda: throughput.slow_engine(workshop, slow_dir)),
         ({8}, lambda: throughput.fast_math(workshop, slow_dir)),
     ]
+    if upstream_dir is not None:
+        steps.append(({9}, lambda: upstream.upstream_figures(workshop, upstream_dir)))
     figures: list[Figure] = []
     others: dict[str, float] = {}
     for numbers, step in steps:
@@ -107,6 +106,12 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="one short round of each")
     parser.add_argument("--rows", type=_row_set, default=set(ROWS), help="numbers, as 1,2,5")
+    parser.add_argument(
+        "--upstream",
+        type=Path,
+        metavar="DIR",
+        help="folder with TensorRT-LLM's preprocessing and postprocessing models, for row 9",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write a JSON document")
     return parser.parse_args()
 

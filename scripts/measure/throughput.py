@@ -22,7 +22,7 @@ ENSEMBLE = "ensemble"
 BLS = "tensorrt_llm_bls"
 BARE = "bare loop"
 
-_FAST_TOKENS = 96
+FAST_TOKENS = 96
 _SLOW_TOKENS = 48
 _SLOW_WINDOW_FACTOR = 2.0
 _NUMBERS = itertools.count(0, 10_000)  # prompts are never used by two loads
@@ -60,7 +60,7 @@ def run_loads(
     with workshop.serve(repository_dir) as (port, _):
         for concurrency, in_turn in names.items():
             for name in [name for _ in range(workshop.rounds) for name in in_turn]:
-                plan = _plan(concurrency, output_tokens, window_s)
+                plan = new_plan(concurrency, output_tokens, window_s)
                 found = (
                     workshop.load_bare(repository_dir, plan)
                     if name == BARE
@@ -71,7 +71,8 @@ def run_loads(
     return loads
 
 
-def _plan(concurrency: int, output_tokens: int, window_s: float) -> LoadPlan:
+def new_plan(concurrency: int, output_tokens: int, window_s: float) -> LoadPlan:
+    """Return a load whose prompts no other load has."""
     return LoadPlan(
         concurrency=concurrency,
         output_tokens=output_tokens,
@@ -93,7 +94,7 @@ def fast_engine(workshop: Workshop, rows: set[int]) -> list[Figure]:
         workshop,
         repository_dir,
         names,
-        output_tokens=_FAST_TOKENS,
+        output_tokens=FAST_TOKENS,
         window_s=workshop.window_s,
     )
     mode = "sample int8, exact"
@@ -123,7 +124,7 @@ def _front_figures(loads: Loads, concurrency: int, mode: str) -> list[Figure]:
         _throughput(1, loads, (BLS, CORE), at, concurrency),
     ]
     for name in (ENSEMBLE, BLS):
-        figures.append(_quantity(1, loads, (name, CORE), "ttft_p50_ms", at, concurrency))
+        figures.append(quantity(1, loads, (name, CORE), "ttft_p50_ms", at, concurrency))
         is_bound = name == ENSEMBLE and concurrency > 1
         gap_bound = Target(comparison="<=", bound=25.0) if is_bound else None
         figures += [
@@ -141,24 +142,25 @@ _WORDS = {
 }
 
 
-def _quantity(
+def quantity(
     row: int,
     loads: Loads,
     pair: tuple[str, str],
-    quantity: str,
+    name: str,
     mode: str,
     concurrency: int,
     target: Target | None = None,
 ) -> Figure:
-    words, unit = _WORDS[quantity]
+    """Return a figure of one quantity, by its name in ``Rates``, of two loads."""
+    words, unit = _WORDS[name]
     ours, other = pair
     return Figure(
         row=row,
         what=f"{words}: {ours} against {other}",
         mode=mode,
         unit=unit,
-        ours=loads.values(ours, concurrency, quantity),
-        other=loads.values(other, concurrency, quantity),
+        ours=loads.values(ours, concurrency, name),
+        other=loads.values(other, concurrency, name),
         target=target,
     )
 
@@ -171,7 +173,7 @@ def _throughput(
     concurrency: int,
     target: Target | None = None,
 ) -> Figure:
-    return _quantity(row, loads, pair, "tokens_per_s", mode, concurrency, target)
+    return quantity(row, loads, pair, "tokens_per_s", mode, concurrency, target)
 
 
 def _absolute(
@@ -208,7 +210,7 @@ def slow_engine(workshop: Workshop, checkpoint_dir: Path) -> list[Figure]:
     return [
         _throughput(3, loads, (ENSEMBLE, CORE), mode, 16, Target(comparison=">=", bound=0.97)),
         _throughput(3, loads, (CORE, BARE), mode, 16, Target(comparison=">=", bound=0.92)),
-        _quantity(
+        quantity(
             3,
             loads,
             (ENSEMBLE, CORE),
@@ -225,13 +227,13 @@ def fast_math(workshop: Workshop, slow_checkpoint_dir: Path) -> list[Figure]:
     """Return the figures of row 8: the bare loop in bf16 and with an 8-bit KV cache."""
     figures = []
     for model, precision, name, tokens, factor in (
-        ("sample", "int8", "sample int8", _FAST_TOKENS, 1.0),
+        ("sample", "int8", "sample int8", FAST_TOKENS, 1.0),
         (str(slow_checkpoint_dir), "int4", "86 M random int4", _SLOW_TOKENS, _SLOW_WINDOW_FACTOR),
     ):
         repository_dir = workshop.build(model, precision)
         found: dict[bool, list[float]] = {False: [], True: []}
         for is_fast in [False, True] * min(2, workshop.rounds):
-            plan = _plan(16, tokens, workshop.window_s * factor)
+            plan = new_plan(16, tokens, workshop.window_s * factor)
             rates = workshop.load_bare(repository_dir, plan, fast_math=is_fast)
             found[is_fast].append(rates.tokens_per_s)
         figures.append(

@@ -78,10 +78,9 @@ class Desk:
     def __init__(self, max_open: int | None) -> None:
         self.process = ScriptedProcess()
         self.tally = Tally()
-        pace = outbox_module.Pace(0.0, cores=1, engine_threads=1)
         self.dispatcher = dispatcher_module.Dispatcher(
             self.process,
-            outbox_module.Outbox(pace),
+            outbox_module.UnjoinedOutbox(),
             max_open=max_open,
             cancellation_check_period_s=0.0,
             metrics=self.tally,

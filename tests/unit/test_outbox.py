@@ -136,5 +136,19 @@ def test_free_cores_let_streams_be_sent_more_often() -> None:
     assert roomy.interval_s(64) < shared.interval_s(64)
 
 
-def test_bound_of_zero_joins_nothing() -> None:
-    assert outbox_module.Pace(0.0, cores=2, engine_threads=2).interval_s(64) == 0.0
+def test_unjoined_outbox_sends_each_chunk_by_itself() -> None:
+    outbox = outbox_module.UnjoinedOutbox()
+    outbox.put(1, chunk(11))
+    outbox.put(2, chunk(21))
+    outbox.put(1, chunk(12))
+    assert outbox.wait_s(10) == 0.0
+    assert sent(outbox) == [(1, [11]), (2, [21]), (1, [12])]
+    assert outbox.wait_s(10) == 10
+
+
+def test_unjoined_outbox_drops_a_removed_stream_alone() -> None:
+    outbox = outbox_module.UnjoinedOutbox()
+    outbox.put(1, chunk(11))
+    outbox.put(2, chunk(21))
+    assert outbox.remove(1) is None
+    assert sent(outbox) == [(2, [21])]

@@ -6,6 +6,7 @@ joined, for longer the more streams there are; its first and its last chunk go a
 """
 
 import time
+from collections import deque
 
 # What a response of the ensemble takes of one core, the client's share included.
 _RESPONSE_COST_S = 0.0006
@@ -19,7 +20,7 @@ class Pace:
     """Says for how long tokens are joined.
 
     Args:
-        bound_s: The longest it may be, in seconds; 0 sends each token by itself.
+        bound_s: The longest it may be, in seconds.
         cores: Cores of the machine.
         engine_threads: How many of them the engine computes on.
     """
@@ -98,3 +99,26 @@ class Outbox:
         if now >= self._tick:
             self._tick = now + self._pace.interval_s(len(self._begun))
         return self._tick
+
+
+class UnjoinedOutbox:
+    """Sends every chunk by itself, in the order they came; an ``Outbox`` that joins nothing."""
+
+    def __init__(self):
+        self._items = deque()
+
+    def put(self, key, chunk):
+        """Take a chunk."""
+        self._items.append((key, chunk))
+
+    def wait_s(self, longest_s):
+        """Return 0 while something waits, else ``longest_s``."""
+        return 0.0 if self._items else longest_s
+
+    def take(self):
+        """Remove the oldest chunk and return it with its key, or None."""
+        return self._items.popleft() if self._items else None
+
+    def remove(self, key):
+        """Drop what waits for a stream; its tokens are lost with it."""
+        self._items = deque(item for item in self._items if item[0] != key)

@@ -12,7 +12,7 @@ from dispatcher import Dispatcher
 from engine_metrics import EngineMetrics
 from engine_process import EngineProcess, engine_settings
 from model_folder import ModelFolder
-from outbox import Outbox, Pace
+from outbox import Outbox, Pace, UnjoinedOutbox
 from rendezvous import join_ranks
 from request_reader import RequestReader, is_stop
 
@@ -36,14 +36,15 @@ class TritonPythonModel:
             exclude_input=folder.flag("exclude_input_in_output", default=False),
         )
         engine = EngineProcess(engine_settings(folder))
+        bound_ms = folder.integer("stream_interval_ms", 100)
         pace = Pace(
-            folder.integer("stream_interval_ms", 100) / 1000,
+            bound_ms / 1000,
             cores=len(os.sched_getaffinity(0)),
             engine_threads=engine.facts["threads"],
         )
         self._dispatcher = Dispatcher(
             engine,
-            Outbox(pace),
+            Outbox(pace) if bound_ms else UnjoinedOutbox(),
             max_open=max_batch_size + max_queue_size if max_queue_size else None,
             cancellation_check_period_s=folder.integer("cancellation_check_period_ms", 100) / 1000,
             metrics=EngineMetrics(
