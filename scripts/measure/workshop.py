@@ -158,19 +158,21 @@ class Workshop:
     @contextlib.contextmanager
     def serve_bare(self, repository_dir: Path) -> Iterator[tuple[int, float]]:
         """Run the same tritonserver with the same arguments, without forge."""
-        from trtllm_forge.triton.launch import Ports, triton_argv
+        from trtllm_forge.triton.launch import Ports, TritonStart, triton_argv
         from trtllm_forge.triton.locate import locate_triton
 
         installation = locate_triton(self.root / "cache")
         http, grpc, metrics = free_ports(3)
-        argv = triton_argv(
-            installation,
+        start = TritonStart(
+            installation=installation,
             repository_dir=repository_dir,
             host=HOST,
             ports=Ports(http=http, grpc=grpc, metrics=metrics),
             shm_prefix=f"measure_{os.getpid()}_{http}_",
+            control_key=f"measure{http}",
             exit_timeout_s=5,
         )
+        argv = triton_argv(start)
         with self._running(argv, installation.env, stdout=subprocess.DEVNULL) as (server, started):
             _wait_until_ready(server, http)
             yield http, time.perf_counter() - started
