@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+SERVING = ("serve", "ps", "status", "logs", "stop")
+
 _CONSOLE = re.compile(
     r"^#+ ([^\n]+)$|^```console\n(.*?)^```$|^```.*?^```$", re.DOTALL | re.MULTILINE
 )
@@ -42,7 +44,7 @@ class ShownCommand:
         """Whether it builds, starts a server or talks to a running one."""
         verb = self.line.split()[1]
         talks = verb in ("probe", "complete") and self.exit_code == 0
-        return verb == "serve" or talks or self.line == "forge build sample --int4"
+        return verb in SERVING or talks or self.line == "forge build sample --int4"
 
     def __str__(self) -> str:
         return f"{self.page}: {self.line}"

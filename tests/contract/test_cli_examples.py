@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 from trtllm_forge.cli.app import app
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 
-NEED_A_SERVER = ("forge serve", "forge probe", "forge complete")
+NEED_A_SERVER = (
+    *("forge serve", "forge status", "forge logs", "forge stop"),
+    *("forge probe", "forge complete"),
+)
 # Their own tests run theirs.
 NEED_A_REPOSITORY = (
     "forge check",

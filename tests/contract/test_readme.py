@@ -39,13 +39,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LOADS = "it loads a server for minutes; tests/triton/test_bench.py runs smaller ones"
+_RANKS = "an engine of two ranks needs two GPUs; tests/triton/test_ranks.py runs the twin's"
 NOT_RUN = {
     "forge bench --concurrency 1,4,16 --goodput ttft=200,itl=50 --html bench.html": _LOADS,
     "forge bench --json > bench.json": _LOADS,
     "forge bench --json > before.json": _LOADS,
     "forge bench --compare before.json --noise 0.1": _LOADS,
+    "forge serve codellama              # an engine with tp_size 2": _RANKS,
+    "forge serve codellama --world-size 4": _RANKS,
+    "forge serve codellama --dry-run --json     # argv and environment of each rank": _RANKS,
     "forge build ./sample-new --int4": "its checkpoint takes an hour to train",
-    "forge serve --http-port 8000 --grpc-port 8001": "something else may have these ports",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -191,7 +192,8 @@ def test_wait_raises_when_the_server_is_killed(
     assert (
         error.what == f"Triton (process {server.pid}), which served mock, ended with signal SIGSEGV"
     )
-    assert (error.why, error.hint, error.log_path) == ("", "forge serve mock", server.log_path)
+    assert error.why.startswith("Triton or one of its backends crashed (SIGSEGV); ")
+    assert (error.hint, error.log_path) == ("forge serve --restart on-failure", server.log_path)
 
 
 def test_triton_killed_from_outside_ends_forge_with_7(
@@ -292,6 +294,10 @@ def test_a_server_that_is_not_ready_in_time_tells_what_still_loads(
     code, stderr = serve_text("mock", "--ready-timeout-s", "1.5")
 
     assert code == 7
+    assert re.fullmatch(
+        r"loading tensorrt_llm, 0 of 1 models are loaded \(1 s, \d\.\d GiB of memory\)",
+        stderr.splitlines()[-5],
+    )
     assert stderr.splitlines()[-4:] == [
         "error: Triton was not ready within 1.5 s",
         "  why:  it is alive and still loading tensorrt_llm",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -27,6 +28,18 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.triton
 
 COMMAND_DEADLINE_S = 120
+DETACH = "forge serve sample --detach --name coder --restart on-failure"
+ASK = (
+    "forge ps",
+    "forge ps --all --json",
+    "forge status coder",
+    "forge status --json",
+    "forge logs coder -n 20",
+)
+FOLLOW = "forge logs coder -f"
+STOP = "forge stop coder"
+STOP_ALL = "forge stop --all --timeout 5"
+IN_BACKGROUND = sorted(shown_commands(), key=lambda command: command.page != "docs/serving.md")
 INTERRUPTED = 130
 
 
@@ -171,9 +184,40 @@ def test_model_that_does_not_load_is_told_as_troubleshooting_shows(terminal: Ter
     assert normalized(output, home) == normalized(command.output, home)
 
 
+def test_servers_in_the_background_are_as_serving_shows(terminal: Terminal, tmp_path: Path) -> None:
+    # Somebody else, whose servers are not those of the first terminal.
+    reader = replace(terminal.reader, root=tmp_path)
+    for name in ("bin", "model_repos"):
+        (tmp_path / name).symlink_to(terminal.reader.root / name)
+    home = str(terminal.reader.root)
+
+    def type_as_shown(line: str) -> None:
+        code, output = reader.type(line)
+        assert code == 0, output
+        shown_output = next(c.output for c in IN_BACKGROUND if c.line == line)
+        if shown_output:
+            evened = [
+                re.sub(r"\s+", " ", normalized(text.replace(str(tmp_path), home), home))
+                for text in (output, shown_output)
+            ]
+            assert evened[0] == evened[1]
+
+    type_as_shown(DETACH)
+    try:
+        for line in ASK:
+            type_as_shown(line)
+        with reader.start(FOLLOW) as following:
+            type_as_shown(STOP)
+            text, _ = following.communicate(timeout=COMMAND_DEADLINE_S)
+    finally:
+        type_as_shown(STOP_ALL)
+
+    assert (following.returncode, text.splitlines()[-1]) == (0, "coder is stopped")
+
+
 def test_every_command_that_needs_triton_is_run_here() -> None:
     run = {"forge build sample --int4", "forge serve sample", "forge serve ./broken", *NOT_RUN}
-    run |= {command.line for command in questions()}
+    run |= {command.line for command in questions()} | {DETACH, *ASK, FOLLOW, STOP, STOP_ALL}
 
     assert {c.line for c in shown_commands() if c.needs_triton} <= run
 

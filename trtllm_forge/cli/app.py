@@ -77,7 +77,38 @@ register(
     "serve",
     "serve:serve",
     "Start Triton on a model repository and wait until it is ready.",
-    examples=("forge serve sample", "forge serve --http-port 8000 --grpc-port 8001"),
+    examples=(
+        "forge serve sample",
+        "forge serve sample --detach --name coder --restart on-failure",
+    ),
+)
+register(
+    app,
+    "ps",
+    "ps:ps",
+    "List the servers that run.",
+    examples=("forge ps", "forge ps --all --json"),
+)
+register(
+    app,
+    "status",
+    "status:status",
+    "Tell whether a server can serve, and why not.",
+    examples=("forge status coder", "forge status --json"),
+)
+register(
+    app,
+    "logs",
+    "logs:logs",
+    "Print the end of a server's log, and why it ended.",
+    examples=("forge logs coder -n 20", "forge logs coder -f"),
+)
+register(
+    app,
+    "stop",
+    "stop:stop",
+    "Let the running requests of a server end, and stop it.",
+    examples=("forge stop coder", "forge stop --all --timeout 5"),
 )
 register(
     app,

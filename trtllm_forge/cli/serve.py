@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import (
-    BUILDING,
-    SERVING,
     ConfigPathOption,
     DryRunOption,
     GrpcPortOption,
@@ -30,78 +29,20 @@ from trtllm_forge.cli.rank_options import (
     OversubscribeOption,
     WorldSizeOption,
 )
+from trtllm_forge.cli.serve_options import (
+    DetachOption,
+    DrainTimeoutOption,
+    MaxRestartsOption,
+    NameOption,
+    NoVerifyOption,
+    ReadyTimeoutOption,
+    RepositoryArgument,
+    RestartOption,
+    VerifyOption,
+)
 
 if TYPE_CHECKING:
     from trtllm_forge.config.models import ServeSection
-
-KEEPING = "How it is kept running"
-
-RepositoryArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[REPOSITORY]",
-        help="Name below model_repos, or a folder; else the one built last.",
-        show_default=False,
-    ),
-]
-ReadyTimeoutOption = Annotated[
-    float | None,
-    typer.Option(
-        "--ready-timeout-s",
-        min=0,
-        help="Seconds until the server must be ready; else by the size of what it loads.",
-        show_default=False,
-        rich_help_panel=SERVING,
-    ),
-]
-DrainTimeoutOption = Annotated[
-    float | None,
-    typer.Option(
-        "--drain-timeout-s",
-        min=0,
-        help="Seconds that running requests have to end when it is stopped.  [default 30]",
-        show_default=False,
-        rich_help_panel=KEEPING,
-    ),
-]
-RestartOption = Annotated[
-    str | None,
-    typer.Option(
-        "--restart",
-        metavar="WORD",
-        help="Start it again when it ends by itself: never or on-failure.  [default never]",
-        show_default=False,
-        rich_help_panel=KEEPING,
-    ),
-]
-MaxRestartsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--max-restarts",
-        min=0,
-        help="How often, until it was ready for 10 minutes.  [default 5]",
-        show_default=False,
-        rich_help_panel=KEEPING,
-    ),
-]
-VerifyOption = Annotated[
-    str | None,
-    typer.Option(
-        "--verify",
-        metavar="WORD",
-        help="Compare the repository with its manifest first: times, full or off.  [default times]",
-        show_default=False,
-        rich_help_panel=BUILDING,
-    ),
-]
-NoVerifyOption = Annotated[
-    bool,
-    typer.Option(
-        "--no-verify",
-        help="Serve a repository that is not what its manifest says.",
-        rich_help_panel=BUILDING,
-    ),
-]
 
 
 def serve(
@@ -120,6 +61,8 @@ def serve(
     drain_timeout_s: DrainTimeoutOption = None,
     restart: RestartOption = None,
     max_restarts: MaxRestartsOption = None,
+    name: NameOption = None,
+    detach: DetachOption = False,
     verify: VerifyOption = None,
     no_verify: NoVerifyOption = False,
     config: ConfigPathOption = None,
@@ -128,9 +71,10 @@ def serve(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
+    """Serve until Ctrl-C or SIGTERM, or in the background."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console, _exit_on_sigterm():
         from trtllm_forge.errors import ConfigError
+        from trtllm_forge.serving.detach import start_detached
         from trtllm_forge.serving.launch_plan import ServeOptions
         from trtllm_forge.serving.repositories import find_repository
         from trtllm_forge.serving.serve import plan_server, start_server
@@ -159,11 +103,18 @@ def serve(
             launcher=None if launcher is None else launcher.value,
             hostfile=None if hostfile is None else hostfile.absolute(),
             oversubscribe=oversubscribe,
+            name=name,
+            is_detached=detach,
             **section.model_dump(),
         )
         if dry_run:
             plan = plan_server(options, settings, console)
             console.result(plan.text(), plan.document())
+            return
+        if detach:
+            detached = start_detached(options, settings, console)
+            console.result(detached.text, detached.document)
+            console.next_step(f"forge probe --server {shlex.quote(str(detached.document['name']))}")
             return
         server = start_server(options, settings, console)
         # What happens from here on is told on stderr: stdout has its one document.

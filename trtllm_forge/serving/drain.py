@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from trtllm_forge.triton.client import TritonHttp
 
 _POLL_S = 0.02
-_MOMENT_S = 0.5
+# A model without requests takes up to 1.5 s to go, its stub's end included.
+_MOMENT_S = {"outer": 0.5, "inner": 2.0}
 
 
 def drain(http: TritonHttp, timeout_s: float, tell_waiting: Callable[[], None]) -> bool:
@@ -33,14 +34,16 @@ def drain(http: TritonHttp, timeout_s: float, tell_waiting: Callable[[], None]) 
     try:
         loaded = tuple(dict.fromkeys(_loaded(http)))
         inner = {name for model in loaded for name in http.inner_models(model)}
-        for layer in (set(loaded) - inner, inner & set(loaded)):
-            for model in sorted(layer):
+        layers = {"outer": set(loaded) - inner, "inner": inner & set(loaded)}
+        for layer, models in layers.items():
+            for model in sorted(models):
                 http.unload(model)
-            while not layer.isdisjoint(_loaded(http)):
-                passed_s = time.monotonic() - started
-                if passed_s > timeout_s:
+            asked = time.monotonic()
+            while not models.isdisjoint(_loaded(http)):
+                now = time.monotonic()
+                if now - started > timeout_s:
                     return False
-                if passed_s > _MOMENT_S and not has_told:
+                if now - asked > _MOMENT_S[layer] and not has_told:
                     tell_waiting()
                     has_told = True
                 time.sleep(_POLL_S)

@@ -25,7 +25,7 @@ from trtllm_forge.serving.server_record import (
     remove_record,
     write_record,
 )
-from trtllm_forge.serving.startup_error import dead_stub_error, ended_error
+from trtllm_forge.serving.startup_error import dead_stub_error, ended_error, not_started_error
 from trtllm_forge.serving.stub_watch import StubWatch
 from trtllm_forge.triton.client import TritonHttp
 from trtllm_forge.triton.mpi import split_rank
@@ -77,6 +77,7 @@ class RunningServer:
         self._reporter = reporter
         self._record = planned_record(plan)
         self._stubs = StubWatch(0)
+        self._ready_offset = 0
         self._restarts = 0
         self._is_stopped = False
 
@@ -157,12 +158,10 @@ class RunningServer:
             self.ready_s = wait_until_ready(
                 plan, self.process, plan.ready_timeout_s, self._reporter
             )
-            self.models = tuple(
-                ServedModel(name=name, version=version, state=state)
-                for name, version, state in self._http().models()
-            )
+            self.models = self._served_models()
             self._stubs = StubWatch(self.pid)
             self._stubs.look()
+            self._ready_offset = plan.log_path.stat().st_size
             self._write("ready")
             stack.pop_all()
 
@@ -212,6 +211,17 @@ class RunningServer:
         else:
             remove_record(self.plan.state_dir, self._record)
 
+    def _served_models(self) -> tuple[ServedModel, ...]:
+        try:
+            models = self._http().models()
+        except ServerError:
+            if self.process.wait_ended(_LOOK_EACH_S):
+                raise not_started_error(self.process, len(self.plan.rank_argvs)) from None
+            raise
+        return tuple(
+            ServedModel(name=name, version=version, state=state) for name, version, state in models
+        )
+
     def _drained_grace_s(self) -> float:
         """Let running requests end; return how long Triton may take after that."""
         timeout_s = self.plan.drain_timeout_s
@@ -234,9 +244,11 @@ class RunningServer:
         """Return why the server is none any more, once it is not."""
         while not self.process.wait_ended(_LOOK_EACH_S):
             if dead := self._stubs.look():
-                return dead_stub_error(self.process, dead, self.name, self.plan.command)
+                return dead_stub_error(
+                    self.process, self._ready_offset, dead, self.name, self.plan.command
+                )
         ranks = len(self.plan.rank_argvs)
-        return ended_error(self.process, self.name, self.plan.command, ranks)
+        return ended_error(self.process, self._ready_offset, self.name, self.plan.command, ranks)
 
     def _start_again(self, failed: ServerError, max_restarts: int) -> None:
         """Start it again, after a while that grows each time, until it is ready.

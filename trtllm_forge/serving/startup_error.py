@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _OUTSIDE = "somebody stopped it from outside"
 _OUTSIDE_ENDINGS = ("exit code 0", "signal SIGTERM", "signal SIGINT")
 _LAST_LINES = 3
+_READ_BYTES = 10_000_000
 # What the twin's ranks say of others that did not come, or that ended.
 _ABSENT_RANKS = re.compile(r"ranks? ([\d, ]+) of \d+ did not join in time")
 _OTHER_RANK = re.compile(r"RendezvousError: rank \d+ of \d+ (?:has gone|left before)")
@@ -102,8 +103,14 @@ def not_ready_error(process: ManagedProcess, ready_timeout_s: float, command: st
     return ServerError(what, why=why, hint=hint, log_path=process.log_path)
 
 
-def ended_error(process: ManagedProcess, name: str, command: str, ranks: int = 1) -> ServerError:
-    """Return how a server that was ready, or one of its ``ranks``, has ended."""
+def ended_error(
+    process: ManagedProcess, log_offset: int, name: str, command: str, ranks: int = 1
+) -> ServerError:
+    """Return how a server that was ready, or one of its ``ranks``, has ended.
+
+    ``log_offset`` is where its log ended when it was ready: what it said while it started is not
+    the cause.
+    """
     ending = find_rank_ending(_log_lines(process)) if ranks > 1 else None
     if ending is not None:
         own_path = rank_log_path(process.log_path, ending.rank)
@@ -115,18 +122,20 @@ def ended_error(process: ManagedProcess, name: str, command: str, ranks: int = 1
     what = f"Triton (process {process.pid}), which served {name}, ended with {process.ending()}"
     if process.ending() in _OUTSIDE_ENDINGS:
         return ServerError(what, why=_OUTSIDE, hint=command, log_path=process.log_path)
-    known = find_failure(process.last_lines, where="serve", returncode=process.returncode)
+    lines = _log_lines(process, log_offset)
+    known = find_failure(lines, where="serve", returncode=process.returncode)
     why, hint = (known.cause, known.hint) if known else ("", command)
     return ServerError(what, why=why, hint=hint, log_path=process.log_path)
 
 
 def dead_stub_error(
-    process: ManagedProcess, dead: DeadStub, name: str, command: str
+    process: ManagedProcess, log_offset: int, dead: DeadStub, name: str, command: str
 ) -> ServerError:
     """Return which process of a server that was ready has ended, and why where that is known."""
     number = _SIGNAL.fullmatch(dead.ending)
     returncode = -signal.Signals[number["name"]] if number else None
-    known = find_failure(process.last_lines, where="serve", returncode=returncode)
+    lines = _log_lines(process, log_offset)
+    known = find_failure(lines, where="serve", returncode=returncode)
     facts = (known.cause if known else "", "Triton would answer every request with an error")
     return ServerError(
         f"{dead.text()}, so {name} cannot serve",
@@ -136,14 +145,17 @@ def dead_stub_error(
     )
 
 
-def _log_lines(process: ManagedProcess) -> list[str]:
+def _log_lines(process: ManagedProcess, offset: int = 0) -> list[str]:
+    lines = _lines_of(process.log_path, offset)
     # A full disk has no log.
-    return _lines_of(process.log_path) or list(process.last_lines)
+    return lines if lines or offset else list(process.last_lines)
 
 
-def _lines_of(log_path: Path) -> list[str]:
+def _lines_of(log_path: Path, offset: int = 0) -> list[str]:
     try:
-        return log_path.read_text(errors="replace").splitlines()
+        with log_path.open(errors="replace") as log:
+            log.seek(max(offset, log_path.stat().st_size - _READ_BYTES))
+            return log.read().splitlines()
     except OSError:  # a rank that wrote nothing has no log
         return []
 

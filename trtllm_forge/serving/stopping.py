@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge import lifeline
 from trtllm_forge.errors import ServerError
 from trtllm_forge.serving.launch_plan import leftovers
 from trtllm_forge.serving.server_record import read_record, record_path
+from trtllm_forge.serving.state import state_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from trtllm_forge.serving.server_record import ProcessId, ServerRecord
 
-Stopped = Literal["drained", "killed", "cleared up"]
-"""How: its requests ended, they were ended, or its owner was gone already."""
+Stopped = Literal["drained", "killed", "cleared up", "not running"]
+"""How: its requests ended, they were ended, its owner had been killed, or it had ended before."""
 
 _POLL_S = 0.02
 _KILL_WAIT_S = 20.0
 # Beside the requests' own time: what unloading the models takes.
 _MARGIN_S = 15.0
+
+
+def stop_servers(
+    records: Sequence[ServerRecord], state_dir: Path, timeout_s: float | None, *, forget: bool
+) -> Mapping[str, Stopped]:
+    """Stop servers, all at once, and return how each was, by name.
+
+    Raises:
+        ServerError: One cannot be stopped; the others are.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(records))) as pool:
+        stops = [(r, pool.submit(stop_server, r, state_dir, timeout_s)) for r in records]
+    stopped = {record.name: stop.result() for record, stop in stops}
+    if forget:
+        for record in records:
+            forget_server(record, state_dir)
+    return stopped
+
+
+def stopped_text(stopped: Mapping[str, Stopped]) -> str:
+    """Return what the command line prints of it."""
+    words = {
+        "drained": "stopped",
+        "killed": "stopped, and requests that still ran were ended",
+        "cleared up": "was not running; what it left is removed",
+        "not running": "was not running",
+    }
+    return "\n".join(f"{name} {words[how]}" for name, how in stopped.items()) or "nothing to stop"
 
 
 def stop_server(record: ServerRecord, state_dir: Path, timeout_s: float | None) -> Stopped:
@@ -38,9 +68,9 @@ def stop_server(record: ServerRecord, state_dir: Path, timeout_s: float | None) 
     Raises:
         ServerError: Its owner is this user's to see and not to stop, or does not end.
     """
-    if not record.owner.is_running():
+    if not record.is_running:
         end_orphan(record, state_dir)
-        return "cleared up"
+        return "cleared up" if record.state == "lost" else "not running"
     _signal(record, signal.SIGTERM)
     if timeout_s is None:
         timeout_s = record.drain_timeout_s + _MARGIN_S
@@ -68,10 +98,11 @@ def end_orphan(record: ServerRecord, state_dir: Path) -> None:
 
 def forget_server(record: ServerRecord, state_dir: Path) -> None:
     """Remove the record of a server that has ended, and with it the ports it had."""
-    path = record_path(state_dir, record.name)
-    if read_record(path) == record and not record.is_running:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+    with state_lock(state_dir):
+        path = record_path(state_dir, record.name)
+        found = read_record(path)
+        if found is not None and found.stamp == record.stamp and not found.is_running:
+            path.unlink(missing_ok=True)
 
 
 def _signal(record: ServerRecord, number: signal.Signals) -> None:

@@ -1,0 +1,33 @@
+"""``forge status``: one server, asked how it is."""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
+from trtllm_forge.cli.server_options import ServerArgument
+
+
+def status(
+    name: ServerArgument = None,
+    *,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Tell whether a server can serve, and why not; the exit code says the same."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.errors import ServerError
+        from trtllm_forge.serving.server_status import look_at
+        from trtllm_forge.serving.state import find_server
+        from trtllm_forge.settings import read_settings
+
+        state_dir = read_settings().state_dir
+        record = find_server(state_dir, name, command="forge status", with_ended=True)
+        found, now_s = look_at(record), time.time()
+        console.result(found.text(now_s), found.document(now_s))
+        if not found.is_ready:
+            raise typer.Exit(ServerError.exit_code)

@@ -1,0 +1,76 @@
+"""``forge stop``: end servers, and wait until nothing of them is left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import BUILDING, JsonOption, QuietOption, VerboseOption
+from trtllm_forge.cli.server_options import WHICH, ServerArgument
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtllm_forge.serving.server_record import ServerRecord
+
+AllOption = Annotated[
+    bool, typer.Option("--all", "-a", help="All that run.", rich_help_panel=WHICH)
+]
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        min=0,
+        help="Seconds until requests that still run are ended; else the server's own.",
+        show_default=False,
+        rich_help_panel=BUILDING,
+    ),
+]
+ForgetOption = Annotated[
+    bool,
+    typer.Option(
+        "--forget", help="Also forget its ports and how it ended.", rich_help_panel=BUILDING
+    ),
+]
+
+
+def stop(
+    name: ServerArgument = None,
+    *,
+    all_servers: AllOption = False,
+    timeout: TimeoutOption = None,
+    forget: ForgetOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Let the running requests of a server end, and stop it."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.errors import ConfigError
+        from trtllm_forge.serving.stopping import stop_servers, stopped_text
+        from trtllm_forge.settings import read_settings
+
+        if all_servers and name is not None:
+            what = f"{name} and --all say two things"
+            raise ConfigError(what, hint="forge stop --all")
+        state_dir = read_settings().state_dir
+        records = _chosen(state_dir, name, all_servers=all_servers, forget=forget)
+        stopped = stop_servers(records, state_dir, timeout, forget=forget)
+        document = {
+            "schema": 1,
+            "servers": [{"name": name, "stopped": how} for name, how in stopped.items()],
+        }
+        console.result(stopped_text(stopped), document)
+
+
+def _chosen(
+    state_dir: Path, name: str | None, *, all_servers: bool, forget: bool
+) -> list[ServerRecord]:
+    from trtllm_forge.serving.server_record import all_records
+    from trtllm_forge.serving.state import find_server
+
+    if not all_servers:
+        return [find_server(state_dir, name, command="forge stop", with_ended=True)]
+    return [record for record in all_records(state_dir) if forget or record.is_running]
