@@ -49,7 +49,7 @@ FILLED: Mapping[str, Mapping[str, str]] = {
         "tensorrt_llm_draft_model_name": "draft",
     },
 }
-ENGINE = {
+ENGINE: Mapping[str, Any] = {
     "version": "0.16.0",
     "pretrained_config": {
         "architecture": "LlamaForCausalLM",

@@ -132,6 +132,9 @@ def read_manifest(repository_dir: Path) -> Manifest | None:
         what = f"{path} cannot be read"
         raise CheckpointError(what, why=str(error)) from error
     schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, int) or schema < 1:
+        what = f"{path} is damaged"
+        raise CheckpointError(what, why="it says no schema")
     if schema != MANIFEST_SCHEMA:
         what = f"{path} has schema {schema}, this forge reads schema {MANIFEST_SCHEMA}"
         why = f"forge {__version__} is older than the forge that wrote it"

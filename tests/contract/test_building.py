@@ -358,6 +358,12 @@ def test_note_says_which_runtime_was_taken(checkpoint_dir: Path, compile_stage: 
             "  try:  forge build sample --runtime openvino --fp16",
         ),
         (
+            BuildSection(precision="int4_awq"),
+            "error: runtime openvino does not take precision int4_awq\n"
+            "  why:  it takes fp16, int8, int4\n"
+            "  try:  forge build sample --runtime openvino --int4",
+        ),
+        (
             BuildSection(tp_size=2, pp_size=2),
             "error: runtime openvino has world size 1, 4 was asked for\n"
             "  why:  build.tp_size = 2, build.pp_size = 2\n"
@@ -369,7 +375,7 @@ def test_note_says_which_runtime_was_taken(checkpoint_dir: Path, compile_stage: 
             "  try:  forge build sample --runtime openvino --max-batch-size 8 --max-seq-len 64",
         ),
     ],
-    ids=["precision", "world-size", "length"],
+    ids=["precision", "near precision", "world-size", "length"],
 )
 def test_twin_refuses_what_it_cannot_take(
     checkpoint_dir: Path, section: BuildSection, text: str

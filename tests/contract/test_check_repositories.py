@@ -265,6 +265,15 @@ def test_engine_of_an_unknown_release_is_held_against_the_tensors(tmp_path: Path
     assert f"the engine was built by TensorRT-LLM {version}, and the tensors are those" in found
 
 
+def test_engine_of_one_release_among_the_tensors_of_another_is_named(tmp_path: Path) -> None:
+    root = write_upstream("1.2", tmp_path)
+    config = tmp_path / "engine/config.json"
+    for version, is_named in (("0.16.0", True), ("1.1.0", False), ("1.2.1", False)):
+        config.write_text(json.dumps({**json.loads(config.read_text()), "version": version}))
+        found = [line for line in serious(root) if line.startswith("FL409")]
+        assert bool(found) is is_named, version
+
+
 def test_file_in_place_of_a_folder_is_called_one(root: Path) -> None:
     for name in (TOKENIZER_DIR, ENGINE_DIR):
         remove(name)(root)

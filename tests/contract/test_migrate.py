@@ -340,7 +340,7 @@ def test_new_repository_stands_beside_the_old_one_by_default(tmp_path: Path) -> 
 
 
 def test_starcoder_is_refused_with_the_last_release_that_has_it(tmp_path: Path) -> None:
-    starcoder = {**ENGINE["pretrained_config"], "architecture": "GPTForCausalLM"}  # type: ignore[dict-item]
+    starcoder = {**ENGINE["pretrained_config"], "architecture": "GPTForCausalLM"}
     starcoder["gpt_variant"] = "starcoder"
     engine = {**ENGINE, "pretrained_config": starcoder}
     source_dir = write_upstream(tmp_path / "r", engine=engine)
@@ -469,6 +469,63 @@ def test_postprocessing_of_a_stream_keeps_one_instance(tmp_path: Path) -> None:
     assert "postprocessing.instances" in fates(report, "carried")
 
 
+@pytest.mark.parametrize(
+    ("quantization", "dtype", "flags", "dropped"),
+    [
+        (
+            {"quant_algo": "W8A8_SQ_PER_CHANNEL", "kv_cache_quant_algo": "INT8"},
+            "float16",
+            "--int8-sq --kv-cache int8",
+            {},
+        ),
+        (
+            {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8"},
+            "bfloat16",
+            "--fp8 --kv-cache fp8",
+            {},
+        ),
+        (
+            {"quant_algo": "W4A8_SOMETHING", "kv_cache_quant_algo": "NVFP4"},
+            "float16",
+            "--fp16",
+            {
+                "engine.quantization": "forge build has no precision for it, and --fp16 stands in "
+                "its place",
+                "engine.kv_cache": "forge build has no such KV cache",
+            },
+        ),
+        (
+            {"quant_algo": None, "kv_cache_quant_algo": None},
+            "float32",
+            "--fp16",
+            {"engine.dtype": "forge build has no precision for it, and --fp16 stands in its place"},
+        ),
+    ],
+    ids=["smooth quant", "fp8", "unknown", "float32"],
+)
+def test_what_was_compiled_in_is_asked_for_again_or_named(
+    tmp_path: Path, quantization: Any, dtype: str, flags: str, dropped: dict[str, str]
+) -> None:
+    pretrained = {**ENGINE["pretrained_config"], "dtype": dtype, "quantization": quantization}
+    engine = {**ENGINE, "pretrained_config": pretrained}
+    parameters = {**FILLED, "tensorrt_llm": {**FILLED["tensorrt_llm"], "max_beam_width": "4"}}
+    source_dir = write_upstream(tmp_path / "llama", engine=engine, parameters=parameters)
+    report = migrate(source_dir, "1.2.1")
+    assert f" {flags} --tp 2 --max-batch-size 16 " in report.next_steps[0]
+    assert " --max-beam-width 4 " in report.next_steps[0]
+    found = fates(report, "dropped")
+    assert {key: why for key, why in found.items() if key.startswith("engine.")} == dropped
+
+
+def test_type_that_the_llm_api_is_not_given_is_named(tmp_path: Path) -> None:
+    pretrained = {**ENGINE["pretrained_config"], "dtype": "float32"}
+    source_dir = write_upstream(
+        tmp_path / "llama", engine={**ENGINE, "pretrained_config": pretrained}
+    )
+    report = migrate(source_dir, "llmapi")
+    assert fates(report, "changed")["engine.dtype"] == "model.yaml dtype = auto"
+
+
 def test_release_can_be_said(tmp_path: Path) -> None:
     source_dir = write_upstream(tmp_path / "r", "0.18")
     report = migrate(source_dir, "llmapi", from_version="0.18.2")
@@ -521,8 +578,7 @@ def test_folder_that_is_no_engine_repository_is_refused(tmp_path: Path) -> None:
     )
     assert text == (
         "error: ROOT/sample-openvino-1.2 is no repository around a TensorRT engine\n"
-        "  why:  its tensorrt_llm has the backend python; a twin is built again\n"
-        "  try:  forge build MODEL --runtime openvino --trtllm-version 0.20.0"
+        "  why:  its tensorrt_llm has the backend python; a twin is built again"
     )
 
 

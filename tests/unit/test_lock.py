@@ -120,6 +120,9 @@ def stage_document(**stage: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("document", "why"),
     [
+        ({"stages": {}}, "it says no schema"),
+        ([], "it says no schema"),
+        ({"schema": "1"}, "it says no schema"),
         ({"schema": 1}, "KeyError('stages')"),
         (
             {"schema": 1, "stages": []},
@@ -136,7 +139,17 @@ def stage_document(**stage: object) -> dict[str, object]:
             "TypeError('[] is no text')",
         ),
     ],
-    ids=["no-stages", "list", "no-outputs", "key-is-number", "no-parameters", "path-is-list"],
+    ids=[
+        "no-schema",
+        "no-object",
+        "schema-is-text",
+        "no-stages",
+        "list",
+        "no-outputs",
+        "key-is-number",
+        "no-parameters",
+        "path-is-list",
+    ],
 )
 def test_lock_with_a_piece_missing_is_refused_by_name(
     tmp_path: Path, document: object, why: str

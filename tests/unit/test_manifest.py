@@ -142,6 +142,18 @@ def test_newer_manifest_is_refused_by_name(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["{}", "[]", '{"schema": null}'])
+def test_manifest_without_a_schema_is_called_damaged_and_not_newer(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / MANIFEST_NAME
+    path.write_text(text)
+    assert refusal_to_read(tmp_path) == (
+        f"error: {path} is damaged\n  why:  it says no schema",
+        4,
+    )
+
+
 def test_manifest_that_is_no_json_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / MANIFEST_NAME
     path.write_text("half a m")

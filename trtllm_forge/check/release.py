@@ -55,9 +55,16 @@ def find_release(view: RepositoryView) -> ServedRelease | None:
 
 
 def release_by_tensors(view: RepositoryView) -> str | None:
-    """Return the newest release of which all the repository's tensors are, or None."""
+    """Return the newest release of which all the repository's tensors are.
+
+    None where there is none, or where they are as much those of the release it is held against.
+    """
     closest = _closest(view, "engine", _element_types(view))
-    return closest[1].version if closest is not None and not closest[0] else None
+    if closest is None or closest[0]:
+        return None
+    found, held = closest[1].contract, view.contract
+    is_same = found is not None and held is not None and found.models == held.models
+    return None if is_same else closest[1].version
 
 
 def _known(version: str, origin: str, contract: ReleaseContract | None) -> ServedRelease:

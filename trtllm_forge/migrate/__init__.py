@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.migrate.engine_flags import engine_flag_moves
 from trtllm_forge.migrate.moves import engine_moves, llmapi_moves
 from trtllm_forge.migrate.release import find_source_release
 from trtllm_forge.migrate.render import render_engine, render_llmapi
@@ -76,7 +77,9 @@ def migrate_repository(
     if to != LLMAPI and source.core.backend != "tensorrtllm":
         what = f"{source_dir} is no repository around a TensorRT engine"
         why = f"its {CORE} has the backend {source.core.backend}; a twin is built again"
-        hint = f"forge build MODEL --runtime openvino --trtllm-version {release.version}"
+        model_name = source.model_name
+        hint = f"forge build {shell(model_name)} --runtime openvino" if model_name else ""
+        hint += f" --trtllm-version {release.version}" if hint else ""
         raise ConfigError(what, why=why, hint=hint)
     origin = find_source_release(source, from_version)
     served = find_served_model(source, model, settings, reporter)
@@ -147,7 +150,10 @@ def _to_release(
         target_release=release.version,
         model=served.model,
         architecture=served.architecture,
-        settings=tuple(engine_moves(source, new, release.version, carried.changes)),
+        settings=(
+            *engine_moves(source, new, release.version, carried.changes),
+            *engine_flag_moves(source, carried),
+        ),
         tensors=tuple(moves_between_releases(source.models, new)),
         notes=tuple(release_notes(source, release)),
         next_steps=tuple(engine_steps(source, carried, served, release, output_dir)),

@@ -127,8 +127,14 @@ def _engine_moves(source: SourceRepository, arguments: Mapping[str, Any]) -> Ite
         ("max_seq_len", engine.max_seq_len, "max_seq_len"),
         ("dtype", engine.dtype, "dtype"),
     ):
-        if value and engine.version:
+        if not (value and engine.version):
+            continue
+        now = arguments.get(to)
+        if now in (None, value):
             yield _carried("engine", name, str(value), f"model.yaml {to}")
+        else:
+            reason = "forge writes no other"
+            yield _changed("engine", name, str(value), f"model.yaml {to} = {now}", reason)
     if engine.quantization:
         reason = "the PyTorch backend quantises nothing: serve a checkpoint that ModelOpt quantised"
         yield _dropped("engine", "quantization", engine.quantization, reason)

@@ -104,6 +104,12 @@ class SourceRepository:
         """Return the model around the engine."""
         return self.models[CORE]
 
+    @property
+    def model_name(self) -> str:
+        """Return what ``forge build`` takes for what it was built from, empty where unknown."""
+        checkpoint = self.manifest.checkpoint if self.manifest else None
+        return checkpoint.repo_id if checkpoint and checkpoint.origin != "local" else ""
+
     def parameter(self, model: str, name: str) -> str | None:
         """Return what a model's parameter is set to, or None."""
         return self.models[model].parameters.get(name) if model in self.models else None
@@ -129,8 +135,7 @@ def read_source(folder: Path) -> SourceRepository:
         raise ConfigError(what, why=f"it has {', '.join(models)}")
     if (folder / CORE / "1" / "model.yaml").exists() and len(models) == 1:
         what = f"{folder} serves through the LLM API already"
-        why = "migrate takes repositories around an engine"
-        raise ConfigError(what, why=why, hint="forge build MODEL --runtime llmapi")
+        raise ConfigError(what, why="migrate takes repositories around an engine")
     return SourceRepository(
         folder=folder,
         models=models,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtllm_forge.migrate.engine_flags import engine_flags
 from trtllm_forge.migrate.served import shell
 from trtllm_forge.migrate.source import CORE
 from trtllm_forge.runtimes import ENGINE_DIR
@@ -18,17 +19,6 @@ if TYPE_CHECKING:
     from trtllm_forge.migrate.settings import CarriedSettings
     from trtllm_forge.migrate.source import SourceRepository
     from trtllm_forge.releases.catalogue import Release
-
-# What trtllm-build calls the weights' kind, and the flag that asks for it.
-_FLAGS = {
-    "W8A16": "--int8",
-    "W4A16": "--int4",
-    "W4A16_AWQ": "--int4-awq",
-    "W4A16_GPTQ": "--int4-gptq",
-    "W4A8_AWQ": "--w4a8-awq",
-    "FP8": "--fp8",
-    "NVFP4": "--nvfp4",
-}
 
 
 def llmapi_notes(source: SourceRepository) -> Iterator[str]:
@@ -77,21 +67,10 @@ def engine_steps(
     output_dir: Path,
 ) -> Iterator[str]:
     """Give the commands that build the engine and put it where the repository looks for it."""
-    build = carried.config.build
     built_dir = output_dir.with_name(f"{output_dir.name}-built")
     words = ["forge build", shell(served.model) if served.model else "MODEL"]
     words += ["--runtime trtllm", f"--trtllm-version {release.version}"]
-    flag = _FLAGS.get(source.engine.quantization) or f"--{build.precision}"
-    words.append(flag)
-    if build.tp_size > 1:
-        words.append(f"--tp {build.tp_size}")
-    if build.pp_size > 1:
-        words.append(f"--pp {build.pp_size}")
-    words.append(f"--max-batch-size {build.max_batch_size}")
-    if build.max_num_tokens:
-        words.append(f"--max-num-tokens {build.max_num_tokens}")
-    if build.max_seq_len:
-        words.append(f"--max-seq-len {build.max_seq_len}")
+    words += engine_flags(source, carried)
     yield " ".join([*words, f"--output {shell(built_dir)}"])
     target = output_dir / ENGINE_DIR
     yield f"cp -r {shell(built_dir / ENGINE_DIR)} {shell(target)}"

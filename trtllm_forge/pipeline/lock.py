@@ -89,6 +89,9 @@ def read_lock_file(path: Path, *, hint: str = "") -> Lock | None:
         what = f"{path} cannot be read"
         raise ConfigError(what, why=str(error), hint=hint) from error
     schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, int) or schema < 1:
+        what = f"{path} is damaged"
+        raise ConfigError(what, why="it says no schema", hint=hint)
     if schema != LOCK_SCHEMA:
         what = f"{path} has schema {schema}, this forge reads schema {LOCK_SCHEMA}"
         why = f"forge {__version__} is older than the forge that wrote it"

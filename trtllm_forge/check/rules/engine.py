@@ -279,8 +279,8 @@ def path_missing(view: RepositoryView) -> Iterable[Problem]:
 
 
 def _engine_of_other_tensors(view: RepositoryView) -> Iterator[Problem]:
-    """Give the engines of a release that is not known, among the tensors of one that is."""
-    tensors = release_by_tensors(view) if view.contract is None else None
+    """Give the engines of one release among the tensors of another."""
+    tensors = release_by_tensors(view)
     for model, parameter, engine in _tensorrt(view) if tensors else ():
         yield _problem(
             model,

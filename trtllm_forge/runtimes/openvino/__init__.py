@@ -13,10 +13,10 @@ from trtllm_forge.runtimes import ENGINE_DIR, EngineModel
 from trtllm_forge.runtimes.openvino.compile import CompileStage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from trtllm_forge.checkpoint import CheckpointConfig
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.config.models import ForgeConfig, Precision
     from trtllm_forge.pipeline.stage import Stage
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes import Evidence, RuntimeName
@@ -28,6 +28,15 @@ _VERSIONED = (*_PACKAGES, "openvino", "optimum", "tokenizers")
 _DEFAULT_MAX_NUM_TOKENS = 2048
 _DRAFT_TOKENS = 5
 _DRAFT_NGRAM = 3
+_NEAREST: Mapping[Precision, Precision] = {
+    "int4_awq": "int4",
+    "int4_gptq": "int4",
+    "w4a8_awq": "int4",
+    "nvfp4": "int4",
+    "int8_sq": "int8",
+    "fp8": "int8",
+}
+"""The twin's precision of about the same size as one of TensorRT-LLM's."""
 
 
 class OpenVinoRuntime:
@@ -45,7 +54,11 @@ class OpenVinoRuntime:
         if build.precision not in _PRECISIONS:
             what = f"runtime openvino does not take precision {build.precision}"
             why = f"it takes {', '.join(_PRECISIONS)}"
-            raise ConfigError(what, why=why, hint=build_command(config, precision="fp16"))
+            raise ConfigError(
+                what,
+                why=why,
+                hint=build_command(config, precision=_NEAREST.get(build.precision, "fp16")),
+            )
         if build.tp_size * build.pp_size != 1:
             what = (
                 f"runtime openvino has world size 1, {build.tp_size * build.pp_size} was asked for"
