@@ -21,7 +21,8 @@ class ModelFolder:
         self.config = json.loads(args["model_config"])
         self.repository_dir = Path(args["model_repository"]).parent
         self._parameters = {
-            key: value["string_value"] for key, value in self.config.get("parameters", {}).items()
+            key: value.get("string_value", "")
+            for key, value in self.config.get("parameters", {}).items()
         }
 
     def text(self, key, default=""):
