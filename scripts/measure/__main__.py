@@ -34,12 +34,13 @@ ROWS = {
     8: "fast math against exact arithmetic",
     9: "TensorRT-LLM's own text path beside ours, with --upstream",
 }
+UPSTREAM_ROW = 9
 
 
 def main() -> int:
     """Measure the rows that were asked for; 0 also when a target is missed."""
     arguments = _arguments()
-    rows = arguments.rows
+    rows = arguments.rows or set(ROWS) - ({UPSTREAM_ROW} if arguments.upstream is None else set())
     found = fingerprint.fingerprint()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="forge-measure-") as folder:
@@ -85,7 +86,7 @@ def measure(
         ({8}, lambda: throughput.fast_math(workshop, slow_dir)),
     ]
     if upstream_dir is not None:
-        steps.append(({9}, lambda: upstream.upstream_figures(workshop, upstream_dir)))
+        steps.append(({UPSTREAM_ROW}, lambda: upstream.upstream_figures(workshop, upstream_dir)))
     figures: list[Figure] = []
     others: dict[str, float] = {}
     for numbers, step in steps:
@@ -105,7 +106,7 @@ def _arguments() -> argparse.Namespace:
         epilog="rows: " + "; ".join(f"{number} {what}" for number, what in ROWS.items()),
     )
     parser.add_argument("--quick", action="store_true", help="one short round of each")
-    parser.add_argument("--rows", type=_row_set, default=set(ROWS), help="numbers, as 1,2,5")
+    parser.add_argument("--rows", type=_row_set, help="numbers, as 1,2,5")
     parser.add_argument(
         "--upstream",
         type=Path,
@@ -113,7 +114,10 @@ def _arguments() -> argparse.Namespace:
         help="folder with TensorRT-LLM's preprocessing and postprocessing models, for row 9",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write a JSON document")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.upstream is None and UPSTREAM_ROW in (arguments.rows or ()):
+        parser.error(f"row {UPSTREAM_ROW} needs --upstream DIR")
+    return arguments
 
 
 def _row_set(text: str) -> set[int]:

@@ -153,8 +153,9 @@ def test_quick_run_of_one_row_prints_its_table_and_writes_its_document(tmp_path:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("9", "there is no row 9; the rows are 1, 2, 3, 4, 5, 6, 7, 8"),
-        ("one", "'one' is no list of row numbers (1, 2, 3, 4, 5, 6, 7, 8)"),
+        ("10", "there is no row 10; the rows are 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+        ("one", "'one' is no list of row numbers (1, 2, 3, 4, 5, 6, 7, 8, 9)"),
+        ("9", "row 9 needs --upstream DIR"),
     ],
 )
 def test_rows_that_do_not_exist_are_refused(rows: str, message: str) -> None:
