@@ -72,8 +72,9 @@ def normalized(text: str, home: str) -> str:
         # Whether a stage is fresh depends on what was built before.
         re.sub(r"^(download|compile|render|check) .*", r"\1", line)
         for line in text.replace(home, "~").splitlines()
-        # Which runtime is taken, and which ports, depends on the machine.
-        if not line.startswith(("runtime ", "port "))
+        # Which runtime is taken, which ports, and how far a start is when looked at, depends on
+        # the machine.
+        if not line.startswith(("runtime ", "port ", "loading "))
     ]
     text = re.sub(r"~\S*/logs/", "~/logs/", "\n".join(lines))
     return re.sub(r"[\d.]*\d", "N", text)
