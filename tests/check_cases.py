@@ -396,7 +396,15 @@ LLMAPI = (
     Case("FL911", append(YAML, "trust_remote_code: maybe\n"), "llmapi", YAML),
     Case("FL911", append(YAML, "scheduler_config: NO_EVICT\n"), "llmapi", YAML),
     Case("FL912", remove(f"{CHECKPOINT}/config.json"), "llmapi", YAML),
-    Case("FL912", remove(f"{CHECKPOINT}/model.safetensors"), "llmapi", YAML),
+    Case(
+        "FL912",
+        all_of(
+            remove(f"{CHECKPOINT}/model.safetensors"),
+            replace("tensorrt_llm/config.pbtxt", "Written by forge", "Written by hand"),
+        ),
+        "llmapi",
+        YAML,
+    ),
     Case("FL912", remove(f"{CHECKPOINT}/tokenizer.json"), "llmapi", YAML),
     Case(
         "FL912", write(f"{CHECKPOINT}/model.safetensors", "version https://git-lfs"), "llmapi", YAML

@@ -233,6 +233,17 @@ triton_config:
     assert serious(root, OPTIONS) == []
 
 
+@pytest.mark.parametrize("writer", ["forge", "hand"])
+def test_weights_may_be_missing_from_what_forge_rendered_alone(tmp_path: Path, writer: str) -> None:
+    root = llmapi_repository(tmp_path)
+    remove("tensorrt_llm/1/checkpoint/model.safetensors")(root)
+    config = root / CORE
+    config.write_text(config.read_text().replace("Written by forge", f"Written by {writer}"))
+    (found,) = check_repository(root, OPTIONS, select=("FL912",)).findings
+    assert found.severity == ("info" if writer == "forge" else "error")
+    assert found.message == "/models/tensorrt_llm/1/checkpoint has no weights"
+
+
 def test_argument_that_is_near_no_known_one_is_no_error(tmp_path: Path) -> None:
     root = llmapi_repository(tmp_path)
     append("tensorrt_llm/1/model.yaml", "something_new: 1\n")(root)

@@ -106,6 +106,22 @@ def test_rule_that_is_none_is_refused_before_anything_runs() -> None:
     assert not list(Path().rglob("entry.json"))
 
 
+@pytest.mark.usefixtures("any_machine")
+def test_render_over_the_llm_api_needs_no_weights() -> None:
+    config = {
+        **json.loads(checkpoint_files()["config.json"]),
+        "architectures": ["LlamaForCausalLM"],
+    }
+    config["model_type"] = "llama"
+    files = {**checkpoint_files(), "config.json": json.dumps(config).encode()}
+    write_files(Path("coder"), files)
+
+    code, stdout, stderr = run("render ./coder --runtime llmapi --output rendered")
+
+    assert (code, stdout) == (0, "rendered: rendered\n"), stderr
+    assert run("check rendered -q")[0] == 0
+
+
 def test_render_writes_the_repository_and_names_it() -> None:
     code, stdout, stderr = run("render sample --runtime openvino --output rendered")
 

@@ -34,7 +34,9 @@ def checkpoint_files(view: RepositoryView) -> Iterable[Problem]:
         if folder is None or not folder.is_dir():
             continue
         has_tokenizer = isinstance(document.values.get("tokenizer"), str)
-        for message, severity in _lacks(folder, has_tokenizer=has_tokenizer):
+        # Render alone takes no weights; a build has them, or ends before.
+        is_forges = "Written by forge" in model.text[:300]
+        for message, severity in _lacks(folder, has_tokenizer=has_tokenizer, is_forges=is_forges):
             yield Problem(
                 model=model.folder,
                 path=document.path,
@@ -44,7 +46,9 @@ def checkpoint_files(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-def _lacks(folder: Path, *, has_tokenizer: bool) -> Iterator[tuple[str, Severity | None]]:
+def _lacks(
+    folder: Path, *, has_tokenizer: bool, is_forges: bool
+) -> Iterator[tuple[str, Severity | None]]:
     names = sorted(path.name for path in folder.iterdir())
     if "config.json" not in names:
         yield "has no config.json", None
@@ -52,14 +56,14 @@ def _lacks(folder: Path, *, has_tokenizer: bool) -> Iterator[tuple[str, Severity
     pickles = [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
     missing = _missing_shards(folder, names)
     pointer = next((name for name in weights if _is_pointer(folder / name)), None)
-    if missing:
+    if not weights and not pickles:
+        yield "has no weights", "info" if is_forges else None
+    elif missing:
         yield f"lacks {len(missing)} of its weights, {missing[0]} first", None
     elif pointer is not None:
         yield f"has a pointer of Git LFS in place of {pointer}", None
-    elif not weights and pickles:
-        yield f"has its weights as a pickle alone, {pickles[0]}", "warning"
     elif not weights:
-        yield "has no weights", None
+        yield f"has its weights as a pickle alone, {pickles[0]}", "warning"
     if not has_tokenizer and not any(name in names for name in TOKENIZER_FILES):
         yield f"holds none of {', '.join(TOKENIZER_FILES)}", None
 
