@@ -235,18 +235,21 @@ def test_a_server_that_still_loads_can_be_stopped(
     assert record_of("mock").state == "stopped"
 
 
-def test_ctrl_c_while_it_loads_ends_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)], ids=["ctrl-c", "term"]
+)
+def test_a_signal_while_it_loads_ends_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
     monkeypatch.setenv("FAKE_TRITON_GATE", str(tmp_path / "never"))
     command = [sys.executable, "-m", "trtllm_forge", "serve", "mock", "--detach"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as serve:
         assert eventually(lambda: any(r.triton for r in all_records(read_settings().state_dir)))
         record = record_of("mock")
-        serve.send_signal(signal.SIGINT)
+        serve.send_signal(number)
         serve.communicate(timeout=20)
 
-    assert serve.returncode == 130
+    assert serve.returncode == code
     assert record.triton is not None
     assert not is_running(record.owner.pid)
     assert not is_running(record.triton.pid)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
-
-import typer
+from typing import TYPE_CHECKING
 
 from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.leave import leaving_on_sigterm
 from trtllm_forge.cli.options import (
     ConfigPathOption,
     DryRunOption,
@@ -42,6 +38,8 @@ from trtllm_forge.cli.serve_options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trtllm_forge.config.models import ServeSection
 
 
@@ -72,7 +70,7 @@ def serve(
     quiet: QuietOption = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM, or in the background."""
-    with open_console(json=json, verbose=verbose, quiet=quiet) as console, _exit_on_sigterm():
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console, leaving_on_sigterm():
         from trtllm_forge.errors import ConfigError
         from trtllm_forge.serving.detach import start_detached
         from trtllm_forge.serving.launch_plan import ServeOptions
@@ -130,17 +128,3 @@ def _serve_section(flags: Mapping[str, object], config: ConfigPathOption) -> Ser
 
     loaded = load_config(flags=flags, config_path=config, environment=build_option_environment())
     return loaded.config.serve
-
-
-@contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """End with 0 on SIGTERM, through every context manager, so that the server is stopped."""
-
-    def leave(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - what signal calls
-        raise typer.Exit(0)
-
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

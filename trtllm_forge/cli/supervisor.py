@@ -12,8 +12,9 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from trtllm_forge.cli.leave import leaving_on_sigterm
 from trtllm_forge.errors import ForgeError
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.serving.detach import error_word, read_request
@@ -86,7 +87,6 @@ def main() -> None:
     """Serve what stdin asks for, until it ends or SIGTERM."""
     if os.fork():
         os._exit(0)  # who started it need not wait for it
-    signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reporter = SupervisorReporter()
     reporter.say({"pid": os.getpid()})
@@ -94,6 +94,11 @@ def main() -> None:
     if not request:
         return
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+    with leaving_on_sigterm():
+        _serve(request, reporter)
+
+
+def _serve(request: str, reporter: SupervisorReporter) -> None:
     options, settings = read_request(request)
     try:
         server = start_server(options, settings, reporter)
@@ -108,11 +113,6 @@ def main() -> None:
     except ForgeError as error:
         reporter.warning(f"{error.what}{f' ({error.why})' if error.why else ''}")
         raise SystemExit(error.exit_code) from None
-
-
-def _leave(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - what signal calls
-    """End through every context manager, so that the server is stopped; twice is at once."""
-    raise SystemExit(0)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def start_detached(options: ServeOptions, settings: Settings, reporter: Reporter
         starter.wait()
         try:
             return _last_word(words, reporter)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             _end(supervisor)
             raise
 
