@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,14 @@ def detach(*words: str) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     document: dict[str, Any] = json.loads(result.stdout)
     return document
+
+
+def own_ports() -> list[str]:
+    """Return flags for three ports that are free, and none of the usual ones."""
+    with ExitStack() as stack:
+        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        ports = [each.getsockname()[1] for each in held]
+    return [f"--{n}-port={p}" for n, p in zip(("http", "grpc", "metrics"), ports, strict=True)]
 
 
 def record_of(name: str) -> ServerRecord:
@@ -112,16 +121,13 @@ def test_a_detached_server_is_listed_asked_and_stopped_by_its_name() -> None:
 
 
 def test_a_name_keeps_its_ports_until_it_is_forgotten() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        # A port of its own, so that it is none of the usual ones.
-        port = taken.getsockname()[1]
-    first = detach("--name", "coder", "--http-port", str(port))
+    first = detach("--name", "coder", *own_ports())
     forge("stop", "coder")
     second = detach("--name", "coder")
     forge("stop", "coder", "--forget")
 
-    assert [document["http"] for document in (first, second)] == [f"http://127.0.0.1:{port}"] * 2
-    assert (first["grpc"], first["metrics"]) == (second["grpc"], second["metrics"])
+    services = ("http", "grpc", "metrics")
+    assert [first[name] for name in services] == [second[name] for name in services]
     servers_dir = read_settings().state_dir / "servers"
     assert [path.name for path in servers_dir.iterdir()] == [LOCK_NAME]
 
@@ -190,8 +196,9 @@ def test_a_killed_owner_is_told_and_leaves_nothing() -> None:
     assert forge("stop", "coder").stdout == "coder was not running; what it left is removed\n"
 
 
-def test_stop_ends_a_triton_whose_owner_and_lifeline_were_killed() -> None:
-    document = detach("--name", "coder")
+@pytest.mark.parametrize("by", ["stop", "the-next-start"])
+def test_a_triton_whose_owner_and_lifeline_were_killed_is_ended(by: str) -> None:
+    document = detach("--name", "coder", *own_ports())
     record = record_of("coder")
     region = Path(f"/dev/shm/forge_{record.stamp}_left")
     region.touch()
@@ -200,7 +207,10 @@ def test_stop_ends_a_triton_whose_owner_and_lifeline_were_killed() -> None:
     os.kill(record.owner.pid, signal.SIGKILL)
     assert eventually(lambda: not is_running(record.owner.pid))
     assert is_running(document["pid"])
-    forge("stop", "coder")
+    if by == "stop":
+        forge("stop", "coder")
+    else:
+        assert detach("--name", "coder")["http"] == document["http"]
 
     assert not is_running(document["pid"])
     assert not region.exists()

@@ -29,11 +29,10 @@ from trtllm_forge.triton.mount import CPP_BACKEND, cpp_models
 from trtllm_forge.triton.mpi import Launcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.launch_plan import LaunchPlan
-    from trtllm_forge.serving.server_record import ServerRecord
     from trtllm_forge.settings import Settings
     from trtllm_forge.triton.rank_layout import RankLayout
 
@@ -61,8 +60,9 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
     with _writing(settings.state_dir, "FORGE_STATE_DIR", command):
         # Triton takes its ports only after it has loaded. Until then the record holds them.
         with state_lock(settings.state_dir):
+            name = _server_name(options, settings)
+            _clear_up(name, settings.state_dir)
             plan = _planned(options, settings, reporter, installation, layout, launcher)
-            _clear_up(plan)
             write_record(settings.state_dir, planned_record(plan))
         return run_plan(plan, reporter)
 
@@ -121,7 +121,7 @@ def _planned(
     if options.world_size is not None:
         command = f"{command} --world-size {options.world_size}"
     running = running_servers(settings.state_dir)
-    name = _server_name(options, settings, running)
+    name = _server_name(options, settings)
     before = read_record(record_path(settings.state_dir, name))
     ready_timeout_s = options.ready_timeout_s
     if ready_timeout_s is None:
@@ -160,13 +160,14 @@ def _planned(
     )
 
 
-def _server_name(options: ServeOptions, settings: Settings, running: Sequence[ServerRecord]) -> str:
+def _server_name(options: ServeOptions, settings: Settings) -> str:
     name = options.name
     if name is not None and not _NAME.fullmatch(name):
         what = f"{name!r} is no name for a server"
         raise ConfigError(what, why="wanted: letters, digits, dots and dashes")
     if name is None:
         return free_server_name(settings.state_dir, options.repository_dir.name)
+    running = running_servers(settings.state_dir)
     taken = next((record for record in running if record.name == name), None)
     if taken is not None:
         what = f"a server named {name} is {taken.state} already"
@@ -175,14 +176,14 @@ def _server_name(options: ServeOptions, settings: Settings, running: Sequence[Se
     return name
 
 
-def _clear_up(plan: LaunchPlan) -> None:
+def _clear_up(name: str, state_dir: Path) -> None:
     """Remove what the server of that name left when its owner was killed, and its old logs."""
-    before = read_record(record_path(plan.state_dir, plan.name))
+    before = read_record(record_path(state_dir, name))
     if before is not None:
-        end_orphan(before, plan.state_dir)
+        end_orphan(before, state_dir)
     starts: dict[str, list[Path]] = {}
-    for path in plan.log_path.parent.glob(f"{glob.escape(plan.name)}-*.log"):
-        if match := _STAMPED.fullmatch(path.name[len(plan.name) :]):
+    for path in (state_dir / "logs").glob(f"{glob.escape(name)}-*.log"):
+        if match := _STAMPED.fullmatch(path.name[len(name) :]):
             starts.setdefault(match["start"], []).append(path)
     for start in sorted(starts, key=int)[: -(_KEPT_LOGS - 1)]:
         for path in starts[start]:
