@@ -30,7 +30,9 @@ sys.path.insert(0, str(ROOT))
 from tests.process.fake_triton import build_repository  # noqa: E402 - the checkout is no package
 from tests.triton.mock_repository import build_mock_repository  # noqa: E402
 from trtllm_forge.lifeline import living_members  # noqa: E402
+from trtllm_forge.serving.ports import free_port  # noqa: E402
 from trtllm_forge.serving.server_record import ServerRecord, read_record, record_path  # noqa: E402
+from trtllm_forge.triton.launch import DEFAULT_HOST  # noqa: E402
 
 NAME = "cycles"
 DEADLINE_S = 60.0
@@ -67,6 +69,7 @@ class Cycles:
     root: Path
     repository_dir: Path
     environment: dict[str, str]
+    port_flags: tuple[str, ...]
 
     @property
     def state_dir(self) -> Path:
@@ -88,7 +91,8 @@ class Cycles:
 
     def start(self) -> ServerRecord:
         """Start the server and return its record."""
-        self.forge("serve", str(self.repository_dir), "--detach", "--name", NAME)
+        words = ("serve", str(self.repository_dir), "--detach", "--name", NAME)
+        self.forge(*words, *self.port_flags)
         record = read_record(record_path(self.state_dir, NAME))
         assert record is not None
         assert record.state == "ready"
@@ -183,7 +187,13 @@ def main() -> None:
         else:
             repository_dir = arguments.repository or build_mock_repository(root / "mock")
         cycles = Cycles(
-            root=root, repository_dir=repository_dir.absolute(), environment=environment
+            root=root,
+            repository_dir=repository_dir.absolute(),
+            environment=environment,
+            # The usual ones may be those of another state folder's servers.
+            port_flags=tuple(
+                f"--{name}-port={free_port(DEFAULT_HOST)}" for name in ("http", "grpc", "metrics")
+            ),
         )
         try:
             times = run(cycles, arguments.cycles, arguments.kill_each)

@@ -111,6 +111,8 @@ def is_held_by_group(port: int, group: int) -> bool:
 
     A group is a whole session, as ``lifeline`` says.
     """
+    if _listening_inodes(port) == set():
+        return False
     groups = set()
     for pid, _ in port_holders(port):
         with contextlib.suppress(ProcessLookupError):
@@ -120,13 +122,7 @@ def is_held_by_group(port: int, group: int) -> bool:
 
 def port_holders(port: int) -> Iterator[tuple[int, str]]:
     """Give process id and command of each that listens on a port, where the system tells."""
-    inodes = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                    inodes.add(f"socket:[{fields[9]}]")
+    inodes = _listening_inodes(port)
     if not inodes:
         return
     for entry in Path("/proc").iterdir():
@@ -136,6 +132,19 @@ def port_holders(port: int) -> Iterator[tuple[int, str]]:
         with contextlib.suppress(OSError):
             if any(_is_link_to(descriptor, inodes) for descriptor in (entry / "fd").iterdir()):
                 yield int(entry.name), (entry / "comm").read_text().strip()
+
+
+def _listening_inodes(port: int) -> set[str] | None:
+    """Return the sockets that listen on a port, or None where the system does not tell."""
+    inodes = None
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            lines = Path(table).read_text().splitlines()[1:]
+            inodes = inodes or set()
+            for fields in map(str.split, lines):
+                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(f"socket:[{fields[9]}]")
+    return inodes
 
 
 def _is_link_to(path: Path, targets: set[str]) -> bool:
