@@ -1,8 +1,10 @@
 """Compares the figures of ``forge bench`` with those of a client that shares no code with it.
 
-The other client is threads that read ``generate_stream`` from plain sockets, and does its own
-sums. Both load the same server at the same time and with the same lengths, so that whatever else
-the machine does hits both alike; the median ratio over the rounds must lie within 5 %::
+Both load the same server at the same time, each from a process of its own, so that whatever else
+the machine does hits both alike. The lengths of their answers vary in the same way: with equal
+lengths the two would fall into step, and one would always come just before the other. A round
+gives one ratio per figure. Rounds go on until the 95 % interval of each mean ratio lies within 5 %
+of 1, which is agreement, or wholly outside; what is neither after the last round is no agreement::
 
     python scripts/check_bench.py                                # a server that keeps a pace
     python scripts/check_bench.py http://127.0.0.1:8000          # any other, with an ensemble
@@ -14,29 +16,31 @@ import argparse
 import contextlib
 import itertools
 import json
-import re
-import socket
+import math
+import random
 import statistics
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 0.05
 FIGURES = ("tokens per s", "TTFT p50 ms", "TPOT p50 ms", "end to end p50 ms")
-_FLAGS = ("exclude_input_in_output", "return_num_input_tokens", "return_num_output_tokens")
-_SOME_TEXT = re.compile(rb'"text_output": ?"[^"]')
-_COUNT = re.compile(rb'"num_output_tokens": ?(\d+)')
-# Seeds that no earlier run has used: the server would know the prompts' prefixes.
-_numbers = itertools.count(time.time_ns() // 1_000_000 % 1_000_000_000)
+_FEWEST_ROUNDS = 5
+# Student's t, both sides, 95 %, by degrees of freedom; the last one serves for all beyond.
+_T = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14)
+_VARIATION = 8
+_WARM_UP = 3  # requests per slot: before that, the two have not mixed
+_PROMPTS = 4000
+# Numbers that no earlier run has used: the server would know the prompts' prefixes.
+_numbers = itertools.count(time.time_ns() // 1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,176 +53,183 @@ class Load:
     output_tokens: int
 
 
-Result = tuple[float, float, float, int]
-"""When a request was sent, its first text received and its end, and its tokens."""
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """What the rounds so far say of one figure.
+
+    Attributes:
+        bench: Median of what the bench found.
+        plain: Median of what the other client found.
+        difference: The mean ratio - 1, as the geometric mean.
+        margin: Half of its 95 % interval.
+    """
+
+    bench: float
+    plain: float
+    difference: float
+    margin: float
+
+    @property
+    def verdict(self) -> str:
+        """Return ``agrees``, ``differs``, or ``undecided``, which more rounds may decide."""
+        if abs(self.difference) + self.margin <= TOLERANCE:
+            return "agrees"
+        return "differs" if abs(self.difference) - self.margin > TOLERANCE else "undecided"
+
+
+Figures = tuple[float, ...]
 
 
 def main() -> int:
-    """Run both clients and print what each found; return 1 when they disagree."""
+    """Run both clients and print what each found; return 1 unless they agree in everything."""
     arguments = _arguments()
     with _server(arguments.url) as url:
-        differing = 0
-        for concurrency in map(int, arguments.concurrency.split(",")):
-            load = Load(
-                url=url,
-                concurrency=concurrency,
-                duration_s=arguments.duration,
-                output_tokens=arguments.output_tokens,
+        verdicts = [
+            verdict
+            for concurrency in map(int, arguments.concurrency.split(","))
+            for verdict in _compare(
+                Load(
+                    url=url,
+                    concurrency=concurrency,
+                    duration_s=arguments.duration,
+                    output_tokens=arguments.output_tokens,
+                ),
+                arguments.most_rounds,
             )
-            differing += _compare(load, arguments.rounds)
-    return 1 if differing else 0
+        ]
+    return 0 if set(verdicts) == {"agrees"} else 1
+
+
+def agreement(rounds: Sequence[tuple[float, float]]) -> Agreement:
+    """Return what rounds, of the bench and of the other client, say of a figure."""
+    ratios = [math.log(bench / plain) for bench, plain in rounds]
+    freedom = len(ratios) - 1
+    spread = statistics.stdev(ratios) / math.sqrt(len(ratios)) if freedom else math.inf
+    return Agreement(
+        bench=statistics.median(bench for bench, _ in rounds),
+        plain=statistics.median(plain for _, plain in rounds),
+        difference=math.expm1(statistics.fmean(ratios)),
+        margin=spread * _T[max(0, min(freedom, len(_T)) - 1)],
+    )
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("url", nargs="?", help="a server's HTTP address")
-    parser.add_argument("--concurrency", default="1,4", help="of each of the two clients")
-    parser.add_argument("--duration", type=float, default=4.0)
-    parser.add_argument("--output-tokens", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--concurrency", default="1,4,16", help="of each of the two clients")
+    parser.add_argument("--duration", type=float, default=8.0, help="seconds of a round")
+    parser.add_argument("--output-tokens", type=int, default=32)
+    parser.add_argument("--most-rounds", type=int, default=20, help=f"{_FEWEST_ROUNDS} or more")
     return parser.parse_args()
 
 
-def _compare(load: Load, rounds: int) -> int:
-    found = [_both(load) for _ in range(rounds)]
-    differing = 0
-    for place, figure in enumerate(FIGURES):
-        bench, other = (statistics.median(one[side][place] for one in found) for side in (0, 1))
-        difference = statistics.median(one[0][place] / one[1][place] for one in found) - 1
-        is_far = abs(difference) > TOLERANCE
-        differing += is_far
+def _compare(load: Load, most_rounds: int) -> list[str]:
+    """Return the verdict on each figure."""
+    found: list[tuple[Figures, Figures]] = []
+    agreements: list[Agreement] = []
+    while len(found) < max(most_rounds, _FEWEST_ROUNDS):
+        found.append(_both(load))
+        if len(found) < _FEWEST_ROUNDS:
+            continue
+        agreements = [
+            agreement([(bench[place], plain[place]) for bench, plain in found])
+            for place in range(len(FIGURES))
+        ]
+        if all(one.verdict != "undecided" for one in agreements):
+            break
+    for figure, one in zip(FIGURES, agreements, strict=True):
         print(
-            f"{load.concurrency:>3} at once  {figure:<18}  forge bench {bench:9.2f}  "
-            f"other client {other:9.2f}  {difference:+7.2%}{'  DIFFERS' if is_far else ''}",
+            f"{load.concurrency:>3} at once  {figure:<18}  forge bench {one.bench:9.2f}  "
+            f"other client {one.plain:9.2f}  {one.difference:+7.2%} +-{one.margin:5.2%}  "
+            f"{len(found)} rounds  {one.verdict}",
             flush=True,
         )
-    return differing
+    return [one.verdict for one in agreements]
 
 
-def _both(load: Load) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _both(load: Load) -> tuple[Figures, Figures]:
     """Run both clients beside each other; return the figures of each."""
-    other = OtherClient(load)
-    other.start()
-    try:
-        figures, ended_s = _bench(load)
-    finally:
-        results = other.stop()
-    return figures, _sums(load, results, ended_s)
+    with tempfile.TemporaryDirectory(prefix="forge-check-bench-") as folder:
+        paths = [write_prompts(Path(folder, name), load) for name in ("bench", "plain")]
+        command = [sys.executable, "scripts/plain_client.py", load.url, str(paths[1])]
+        command += ["--concurrency", str(load.concurrency)]
+        with subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as plain:
+            try:
+                figures, start_s = _bench(load, paths[0])
+            finally:
+                answers, _ = plain.communicate()  # the end of its stdin is the end of its load
+    if plain.returncode != 0:
+        raise SystemExit(plain.returncode)
+    return figures, sums(json.loads(answers), start_s, start_s + load.duration_s)
 
 
-def _bench(load: Load) -> tuple[tuple[float, ...], float]:
-    """Return the bench's figures, and when its last answer had come."""
+def write_prompts(stem: Path, load: Load) -> Path:
+    """Write a file of prompts that no other has, their lengths drawn, and return its path."""
+    source = ROOT / "trtllm_forge" / "data" / "bench" / "completion.jsonl"
+    items = [json.loads(line)["prompt"] for line in source.read_text().splitlines()]
+    run = next(_numbers)
+    drawn = random.Random(run)
+    path = stem.with_suffix(".jsonl")
+    with path.open("w") as file:
+        for number in range(_PROMPTS):
+            length = drawn.randint(load.output_tokens - _VARIATION, load.output_tokens + _VARIATION)
+            prompt = f"# case {run}-{number}\n{items[number % len(items)]}"
+            file.write(json.dumps({"prompt": prompt, "output_tokens": max(2, length)}) + "\n")
+    return path
+
+
+def _bench(load: Load, prompts_path: Path) -> tuple[Figures, float]:
+    """Return the bench's figures, and when the window began in which it took them."""
     command = [sys.executable, "-m", "trtllm_forge", "bench", "--http", load.url, "--json"]
     command += ["--concurrency", str(load.concurrency), "--duration", str(load.duration_s)]
-    command += ["--output-tokens", str(load.output_tokens), "--seed", str(next(_numbers))]
-    ended_s = 0.0
-    words = ""
+    command += ["--prompts", str(prompts_path)]
+    command += ["--warm-up", str(_WARM_UP * load.concurrency)]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        # The document comes after the last of these lines, so no pipe can be full.
-        for line in process.stderr:
-            words += line
-            if line.startswith("measured "):
-                ended_s = time.perf_counter()
-                break
+        words, ended_s = _read_until_measured(process.stderr)
         document, rest = process.communicate()
     if process.returncode != 0 or not ended_s:
         raise SystemExit(words + rest + document)
-    (figures,) = json.loads(document)["bench"].values()
+    found = json.loads(document)
+    (figures,) = found["bench"].values()
+    (requests,) = found["timeline"].values()
     times = (figures[name]["p50"] for name in ("ttft_ms", "tpot_ms", "e2e_ms"))
-    return (figures["output_tokens_per_s"], *times), ended_s
+    last_ms = max(request["ended_ms"] for request in requests)
+    return (figures["output_tokens_per_s"], *times), ended_s - last_ms / 1000
 
 
-def _sums(load: Load, results: list[Result], ended_s: float) -> tuple[float, ...]:
-    """Return the same figures of what was sent while the bench measured.
+def _read_until_measured(stderr: IO[str]) -> tuple[str, float]:
+    """Return what the bench said until its load had ended, and when that was; 0 if it did not.
 
-    The bench's window ended about one answer before its last answer did.
+    The document comes after the last of these lines, so no pipe can be full.
     """
-    answer_s = statistics.median(end - sent for sent, _, end, _ in results)
-    stop_s = ended_s - answer_s
-    start_s = stop_s - load.duration_s
-    within = [result for result in results if start_s <= result[0] < stop_s]
-    # By the middle of each answer, so that what is cut off at one end is let in at the other.
-    tokens = sum(n for _, first, end, n in results if start_s <= (first + end) / 2 < stop_s)
+    words = ""
+    for line in stderr:
+        words += line
+        if line.startswith("measured "):
+            return words, time.monotonic()
+    return words, 0.0
+
+
+def sums(answers: list[tuple[float, float, float, int]], start_s: float, end_s: float) -> Figures:
+    """Return the same figures of what was sent within a window."""
+    within = [answer for answer in answers if start_s <= answer[0] < end_s]
+    # A token counts by the share of its answer's text that came within.
+    tokens = sum(
+        count * max(0.0, min(end, end_s) - max(first, start_s)) / max(end - first, 1e-9)
+        for _, first, end, count in answers
+    )
     return (
-        tokens / load.duration_s,
+        tokens / (end_s - start_s),
         statistics.median(1000 * (first - sent) for sent, first, _, _ in within),
-        statistics.median(1000 * (end - first) / (n - 1) for _, first, end, n in within),
+        statistics.median(1000 * (end - first) / (count - 1) for _, first, end, count in within),
         statistics.median(1000 * (end - sent) for sent, _, end, _ in within),
     )
-
-
-class OtherClient:
-    """Threads that each ask again as soon as they are answered, until they are stopped."""
-
-    def __init__(self, load: Load) -> None:
-        path = ROOT / "trtllm_forge" / "data" / "bench" / "completion.jsonl"
-        self._items = [json.loads(line)["prompt"] for line in path.read_text().splitlines()]
-        self._load = load
-        self._run = next(_numbers)
-        self._places = itertools.count()
-        self._results: list[Result] = []
-        self._is_over = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._slot, args=(number,))
-            for number in range(load.concurrency)
-        ]
-
-    def start(self) -> None:
-        """Start to ask."""
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> list[Result]:
-        """Wait for the last answers and return them all but the first ones."""
-        self._is_over.set()
-        for thread in self._threads:
-            thread.join()
-        return sorted(self._results)[self._load.concurrency :]
-
-    def _slot(self, slot: int) -> None:
-        address = urlsplit(self._load.url)
-        slots, length = self._load.concurrency, self._load.output_tokens
-        with socket.create_connection((address.hostname, address.port or 80)) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # The first answers differ in length: otherwise all threads would go in step.
-            self._ask(connection, max(1, length * (slot + 1) // slots))
-            while not self._is_over.is_set():
-                self._ask(connection, length)
-
-    def _ask(self, connection: socket.socket, output_tokens: int) -> None:
-        number = next(self._places)
-        item = self._items[number % len(self._items)]
-        prompt = f"# case {self._run}-0-{number}\n{item}"
-        self._results.append(_ask(connection, prompt, output_tokens))
-
-
-def _ask(connection: socket.socket, prompt: str, output_tokens: int) -> Result:
-    inputs = {"text_input": prompt, "max_tokens": output_tokens, "end_id": -1, "stream": True}
-    inputs |= dict.fromkeys(_FLAGS, True)
-    body = json.dumps({"id": f"other-{time.time_ns()}-{threading.get_ident()}", **inputs})
-    request = (
-        "POST /v2/models/ensemble/generate_stream HTTP/1.1\r\nHost: bench\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body}"
-    ).encode()
-    first = end = 0.0
-    answer = b""
-    sent = time.perf_counter()
-    connection.sendall(request)
-    while not answer.endswith(b"\r\n0\r\n\r\n"):
-        piece = connection.recv(1 << 16)
-        end = time.perf_counter()
-        if not piece:
-            message = f"the server hung up after {answer!r}"
-            raise SystemExit(message)
-        answer += piece
-        if not first and _SOME_TEXT.search(answer):
-            first = end
-    tokens = sum(map(int, _COUNT.findall(answer)))
-    return sent, first, end, tokens
 
 
 @contextlib.contextmanager
