@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.measure import durations, fingerprint, throughput, upstream
+from scripts.measure import durations, fingerprint, reuse, throughput, upstream
 from scripts.measure.figures import Figure, table
 from scripts.measure.processor import ProcessorMeter
 from scripts.measure.workshop import Workshop
@@ -33,6 +33,7 @@ ROWS = {
     7: "rendering and checking a repository",
     8: "fast math against exact arithmetic",
     9: "TensorRT-LLM's own text path beside ours, with --upstream",
+    10: "prefix reuse off and on, where no prompt begins like another",
 }
 UPSTREAM_ROW = 9
 
@@ -84,6 +85,7 @@ def measure(
         ({1, 2}, lambda: throughput.fast_engine(workshop, rows)),
         ({3}, lambda: throughput.slow_engine(workshop, slow_dir)),
         ({8}, lambda: throughput.fast_math(workshop, slow_dir)),
+        ({10}, lambda: reuse.reuse_figures(workshop)),
     ]
     if upstream_dir is not None:
         steps.append(({UPSTREAM_ROW}, lambda: upstream.upstream_figures(workshop, upstream_dir)))

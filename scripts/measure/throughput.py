@@ -89,7 +89,7 @@ def fast_engine(workshop: Workshop, rows: set[int]) -> list[Figure]:
     bare = (BARE,) if 2 in rows else ()
     names: dict[int, Sequence[str]] = {16: (*fronts, *bare), 64: (*fronts, *bare)}
     if 1 in rows:
-        names = {1: fronts, **names}
+        names = {1: fronts, 4: fronts, **names}
     loads = run_loads(
         workshop,
         repository_dir,
@@ -118,14 +118,14 @@ def fast_engine(workshop: Workshop, rows: set[int]) -> list[Figure]:
 
 def _front_figures(loads: Loads, concurrency: int, mode: str) -> list[Figure]:
     at = f"{mode}, {concurrency} at once"
-    bound = Target(comparison=">=", bound=0.90) if concurrency > 1 else None
+    bound = Target(comparison=">=", bound=0.90) if concurrency >= 16 else None
     figures = [
         _throughput(1, loads, (ENSEMBLE, CORE), at, concurrency, bound),
         _throughput(1, loads, (BLS, CORE), at, concurrency),
     ]
     for name in (ENSEMBLE, BLS):
         figures.append(quantity(1, loads, (name, CORE), "ttft_p50_ms", at, concurrency))
-        is_bound = name == ENSEMBLE and concurrency > 1
+        is_bound = name == ENSEMBLE and concurrency >= 16
         gap_bound = Target(comparison="<=", bound=25.0) if is_bound else None
         figures += [
             _absolute(1, loads, name, "gap_p95_ms", at, concurrency, gap_bound),

@@ -8,12 +8,12 @@ one response per token, as TensorRT-LLM does.
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from typing import TYPE_CHECKING
 
 from scripts.measure.figures import Figure, Target
+from scripts.measure.repository_copy import set_parameter
 from scripts.measure.throughput import ENSEMBLE, FAST_TOKENS, Loads, new_plan, quantity
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ def upstream_repository(ours_dir: Path, upstream_dir: Path) -> Path:
             path.unlink()
         shutil.copyfile(upstream_dir / name / "1" / "model.py", version_dir / "model.py")
         tokenizer_dir = repository_dir / "preprocessing" / "1" / "tokenizer"
-        _set(repository_dir / name / "config.pbtxt", "tokenizer_dir", str(tokenizer_dir))
+        set_parameter(repository_dir / name / "config.pbtxt", "tokenizer_dir", str(tokenizer_dir))
     with (repository_dir / "postprocessing" / "config.pbtxt").open("a") as config:
         config.write("dynamic_batching { }\n")
-    _set(repository_dir / "tensorrt_llm" / "config.pbtxt", "stream_interval_ms", "0")
+    set_parameter(repository_dir / "tensorrt_llm" / "config.pbtxt", "stream_interval_ms", "0")
     (repository_dir / "forge.manifest.json").unlink()
     return repository_dir
 
@@ -74,13 +74,3 @@ def upstream_figures(workshop: Workshop, upstream_dir: Path) -> list[Figure]:
             pair = (OURS, UPSTREAM)
             figures.append(quantity(9, loads, pair, what, mode, concurrency, target))
     return figures
-
-
-def _set(path: Path, key: str, value: str) -> None:
-    """Give a parameter of a ``config.pbtxt`` another value."""
-    pattern = rf'(key: "{key}" value: \{{ string_value: )"[^"]*"'
-    text, count = re.subn(pattern, lambda found: f'{found[1]}"{value}"', path.read_text())
-    if count != 1:
-        message = f"{path} has {count} parameters {key}"
-        raise ValueError(message)
-    path.write_text(text)
