@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.measure import durations, fingerprint, reuse, throughput, upstream
+from scripts.measure import durations, fingerprint, paced, reuse, throughput, upstream
 from scripts.measure.figures import Figure, table
 from scripts.measure.processor import ProcessorMeter
 from scripts.measure.workshop import Workshop
@@ -34,6 +34,7 @@ ROWS = {
     8: "fast math against exact arithmetic",
     9: "TensorRT-LLM's own text path beside ours, with --upstream",
     10: "prefix reuse off and on, where no prompt begins like another",
+    11: "the text path around an engine that takes no core, with --upstream beside that one",
 }
 UPSTREAM_ROW = 9
 
@@ -86,6 +87,7 @@ def measure(
         ({3}, lambda: throughput.slow_engine(workshop, slow_dir)),
         ({8}, lambda: throughput.fast_math(workshop, slow_dir)),
         ({10}, lambda: reuse.reuse_figures(workshop)),
+        ({11}, lambda: paced.paced_figures(workshop, upstream_dir)),
     ]
     if upstream_dir is not None:
         steps.append(({UPSTREAM_ROW}, lambda: upstream.upstream_figures(workshop, upstream_dir)))

@@ -45,7 +45,7 @@ def upstream_repository(ours_dir: Path, upstream_dir: Path) -> Path:
     with (repository_dir / "postprocessing" / "config.pbtxt").open("a") as config:
         config.write("dynamic_batching { }\n")
     set_parameter(repository_dir / "tensorrt_llm" / "config.pbtxt", "stream_interval_ms", "0")
-    (repository_dir / "forge.manifest.json").unlink()
+    (repository_dir / "forge.manifest.json").unlink(missing_ok=True)
     return repository_dir
 
 
