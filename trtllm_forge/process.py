@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 WaitOutcome = Literal["ready", "ended", "timeout"]
 
-_SECRETS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
+_SECRETS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NGC_API_KEY", "NGC_CLI_API_KEY"})
 _KEPT_LINES = 200
 _LINE_LIMIT_BYTES = 1 << 16
 _POLL_S = 0.02
@@ -43,7 +43,7 @@ _DRAIN_WAIT_S = 1.0
 
 
 def environment_without_secrets() -> dict[str, str]:
-    """Return forge's environment without the Hub's token, which no child needs."""
+    """Return forge's environment without tokens of the Hub and of NGC, which no child needs."""
     return {name: value for name, value in os.environ.items() if name not in _SECRETS}
 
 
@@ -64,6 +64,8 @@ class ManagedProcess:
         record_path: A JSON file that may be written while it runs; removed as well should
             forge be killed, if its ``pid`` and ``started_ticks`` are the child's.
         split_rank: Tells which rank wrote a line, where it starts several; see ``rank_log``.
+        secrets: Parts of the command, each with what is put there when it is run. Messages and
+            reports show the parts.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class ManagedProcess:
         record_path: Path | None = None,
         shares_cores: bool = False,
         split_rank: SplitRank | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self.argv = tuple(argv)
         self.log_path = log_path
@@ -92,6 +95,7 @@ class ManagedProcess:
         self._shares_cores = shares_cores
         self._record = "" if record_path is None else str(record_path)
         self._split_rank = split_rank
+        self._secrets = dict(secrets or {})
         self._started_ticks = 0
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._child: subprocess.Popen[bytes] | None = None
@@ -115,11 +119,12 @@ class ManagedProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=environment_without_secrets(),
             start_new_session=True,
         )
         try:
             self._child = subprocess.Popen(
-                self.argv,
+                self._whole_argv(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -244,6 +249,12 @@ class ManagedProcess:
             self._join_drain()
             lifeline.remove_leftovers(self._leftovers)
             self._release_lifeline()
+
+    def _whole_argv(self) -> list[str]:
+        argv = list(self.argv)
+        for part, secret in self._secrets.items():
+            argv = [word.replace(part, secret) for word in argv]
+        return argv
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.certificates import self_signed
 from tests.rank_repositories import engine_model, llmapi_model, twin_model
 from trtllm_forge.cli.app import app
 from trtllm_forge.gpu import Gpu
@@ -94,6 +95,14 @@ def several(*models: tuple[str, int, str]) -> Callable[[Path], object]:
     return build
 
 
+def with_certificate(build: Callable[[Path], object]) -> Callable[[Path], object]:
+    def build_both(root: Path) -> None:
+        build(root)
+        self_signed(Path("tls"), "triton")
+
+    return build_both
+
+
 ORCHESTRATOR = {"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1"}
 RANKED = {**ORCHESTRATOR, "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "0"}
 CASES = {
@@ -149,6 +158,11 @@ CASES = {
     ),
     "hosts": Case(build=engines(tp=2), world_size=2, flags=("--hostfile", "hosts")),
     "every address": Case(build=engines(tp=2), world_size=2, flags=("--host", "0.0.0.0")),
+    "encrypted": Case(
+        build=with_certificate(engines(tp=2)),
+        world_size=2,
+        flags=("--grpc-tls-cert", "tls/triton.crt", "--grpc-tls-key", "tls/triton.key"),
+    ),
     "twin, 2 ranks": Case(build=twin_model, world_size=2, flags=("--world-size", "2"), wheel=True),
     "twin, 4 ranks": Case(build=twin_model, world_size=4, flags=("--world-size", "4")),
 }

@@ -42,8 +42,8 @@ COMMON = (
     "--metrics-address=127.0.0.1",
     "--model-control-mode=explicit",
     "--load-model=*",
-    "--http-restricted-api=model-repository:forge-control-key=k1",
-    "--grpc-restricted-protocol=model-repository:forge-control-key=k1",
+    "--http-restricted-api=model-repository,shared-memory,trace,logging:forge-control-key=k1",
+    "--grpc-restricted-protocol=model-repository,shared-memory,trace,logging:forge-control-key=k1",
     "--log-format=ISO8601",
 )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from trtllm_forge.bench.target import Target
     from trtllm_forge.serving.server_record import ServerUrls
+    from trtllm_forge.triton.grpc_tls import GrpcTrust
 
 _METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 _MOST_MESSAGE_BYTES = 1 << 30
@@ -40,13 +41,18 @@ def open_wire(urls: ServerUrls, *, timeout_s: float) -> GrpcWire:
     """Return a wire to a server's gRPC service.
 
     Raises:
-        ConfigError: Its address is not known.
+        ConfigError: Its address is not known, or forge is not let in.
     """
     if urls.grpc is None:
         what = f"the gRPC address of the server at {urls.http} is not known"
         why = "that server was not started by this user's forge"
         raise ConfigError(what, why=why, hint="forge bench --protocol grpc --grpc 127.0.0.1:8001")
-    return GrpcWire(urls.grpc.rpartition("/")[2], timeout_s=timeout_s)
+    if urls.own_grpc is None:
+        what = f"the gRPC of the server at {urls.http} takes clients with a certificate alone"
+        why = "forge shows the server's own, and its authority has not signed that for clients"
+        raise ConfigError(what, why=why, hint="forge bench --protocol http")
+    address = urls.grpc.rpartition("/")[2]
+    return GrpcWire(address, timeout_s=timeout_s, trust=urls.grpc_trust)
 
 
 class GrpcWire:
@@ -55,19 +61,23 @@ class GrpcWire:
     Args:
         address: Host and port.
         timeout_s: How long a whole answer may take.
+        trust: What the server is held to, where its gRPC is encrypted.
     """
 
-    def __init__(self, address: str, *, timeout_s: float) -> None:
+    def __init__(self, address: str, *, timeout_s: float, trust: GrpcTrust | None = None) -> None:
         import grpc.aio  # type: ignore[import-untyped]
 
         self._timeout_s = timeout_s
-        self._channel = grpc.aio.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", _MOST_MESSAGE_BYTES),
-            ],
-        )
+        options = [
+            ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", _MOST_MESSAGE_BYTES),
+        ]
+        if trust is None:
+            self._channel = grpc.aio.insecure_channel(address, options=options)
+        else:
+            self._channel = grpc.aio.secure_channel(
+                address, trust.credentials(), options=[*options, *trust.channel_options()]
+            )
         # Without serializers a message is bytes in and bytes out.
         self._stream = self._channel.stream_stream(_METHOD)
 

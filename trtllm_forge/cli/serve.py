@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.leave import leaving_on_sigterm
@@ -36,11 +35,7 @@ from trtllm_forge.cli.serve_options import (
     RestartOption,
     VerifyOption,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from trtllm_forge.config.models import ServeSection
+from trtllm_forge.cli.tls_options import GrpcTlsCaOption, GrpcTlsCertOption, GrpcTlsKeyOption
 
 
 def serve(
@@ -55,6 +50,9 @@ def serve(
     http_port: HttpPortOption = None,
     grpc_port: GrpcPortOption = None,
     metrics_port: MetricsPortOption = None,
+    grpc_tls_cert: GrpcTlsCertOption = None,
+    grpc_tls_key: GrpcTlsKeyOption = None,
+    grpc_tls_ca: GrpcTlsCaOption = None,
     ready_timeout_s: ReadyTimeoutOption = None,
     drain_timeout_s: DrainTimeoutOption = None,
     restart: RestartOption = None,
@@ -71,29 +69,29 @@ def serve(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM, or in the background."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console, leaving_on_sigterm():
-        from trtllm_forge.errors import ConfigError
+        from trtllm_forge.cli.serve_section import serve_section
         from trtllm_forge.serving.detach import start_detached
         from trtllm_forge.serving.launch_plan import ServeOptions
         from trtllm_forge.serving.repositories import find_repository
         from trtllm_forge.serving.serve import plan_server, start_server
         from trtllm_forge.settings import read_settings
 
-        if no_verify and verify is not None:
-            what = f"--verify {verify} and --no-verify say two things"
-            raise ConfigError(what, hint="forge serve --no-verify")
         settings = read_settings()
         flags = {
             "host": host,
             "http_port": http_port,
             "grpc_port": grpc_port,
             "metrics_port": metrics_port,
+            "grpc_tls_cert": grpc_tls_cert,
+            "grpc_tls_key": grpc_tls_key,
+            "grpc_tls_ca": grpc_tls_ca,
             "ready_timeout_s": ready_timeout_s,
             "drain_timeout_s": drain_timeout_s,
             "restart": restart,
             "max_restarts": max_restarts,
-            "verify": "off" if no_verify else verify,
+            "verify": verify,
         }
-        section = _serve_section(flags, config)
+        section = serve_section(flags, config, no_verify=no_verify)
         options = ServeOptions(
             repository_dir=find_repository(repository, settings.model_repos_dir, console),
             world_size=world_size,
@@ -120,11 +118,3 @@ def serve(
             console.result(server.text(), server.document())
             console.next_step("forge probe")
             server.wait(max_restarts=options.max_restarts if options.restart != "never" else 0)
-
-
-def _serve_section(flags: Mapping[str, object], config: ConfigPathOption) -> ServeSection:
-    from trtllm_forge.config.load import load_config
-    from trtllm_forge.settings import build_option_environment
-
-    loaded = load_config(flags=flags, config_path=config, environment=build_option_environment())
-    return loaded.config.serve

@@ -64,7 +64,7 @@ class SupervisorReporter(SilentReporter):
         self._report("waiting", what, detail)
 
     def command_started(self, argv: Sequence[str]) -> None:
-        """Pass it on while somebody listens: a log is not to hold the key to model control."""
+        """Pass it on while somebody listens."""
         if self._log_path is None:
             self._report("command_started", list(argv))
 

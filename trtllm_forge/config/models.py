@@ -287,6 +287,25 @@ class ServeSection(_Section):
     verify: Literal["times", "full", "off"] = "times"
     """Compare with the manifest: small files and times, every digest, or nothing."""
 
+    grpc_tls_cert: Text | None = None
+    """Certificate of the gRPC service, in PEM; unset leaves gRPC in plain text."""
+
+    grpc_tls_key: Text | None = None
+    """Private key of that certificate, in PEM and without a passphrase."""
+
+    grpc_tls_ca: Text | None = None
+    """Authorities of the certificates that gRPC clients then have to show, in PEM."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> ServeSection:
+        if (self.grpc_tls_cert is None) is not (self.grpc_tls_key is None):
+            message = "grpc_tls_cert and grpc_tls_key go together"
+            raise ValueError(message)
+        if self.grpc_tls_ca is not None and self.grpc_tls_cert is None:
+            message = "grpc_tls_ca needs grpc_tls_cert and grpc_tls_key"
+            raise ValueError(message)
+        return self
+
     @model_validator(mode="after")
     def _ports_differ(self) -> ServeSection:
         ports = [port for port in (self.http_port, self.grpc_port, self.metrics_port) if port]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtllm_forge.serving.control_key import KEY_WORD, key_path
 from trtllm_forge.serving.server_record import ServerUrls
 from trtllm_forge.triton.launch import DEFAULT_HOST, Ports, TritonStart, triton_argv
 from trtllm_forge.triton.mount import served_folder
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from trtllm_forge.serving.restart import Restart
     from trtllm_forge.serving.trust import Verify
+    from trtllm_forge.triton.grpc_tls import GrpcTls, GrpcTrust
     from trtllm_forge.triton.locate import TritonInstallation
     from trtllm_forge.triton.rank_layout import RankMode
 
@@ -70,6 +72,9 @@ class ServeOptions:
         hostfile: Lists the hosts for the ranks, or None for this one.
         oversubscribe: Whether there may be more ranks than cores.
         verify: How the repository is compared with its manifest first; see ``serving.trust``.
+        grpc_tls_cert: The certificate of its gRPC service; None leaves that in plain text.
+        grpc_tls_key: The certificate's key.
+        grpc_tls_ca: The authorities of clients' certificates; None takes clients without one.
     """
 
     repository_dir: Path
@@ -89,6 +94,9 @@ class ServeOptions:
     hostfile: Path | None = None
     oversubscribe: bool = False
     verify: Verify = "times"
+    grpc_tls_cert: str | None = None
+    grpc_tls_key: str | None = None
+    grpc_tls_ca: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +124,7 @@ class LaunchPlan:
         drain_timeout_s: How long running requests may take to end when it is stopped.
         is_detached: Whether its record outlives it.
         command: What serves the same again.
+        control_key: The key that stands in ``argv`` and ``texts`` as a word; see ``control_key``.
     """
 
     name: str
@@ -138,6 +147,7 @@ class LaunchPlan:
     drain_timeout_s: float = 30.0
     is_detached: bool = False
     command: str = "forge serve"
+    control_key: str = field(default="", repr=False)
 
     def text(self) -> str:
         """Return the plan as ``--dry-run`` prints it."""
@@ -188,6 +198,8 @@ def plan_launch(
     layout: RankLayout | None = None,
     launcher: Launcher | None = None,
     gpu_count: int = 0,
+    grpc_tls: GrpcTls | None = None,
+    grpc_trust: GrpcTrust | None = None,
 ) -> LaunchPlan:
     """Return what has to be started to serve ``options``.
 
@@ -198,13 +210,15 @@ def plan_launch(
         name: The server's name.
         state_dir: Where forge keeps what runs.
         stamp: A word that no other server on this machine has, of letters, digits and ``_``.
-        control_key: What its model control will ask for.
+        control_key: What its restricted APIs will ask for.
         log_path: What it writes goes there.
         ready_timeout_s: How long its front models may take to be ready.
         command: What serves the same again.
         layout: The ranks, where there are several.
         launcher: What starts them.
         gpu_count: GPUs of this machine, for an orchestrator.
+        grpc_tls: The files of its gRPC service.
+        grpc_trust: What forge's own gRPC clients hold it to.
 
     Raises:
         ServerError: An engine is neither where its configuration says nor in the repository.
@@ -223,12 +237,13 @@ def plan_launch(
         host=options.host,
         ports=ports,
         shm_prefix=_shm_prefix(stamp),
-        control_key=control_key,
+        control_key=KEY_WORD,
         # Where the drain cannot be ours, on a TERM from elsewhere, it is Triton's.
         exit_timeout_s=math.ceil(options.drain_timeout_s),
         layout=layout,
         completes_config=completes_config(options.repository_dir),
         gpu_count=gpu_count,
+        grpc_tls=grpc_tls,
     )
     rank_argvs = tuple(triton_argv(start, rank) for rank in range(layout.world_size))
     env = _environment(installation, layout, stamp, ready_timeout_s)
@@ -248,7 +263,7 @@ def plan_launch(
     return LaunchPlan(
         name=name,
         repository_dir=options.repository_dir,
-        urls=_urls(options.host, ports, control_key),
+        urls=_urls(options.host, ports, key_path(state_dir, stamp), grpc_trust),
         http_port=ports.http,
         front_models=(front_model(options.repository_dir),),
         ready_timeout_s=ready_timeout_s,
@@ -266,6 +281,7 @@ def plan_launch(
         drain_timeout_s=options.drain_timeout_s,
         is_detached=options.is_detached,
         command=command,
+        control_key=control_key,
     )
 
 
@@ -298,7 +314,8 @@ def leftovers(state_dir: Path, stamp: str) -> tuple[str, ...]:
     if not _STAMP.fullmatch(stamp):
         return ()
     run_dir = _run_dir(state_dir, stamp)
-    return (f"/dev/shm/{_shm_prefix(stamp)}*", glob.escape(str(run_dir)))
+    own = (run_dir, key_path(state_dir, stamp))
+    return (f"/dev/shm/{_shm_prefix(stamp)}*", *(glob.escape(str(path)) for path in own))
 
 
 def _shm_prefix(stamp: str) -> str:
@@ -323,7 +340,9 @@ def serve_command(repository_dir: Path, model_repos_dir: Path) -> str:
     return f"forge serve {shlex.quote(named)}"
 
 
-def _urls(host: str, ports: Ports, control_key: str) -> ServerUrls:
+def _urls(
+    host: str, ports: Ports, control_key_path: Path, grpc_trust: GrpcTrust | None
+) -> ServerUrls:
     # A server on every address is reached on this machine's own.
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     shown = f"[{reached}]" if ":" in reached else reached
@@ -331,5 +350,6 @@ def _urls(host: str, ports: Ports, control_key: str) -> ServerUrls:
         http=f"http://{shown}:{ports.http}",
         grpc=f"{shown}:{ports.grpc}",
         metrics=f"http://{shown}:{ports.metrics}/metrics",
-        control_key=control_key,
+        key_path=control_key_path,
+        grpc_trust=grpc_trust,
     )

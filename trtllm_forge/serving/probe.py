@@ -206,7 +206,7 @@ class _Prober:
                 self._long_run_s = reader.wait_for_end(_ANSWER_TIMEOUT_S)
             finally:
                 reader.close()
-        reader = self._start_long(by_grpc=self._urls.grpc is not None)
+        reader = self._start_long(by_grpc=self._urls.own_grpc is not None)
         left_s = self._long_run_s - reader.elapsed_s
         has_ended = reader.has_ended
         reader.close()
@@ -225,7 +225,7 @@ class _Prober:
             )
             raise _WrongAnswer(message)
         ran_on_s = max(0.0, stopped - cancelled)
-        way = "gRPC" if self._urls.grpc else "a closed HTTP connection"
+        way = "gRPC" if self._urls.own_grpc else "a closed HTTP connection"
         if ran_on_s > left_s / 2:
             message = (
                 f"wanted the engine to stop early after a cancel by {way}, with {left_s:.2f} s of "
@@ -251,8 +251,13 @@ class _Prober:
         """Start a request that runs for about two seconds; return after its first chunk."""
         tokens = min(max(int(_LONG_RUN_S * self._pace()), _SHORT_TOKENS * 2), _MOST_TOKENS)
         while True:
-            if by_grpc and self._urls.grpc:
-                source = GrpcGeneration(self._urls.grpc, FRONT_MODEL, _inputs(tokens, stream=True))
+            if by_grpc and self._urls.own_grpc:
+                source = GrpcGeneration(
+                    self._urls.own_grpc,
+                    FRONT_MODEL,
+                    _inputs(tokens, stream=True),
+                    self._urls.grpc_trust,
+                )
                 reader = _StreamReader(source.chunks(_ANSWER_TIMEOUT_S), source.cancel)
             else:
                 reader = _StreamReader(self._stream(tokens))

@@ -10,6 +10,7 @@ import yaml
 
 from trtllm_forge.cache_document import show_size
 from trtllm_forge.lifeline import living_members
+from trtllm_forge.serving.control_key import KeyInArguments
 from trtllm_forge.serving.ports import is_held_by_group
 from trtllm_forge.serving.startup_error import not_ready_error, not_started_error
 from trtllm_forge.triton.client import TritonHttp
@@ -52,9 +53,11 @@ def wait_until_ready(
     """
     http = TritonHttp(plan.urls.http)
     loading = _Loading(plan.log_path, process, reporter)
+    key = KeyInArguments(plan.control_key, plan.log_path)
 
     def is_ready() -> bool:
         loading.tell()
+        key.hide(process.pid)
         return (
             http.is_live()
             and all(map(http.is_model_ready, plan.front_models))
@@ -65,7 +68,9 @@ def wait_until_ready(
     started = time.monotonic()
     match process.wait_until(is_ready, timeout_s):
         case "ready":
-            return time.monotonic() - started
+            seconds = time.monotonic() - started
+            key.hide(process.pid, is_ready=True)
+            return seconds
         case "ended":
             raise not_started_error(process, len(plan.rank_argvs))
         case "timeout":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ForgeError, ServerError
 from trtllm_forge.process import ManagedProcess, environment_without_secrets
+from trtllm_forge.serving.control_key import make_private, put_into_command, write_private
 from trtllm_forge.serving.drain import drain
 from trtllm_forge.serving.launch_plan import DOCUMENT_SCHEMA
 from trtllm_forge.serving.readiness import wait_until_ready
@@ -289,7 +290,7 @@ class RunningServer:
         )
 
     def _http(self) -> TritonHttp:
-        return TritonHttp(self.urls.http, control_key=self.urls.control_key)
+        return TritonHttp(self.urls.http, control_key=self.plan.control_key)
 
     def _write(self, state: ServerState) -> None:
         self._record = replace(self._record, written_state=state, since_s=time.time())
@@ -349,6 +350,7 @@ def _managed_process(plan: LaunchPlan, reporter: Reporter) -> ManagedProcess:
         record_path=None if plan.is_detached else record_path(plan.state_dir, plan.name),
         shares_cores=plan.shares_cores,
         split_rank=None if plan.launcher is None else partial(split_rank, plan.launcher),
+        secrets=put_into_command(plan.control_key),
     )
 
 
@@ -368,11 +370,15 @@ def _given_up(error: ServerError, restarts: int) -> ServerError:
 
 
 def _make_files(plan: LaunchPlan) -> None:
-    plan.log_path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(plan.log_path.parent)
     plan.log_path.touch()
+    if plan.urls.key_path is not None:
+        write_private(plan.urls.key_path, f"{plan.control_key}\n")
     for path, target in plan.links.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         path.symlink_to(target)
     for path, text in plan.texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        # A launcher may be given its ranks' commands in a file.
+        for word, secret in put_into_command(plan.control_key).items():
+            text = text.replace(word, secret)
+        write_private(path, text)

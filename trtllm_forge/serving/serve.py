@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.gpu import detect_gpus
+from trtllm_forge.serving.exposure import exposure_warning
 from trtllm_forge.serving.launch_plan import ServeOptions, plan_launch, serve_command
 from trtllm_forge.serving.ports import choose_ports
 from trtllm_forge.serving.ranks import choose_launcher, choose_ranks
@@ -24,6 +25,7 @@ from trtllm_forge.serving.server_record import read_record, record_path, write_r
 from trtllm_forge.serving.state import free_server_name, running_servers, state_lock
 from trtllm_forge.serving.stopping import end_orphan
 from trtllm_forge.serving.trust import require_trusted
+from trtllm_forge.triton.grpc_tls import check_tls, grpc_tls
 from trtllm_forge.triton.locate import TritonInstallation, image_installation, locate_triton
 from trtllm_forge.triton.mount import CPP_BACKEND, cpp_models
 from trtllm_forge.triton.mpi import Launcher
@@ -128,25 +130,30 @@ def _planned(
         ready_timeout_s, why = default_ready_timeout_s(options.repository_dir)
         reporter.decision(why)
     stamp = f"{os.getpid()}_{time.time_ns()}"
+    tls = grpc_tls(options.grpc_tls_cert, options.grpc_tls_key, options.grpc_tls_ca)
+    trust = None if tls is None else check_tls(tls)
+    ports = choose_ports(
+        options.host,
+        {
+            "http": options.http_port,
+            "grpc": options.grpc_port,
+            "metrics": options.metrics_port,
+        },
+        command,
+        reporter,
+        remembered=before.ports() if before else None,
+        holders={
+            port: f"the server {record.name} is on it, which is {record.state}"
+            for record in running
+            for port in record.ports().values()
+        },
+    )
+    if warning := exposure_warning(options.host, ports, tls):
+        reporter.warning(warning)
     return plan_launch(
         options,
         installation,
-        choose_ports(
-            options.host,
-            {
-                "http": options.http_port,
-                "grpc": options.grpc_port,
-                "metrics": options.metrics_port,
-            },
-            command,
-            reporter,
-            remembered=before.ports() if before else None,
-            holders={
-                port: f"the server {record.name} is on it, which is {record.state}"
-                for record in running
-                for port in record.ports().values()
-            },
-        ),
+        ports,
         name=name,
         state_dir=settings.state_dir,
         stamp=stamp,
@@ -157,6 +164,8 @@ def _planned(
         layout=layout,
         launcher=launcher,
         gpu_count=len(detect_gpus()) if layout.spawns else 0,
+        grpc_tls=tls,
+        grpc_trust=trust,
     )
 
 

@@ -2,36 +2,38 @@
 
 ::
 
-    {"schema": 2, "name": "sample", "state": "ready", "boot_id": "5a1c...",
+    {"schema": 3, "name": "sample", "state": "ready", "boot_id": "5a1c...",
      "owner_pid": 4700, "owner_ticks": 123400, "pid": 4711, "started_ticks": 123456,
      "stamp": "4700_1700000000000000000", "is_detached": true, "since_s": 1700000000.5,
      "http": "http://127.0.0.1:8000", "grpc": "127.0.0.1:8001",
-     "metrics": "http://127.0.0.1:8002/metrics", "control_key": "...",
+     "metrics": "http://127.0.0.1:8002/metrics", "key": "<state>/keys/<stamp>.key",
+     "grpc_trust": {"certificate": "-----BEGIN ...", "name": "triton.example", ...} or null,
      "repository": "/srv/model_repos/sample", "log": "...", "drain_timeout_s": 30.0,
      "restarts": 0, "error": null}
 
 The owner is the process of forge that started Triton and stops it, and the only one that writes
 the file. Process ids come back, so each goes with its start time as the kernel counts it, and
-with the boot: a file that a killed forge or a crashed machine left is told from a live one. The
-file is its user's alone, because ``control_key`` opens Triton's model control.
+with the boot: a file that a killed forge or a crashed machine left is told from a live one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from os import getpid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.lifeline import START_TIME_FIELD, stat_fields
+from trtllm_forge.serving.control_key import read_key, write_private
+from trtllm_forge.triton.grpc_tls import GrpcTrust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-STATE_SCHEMA = 2
+STATE_SCHEMA = 3
 _PORT = re.compile(r":(?P<port>\d+)(?:/\w*)?$")
 _BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
 
@@ -45,13 +47,29 @@ _ENDED: frozenset[ServerState] = frozenset({"stopped", "failed", "lost"})
 class ServerUrls:
     """Where a server answers; ``grpc`` and ``metrics`` may be unknown.
 
-    ``control_key`` is what its model control asks for, where that is known.
+    Attributes:
+        http: Scheme, host and port.
+        grpc: Host and port.
+        metrics: The whole address.
+        key_path: The file with the key to what it restricts.
+        grpc_trust: What gRPC clients hold it to, where that is encrypted.
     """
 
     http: str
     grpc: str | None = None
     metrics: str | None = None
-    control_key: str | None = None
+    key_path: Path | None = None
+    grpc_trust: GrpcTrust | None = None
+
+    @property
+    def own_grpc(self) -> str | None:
+        """Return host and port of gRPC, where forge's own clients are let in."""
+        return self.grpc if self.grpc_trust is None or self.grpc_trust.can_call else None
+
+    @property
+    def control_key(self) -> str | None:
+        """Return the key to what it restricts, where it runs and is this user's."""
+        return read_key(self.key_path)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +171,7 @@ def process_id(pid: int) -> ProcessId | None:
 
 def own_process_id() -> ProcessId:
     """Return the identity of this process."""
-    own = process_id(os.getpid())
+    own = process_id(getpid())
     assert own is not None  # it runs this
     return own
 
@@ -165,19 +183,8 @@ def record_path(state_dir: Path, name: str) -> Path:
 
 def write_record(state_dir: Path, record: ServerRecord) -> None:
     """Write a server's record, whole or not at all, readable by its user alone."""
-    path = record_path(state_dir, record.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_document(record), indent=2, sort_keys=True) + "\n"
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.rename(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    write_private(record_path(state_dir, record.name), text)
 
 
 def remove_record(state_dir: Path, record: ServerRecord) -> None:
@@ -222,7 +229,8 @@ def _document(record: ServerRecord) -> Mapping[str, object]:
         "http": record.urls.http,
         "grpc": record.urls.grpc,
         "metrics": record.urls.metrics,
-        "control_key": record.urls.control_key,
+        "key": str(record.urls.key_path) if record.urls.key_path else None,
+        "grpc_trust": asdict(record.urls.grpc_trust) if record.urls.grpc_trust else None,
         "repository": str(record.repository_dir),
         "log": str(record.log_path),
         "drain_timeout_s": record.drain_timeout_s,
@@ -235,7 +243,7 @@ def _document(record: ServerRecord) -> Mapping[str, object]:
 
 def _record(document: Mapping[str, Any]) -> ServerRecord:
     boot, pid, error = document["boot_id"], document["pid"], document["error"]
-    ticks = document["started_ticks"]
+    ticks, key, trust = document["started_ticks"], document["key"], document["grpc_trust"]
     return ServerRecord(
         name=document["name"],
         written_state=document["state"],
@@ -254,7 +262,8 @@ def _record(document: Mapping[str, Any]) -> ServerRecord:
             http=document["http"],
             grpc=document["grpc"],
             metrics=document["metrics"],
-            control_key=document["control_key"],
+            key_path=None if key is None else Path(key),
+            grpc_trust=None if trust is None else GrpcTrust(**trust),
         ),
         repository_dir=Path(document["repository"]),
         log_path=Path(document["log"]),

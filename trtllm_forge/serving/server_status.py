@@ -61,6 +61,7 @@ class ServerStatus:
             "metrics": record.urls.metrics or "",
             "models": ", ".join(f"{name} {how}" for name, how in self.models.items()),
             "memory": show_size(self.memory_bytes) if self.memory_bytes else "",
+            "key": _key_file(record),
             "process": _processes(record),
             "restarts": str(record.restarts) if record.restarts else "",
             "serves": str(record.repository_dir),
@@ -158,6 +159,8 @@ def server_document(record: ServerRecord, now_s: float) -> Mapping[str, object]:
         "http": record.urls.http,
         "grpc": record.urls.grpc,
         "metrics": record.urls.metrics,
+        "key_path": _key_file(record) or None,
+        "has_grpc_tls": record.urls.grpc_trust is not None,
         "repository": str(record.repository_dir),
         "log": str(record.log_path),
         "restarts": record.restarts,
@@ -170,6 +173,12 @@ def _error_document(record: ServerRecord) -> Mapping[str, str] | None:
     if error is None:
         return None
     return {"what": error.what, "why": error.why, "hint": error.hint}
+
+
+def _key_file(record: ServerRecord) -> str:
+    """Return where the key to what a server restricts is, while it runs."""
+    path = record.urls.key_path
+    return str(path) if path is not None and record.is_running else ""
 
 
 def _processes(record: ServerRecord) -> str:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError, ServerError
+from trtllm_forge.serving.control_key import make_private
 from trtllm_forge.serving.server_record import ServerRecord, ServerUrls, all_records
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ServerAddress:
 def state_lock(state_dir: Path) -> Iterator[None]:
     """Let one process at a time choose the name and the ports of a server."""
     path = state_dir / "servers" / LOCK_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from trtllm_forge.digest import JsonValue
+    from trtllm_forge.triton.grpc_tls import GrpcTrust
 
 _HEALTH_TIMEOUT_S = 5.0
 _PIECE_BYTES = 1 << 16
@@ -290,16 +291,25 @@ class GrpcGeneration:
         address: Host and port.
         model: A text model.
         inputs: Values of its input tensors, one element each; int, float, bool or str.
+        trust: What the server is held to, where its gRPC is encrypted.
     """
 
     def __init__(
-        self, address: str, model: str, inputs: Mapping[str, str | int | float | bool]
+        self,
+        address: str,
+        model: str,
+        inputs: Mapping[str, str | int | float | bool],
+        trust: GrpcTrust | None = None,
     ) -> None:
         import tritonclient.grpc
 
         self.request_id = new_request_id()
         self._answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-        self._client = tritonclient.grpc.InferenceServerClient(address)
+        self._client = tritonclient.grpc.InferenceServerClient(
+            address,
+            creds=None if trust is None else trust.credentials(),
+            channel_args=None if trust is None else trust.channel_options(),
+        )
         self._client.start_stream(lambda result, error: self._answers.put((result, error)))
         self._client.async_stream_infer(
             model,

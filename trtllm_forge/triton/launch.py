@@ -14,12 +14,19 @@ from trtllm_forge.triton.rank_layout import RankLayout
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trtllm_forge.triton.grpc_tls import GrpcTls
     from trtllm_forge.triton.locate import TritonInstallation
 
 DEFAULT_HOST = "127.0.0.1"
 LLMAPI_LAUNCH = "trtllm-llmapi-launch"
 CONTROL_HEADER = "forge-control-key"
-"""The header, over HTTP, that opens the model control of a server that forge started."""
+"""The header, over HTTP, that opens what a server of forge's restricts."""
+
+GRPC_CONTROL_HEADER = f"triton-grpc-protocol-{CONTROL_HEADER}"
+"""The same over gRPC: Triton puts its own word before it."""
+
+RESTRICTED_APIS = ("model-repository", "shared-memory", "trace", "logging")
+"""What asks for the key, by Triton's own words: all that changes the server for everybody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +49,14 @@ class TritonStart:
         ports: Its ports.
         shm_prefix: How the names of its shared memory begin, which has to differ between
             servers of one machine; the rank follows.
-        control_key: Whoever knows it may unload models, which is how forge lets running
-            requests end: on TERM, Triton 2.51 refuses the inner steps of a running ensemble.
+        control_key: What the restricted APIs ask for. forge unloads models with it, so that
+            running requests end: on TERM, Triton 2.51 refuses the inner steps of an ensemble.
         exit_timeout_s: How long it may take to end.
         layout: The ranks.
         completes_config: Whether models may complete their own configuration. Where all is
             written, not asking them saves a start of each Python model.
         gpu_count: GPUs that an orchestrator, which has none of its own, has to leave alone.
+        grpc_tls: The files with which its gRPC is encrypted.
     """
 
     installation: TritonInstallation
@@ -61,6 +69,7 @@ class TritonStart:
     layout: RankLayout = field(default_factory=RankLayout)
     completes_config: bool = False
     gpu_count: int = 0
+    grpc_tls: GrpcTls | None = None
 
 
 def triton_argv(start: TritonStart, rank: int = 0) -> tuple[str, ...]:
@@ -77,6 +86,7 @@ def triton_argv(start: TritonStart, rank: int = 0) -> tuple[str, ...]:
         *(() if start.completes_config else ("--disable-auto-complete-config",)),
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         *((*_addresses(start.host), *_control(start)) if rank == 0 else _NO_ENDPOINTS),
+        *(start.grpc_tls.argv() if start.grpc_tls is not None and rank == 0 else ()),
         "--log-format=ISO8601",
     ]
     if installation.backend_dir is not None:
@@ -100,16 +110,19 @@ def _ports(ports: Ports) -> tuple[str, ...]:
 
 
 def _addresses(host: str) -> tuple[str, ...]:
+    # Its HTTP library and its gRPC library take an IPv6 address each in a form of its own.
+    grpc, http = (f"[{host}]", f"ipv6:{host}") if ":" in host else (host, host)
     return (
-        f"--grpc-address={host}",
-        f"--http-address={host}",
-        f"--metrics-address={host}",
+        f"--grpc-address={grpc}",
+        f"--http-address={http}",
+        f"--metrics-address={http}",
     )
 
 
 def _control(start: TritonStart) -> tuple[str, ...]:
-    """Load all models, and let them be unloaded by who has the key."""
-    restricted = f"model-repository:{CONTROL_HEADER}={start.control_key}"
+    """Load all models, and restrict what changes the server to who has the key."""
+    # A colon before the header's name; the help of Triton 2.51 has a comma there.
+    restricted = f"{','.join(RESTRICTED_APIS)}:{CONTROL_HEADER}={start.control_key}"
     return (
         "--model-control-mode=explicit",
         "--load-model=*",

@@ -131,15 +131,33 @@ DIFFERENCES = (
     LaunchDifference(
         part="rank 0",
         upstream="model control is off",
-        forge="`--model-control-mode=explicit`, `--load-model=*`, and a key of this start for it: "
-        "`--http-restricted-api`, `--grpc-restricted-protocol`",
+        forge="`--model-control-mode=explicit`, `--load-model=*`",
         reason="told to stop, Triton breaks off the streams of its ensembles; models that forge "
         "unloads take no new request and end those they have",
         adds=(
             "--model-control-mode=explicit",
             r"--load-model=\*",
-            r"--(http-restricted-api|grpc-restricted-protocol)=model-repository:.+",
         ),
+    ),
+    LaunchDifference(
+        part="rank 0",
+        upstream="shared memory, tracing and logging are open",
+        forge="they and model control ask for a key of this start: `--http-restricted-api`, "
+        "`--grpc-restricted-protocol`",
+        reason="they change the server for everybody, and a model that is loaded is code that runs",
+        adds=(
+            r"--(http-restricted-api|grpc-restricted-protocol)="
+            r"model-repository,shared-memory,trace,logging:.+",
+        ),
+    ),
+    LaunchDifference(
+        part="rank 0",
+        when="`--grpc-tls-cert`",
+        upstream="not offered",
+        forge="`--grpc-use-ssl` or `--grpc-use-ssl-mutual`, `--grpc-server-cert`, "
+        "`--grpc-server-key`, `--grpc-root-cert`",
+        reason="gRPC is encrypted by Triton itself",
+        adds=(r"--grpc-(use-ssl|use-ssl-mutual|server-cert|server-key|root-cert)=.+",),
     ),
     LaunchDifference(
         part="rank 0",
