@@ -6,9 +6,10 @@ Run as a script, by ``process.ManagedProcess``, in a session of its own::
 
 The first line of stdin is the process group and when its leader started. A further byte means
 that forge has cleaned up. The end of the pipe without one means that forge was killed: the
-group gets TERM, a wait and KILL, and what matches the patterns is removed; so is the file
-``RECORD``, if it is not empty and tells of that very leader. Uses the standard library alone,
-so that it starts with ``-I -S``.
+group gets TERM, a wait and KILL, and what matches the patterns is removed: files, and, by a
+pattern ``container:LABEL``, the containers with a label of docker's. So is the file ``RECORD``,
+if it is not empty and tells of that very leader. Uses the standard library alone, so that it
+starts with ``-I -S``.
 
 A group is everything in the session that its leader began: ``mpirun`` gives each rank a process
 group of its own, and leaves them all behind when it is killed.
@@ -32,8 +33,14 @@ START_TIME_FIELD = 19
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
 """What tells a process its rank, the surest first."""
 
+CONTAINER_PREFIX = "container:"
+"""How a pattern begins that is no path and means containers, by their label."""
+
 _SESSION_FIELD = 3
 _POLL_S = 0.05
+_DOCKER_WAIT_S = 60.0
+# Of a docker that was killed while it made one, the daemon may still be at it.
+_DOCKER_TRIES = 3
 
 
 def living_members(group: int) -> tuple[int, ...]:
@@ -106,8 +113,11 @@ def wait_for_end(group: int, seconds: float) -> bool:
 
 
 def remove_leftovers(patterns: tuple[str, ...]) -> None:
-    """Remove the files and folders that match; links are removed and not followed."""
+    """Remove the files, folders and containers that match; links are removed and not followed."""
     for pattern in patterns:
+        if pattern.startswith(CONTAINER_PREFIX):
+            remove_containers(pattern.removeprefix(CONTAINER_PREFIX))
+            continue
         for found in glob.glob(pattern):  # noqa: PTH207 - the patterns are absolute
             path = Path(found)
             with contextlib.suppress(OSError):
@@ -115,6 +125,36 @@ def remove_leftovers(patterns: tuple[str, ...]) -> None:
                     shutil.rmtree(path)
                 else:
                     path.unlink()
+
+
+def remove_containers(label: str) -> None:
+    """Remove the containers that have a label, running or not, and what they wrote with them."""
+    if shutil.which("docker") is None:
+        return
+    for _ in range(_DOCKER_TRIES):
+        found = _ask_docker("ps", "--all", "--quiet", "--filter", f"label={label}").split()
+        if not found:
+            return
+        _ask_docker("rm", "--force", "--volumes", *found)
+
+
+def _ask_docker(*arguments: str) -> str:
+    """Return what docker answers, or nothing when it does not."""
+    import subprocess
+
+    try:
+        answer = subprocess.run(
+            ["docker", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_DOCKER_WAIT_S,
+            # A Ctrl-C is not meant for it.
+            start_new_session=True,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.decode(errors="replace")
 
 
 def remove_record(path: str, pid: int, started_ticks: int) -> None:

@@ -15,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from trtllm_forge.docker_client import gpu_request
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.executors.docker import DockerExecutor, gpu_request
+from trtllm_forge.executors.docker import DockerExecutor
 from trtllm_forge.executors.local import LocalExecutor
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.triton.interpreter import check_wheel_runs, this_interpreter

@@ -292,9 +292,10 @@ def test_a_model_that_does_not_load_is_told_with_its_own_error(tmp_path: Path) -
 def test_an_engine_repository_is_refused_by_the_wheels_triton(tmp_path: Path) -> None:
     repository_dir = build_repository(tmp_path / "mock", backend="tensorrtllm")
 
-    result = CliRunner().invoke(app, ["serve", str(repository_dir)])
+    result = CliRunner().invoke(app, ["serve", str(repository_dir), "--triton", "wheel"])
 
     assert result.exit_code == 3
+    assert result.stderr.endswith(f"  try:  forge serve {repository_dir} --triton docker\n")
     assert result.stderr.startswith(
         "error: model tensorrt_llm needs Triton's tensorrtllm backend, which is not here\n"
         "  why:  the Triton of nvidia-pytriton "

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from trtllm_forge.cli.console import error_text
+from trtllm_forge.docker_client import gpu_request
 from trtllm_forge.errors import ConfigError, ForgeError, PrerequisiteError
 from trtllm_forge.executors import ExecutorChoice, Mount, choose_executor
-from trtllm_forge.executors.docker import DockerExecutor, gpu_request
+from trtllm_forge.executors.docker import DockerExecutor
 from trtllm_forge.executors.local import LocalExecutor, Toolchain, local_toolchain
 from trtllm_forge.pipeline.stage import Command
 from trtllm_forge.reporter import SilentReporter

@@ -36,6 +36,7 @@ from trtllm_forge.cli.serve_options import (
     VerifyOption,
 )
 from trtllm_forge.cli.tls_options import GrpcTlsCaOption, GrpcTlsCertOption, GrpcTlsKeyOption
+from trtllm_forge.cli.triton_options import GpusOption, TritonOption
 
 
 def serve(
@@ -57,6 +58,8 @@ def serve(
     drain_timeout_s: DrainTimeoutOption = None,
     restart: RestartOption = None,
     max_restarts: MaxRestartsOption = None,
+    triton: TritonOption = None,
+    gpus: GpusOption = None,
     name: NameOption = None,
     detach: DetachOption = False,
     verify: VerifyOption = None,
@@ -68,6 +71,7 @@ def serve(
     quiet: QuietOption = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM, or in the background."""
+    typed = dict(locals())
     with open_console(json=json, verbose=verbose, quiet=quiet) as console, leaving_on_sigterm():
         from trtllm_forge.cli.serve_section import serve_section
         from trtllm_forge.serving.detach import start_detached
@@ -77,21 +81,7 @@ def serve(
         from trtllm_forge.settings import read_settings
 
         settings = read_settings()
-        flags = {
-            "host": host,
-            "http_port": http_port,
-            "grpc_port": grpc_port,
-            "metrics_port": metrics_port,
-            "grpc_tls_cert": grpc_tls_cert,
-            "grpc_tls_key": grpc_tls_key,
-            "grpc_tls_ca": grpc_tls_ca,
-            "ready_timeout_s": ready_timeout_s,
-            "drain_timeout_s": drain_timeout_s,
-            "restart": restart,
-            "max_restarts": max_restarts,
-            "verify": verify,
-        }
-        section = serve_section(flags, config, no_verify=no_verify)
+        section = serve_section(typed, config, no_verify=no_verify)
         options = ServeOptions(
             repository_dir=find_repository(repository, settings.model_repos_dir, console),
             world_size=world_size,
@@ -101,7 +91,7 @@ def serve(
             oversubscribe=oversubscribe,
             name=name,
             is_detached=detach,
-            **section.model_dump(),
+            **section,
         )
         if dry_run:
             plan = plan_server(options, settings, console)

@@ -287,6 +287,12 @@ class ServeSection(_Section):
     verify: Literal["times", "full", "off"] = "times"
     """Compare with the manifest: small files and times, every digest, or nothing."""
 
+    triton: Text = "auto"
+    """Where Triton comes from: auto, wheel, docker, docker:IMAGE, or the path of one."""
+
+    gpus: Text | None = None
+    """GPUs a container gets: all, or indices or UUIDs; unset takes as many as are needed."""
+
     grpc_tls_cert: Text | None = None
     """Certificate of the gRPC service, in PEM; unset leaves gRPC in plain text."""
 

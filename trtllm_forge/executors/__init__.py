@@ -118,7 +118,8 @@ def choose_executor(
     Raises:
         ConfigError: There is no executor of that name, or no image for docker to run.
     """
-    from trtllm_forge.executors.docker import DockerExecutor, gpu_request
+    from trtllm_forge.docker_client import gpu_request
+    from trtllm_forge.executors.docker import DockerExecutor
     from trtllm_forge.executors.local import LocalExecutor, local_toolchain
 
     if name not in _NAMES:

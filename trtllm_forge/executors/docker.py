@@ -19,45 +19,37 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from trtllm_forge.digest import sha256_text
+from trtllm_forge.docker_client import (
+    LABEL_KEY,
+    LIMITS,
+    DockerClient,
+    container_environment,
+    gpu_request,
+    last_line,
+    last_lines,
+    mount_option,
+    no_nvidia_runtime,
+)
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.pipeline.stage import Command
 from trtllm_forge.process import ManagedProcess, environment_without_secrets
 from trtllm_forge.reporter import SilentReporter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from trtllm_forge.executors import ExecutorName, Mount
     from trtllm_forge.reporter import Reporter
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_GPU = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z/-]+")
 # The first container of an image of 30 GB takes its time.
 _TRIAL_WAIT_S = 300.0
-_SHOWN_LINES = 8
 _VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-
-
-def gpu_request(visible: str | None) -> str | None:
-    """Return what ``docker run --gpus`` is given, or None when every GPU is hidden.
-
-    The value is a line of CSV, so several GPUs are one quoted field (docker/cli opts/gpus.go).
-
-    Args:
-        visible: ``CUDA_VISIBLE_DEVICES``; CUDA ignores what follows the first invalid entry.
-    """
-    if visible is None:
-        return "all"
-    entries = (entry.strip() for entry in visible.split(","))
-    gpus = list(takewhile(_GPU.fullmatch, entries))
-    return _csv_field(f"device={','.join(gpus)}") if gpus else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +79,14 @@ class DockerExecutor:
         """Return the word the executor is known by."""
         return "docker"
 
+    @property
+    def client(self) -> DockerClient:
+        """Return what docker is asked through."""
+        purpose = (
+            f"executor docker runs {self.image}; inside of it, --executor local needs no docker"
+        )
+        return DockerClient(purpose=purpose, answer_wait_s=self.answer_wait_s)
+
     def container_name(self, label: str) -> str:
         """Return what the container of ``label`` is called, apart from other users and caches."""
         if not _LABEL.fullmatch(label):
@@ -110,19 +110,18 @@ class DockerExecutor:
         env = dict(command.env)
         gpus = gpu_request(env.pop(_VISIBLE_GPUS)) if _VISIBLE_GPUS in env else self.gpus
         argv = ["docker", "run", "--rm", "--init", "--pull", "never"]
-        argv += ["--name", self.container_name(label), "--label", f"trtllm-forge={label}"]
+        argv += ["--name", self.container_name(label), "--label", f"{LABEL_KEY}={label}"]
         if needs_gpu:
             argv += ["--gpus", gpus or "all"]
-        argv += ["--ipc", "host", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
-        argv += ["--user", self.user]
+        argv += ["--ipc", "host", *LIMITS, "--user", self.user]
         if not needs_network:
             # Without a network, /etc/hosts has no other name that leads here, and ranks look for
             # their own.
             argv += ["--network", "none", "--hostname", "localhost"]
         for mount in dict.fromkeys(mounts):
-            argv += ["--mount", _mount_option(mount)]
+            argv += ["--mount", mount_option(mount)]
         argv += ["--workdir", "/tmp" if command.cwd is None else str(command.cwd.absolute())]
-        for name, value in _container_environment(env, needs_network=needs_network).items():
+        for name, value in container_environment(env, needs_network=needs_network).items():
             argv += ["--env", f"{name}={value}"]
         inner = command.inner_argv or command.argv
         return Command(argv=(*argv, self.image, *inner), inner_argv=inner)
@@ -135,14 +134,14 @@ class DockerExecutor:
         Raises:
             PrerequisiteError: It does not, or the pull of the image was refused or failed.
         """
-        self._require_daemon(reporter)
+        self.client.require_daemon(reporter)
         if needs_gpu and self.gpus is None:
             what = "no GPU for the container: CUDA_VISIBLE_DEVICES hides them all"
             why = "executor docker hands on the GPUs that are visible to forge"
             raise PrerequisiteError(what, why=why, hint="unset CUDA_VISIBLE_DEVICES")
-        if not self._has_image(reporter):
+        if not self.client.has_image(self.image, reporter):
             if needs_gpu:
-                self._require_some_gpu_support(reporter)
+                self.client.require_some_gpu_support(reporter)
             self._pull(reporter, confirm)
         if needs_gpu:
             self._require_gpu(reporter)
@@ -151,65 +150,26 @@ class DockerExecutor:
         """Remove the container of ``label``, running or not; never raises."""
         argv = ["docker", "rm", "--force", "--volumes", self.container_name(label)]
         try:
-            answer = self._ask(argv, reporter)
+            answer = self.client.ask(argv, reporter)
         except PrerequisiteError as error:
             # Without docker there is no container either.
             if shutil.which("docker") is not None:
                 reporter.warning(f"{error.what}; a container may be left: {' '.join(argv)}")
             return
         if answer.returncode != 0 and "no such container" not in answer.stderr.lower():
-            reporter.warning(f"{_last_line(answer)}; a container is left: {' '.join(argv)}")
-
-    def _require_daemon(self, reporter: Reporter) -> None:
-        answer = self._ask(["docker", "version", "--format", "{{.Server.Version}}"], reporter)
-        if answer.returncode == 0:
-            return
-        why = _last_line(answer)
-        if "permission denied" in why.lower():
-            what = "docker is here, but this user may not talk to its daemon"
-            hint = 'sudo usermod -aG docker "$USER" && newgrp docker'
-        else:
-            what = "docker is here, but its daemon does not answer"
-            hint = "sudo systemctl start docker"
-        raise PrerequisiteError(what, why=why, hint=hint)
-
-    def _has_image(self, reporter: Reporter) -> bool:
-        argv = ["docker", "image", "inspect", "--format", "{{.Id}}", self.image]
-        answer = self._ask(argv, reporter)
-        if answer.returncode == 0:
-            return True
-        if "no such image" in answer.stderr.lower():
-            return False
-        what = f"docker cannot tell whether it has the image {self.image}"
-        raise PrerequisiteError(what, why=_last_line(answer), hint=" ".join(argv[:3] + argv[-1:]))
-
-    def _require_some_gpu_support(self, reporter: Reporter) -> None:
-        """Refuse a pull of many GB for a docker that has never heard of a GPU.
-
-        The daemon finds GPU support by an executable of NVIDIA's toolkit on its own PATH
-        (moby/moby@18a2f3f01538:daemon/nvidia_linux.go), or by what ``docker info`` lists.
-        """
-        tools = ("nvidia-container-runtime-hook", "nvidia-ctk")
-        if any(shutil.which(tool) for tool in tools):
-            return
-        answer = self._ask(["docker", "info", "--format", "{{json .}}"], reporter)
-        if answer.returncode == 0 and "nvidia" not in answer.stdout.lower():
-            why = (
-                "docker info lists no NVIDIA runtime, and the NVIDIA Container Toolkit is not here"
-            )
-            raise _no_nvidia_runtime(why)
+            reporter.warning(f"{last_line(answer)}; a container is left: {' '.join(argv)}")
 
     def _require_gpu(self, reporter: Reporter) -> None:
         argv = ["docker", "run", "--rm", "--pull", "never", "--network", "none"]
         argv += ["--gpus", self.gpus or "all", "--entrypoint", "true", self.image]
-        answer = self._ask(argv, reporter, wait_s=_TRIAL_WAIT_S)
+        answer = self.client.ask(argv, reporter, wait_s=_TRIAL_WAIT_S)
         if answer.returncode == 0:
             return
         text = answer.stderr.lower()
         if "could not select device driver" in text or "nvidia-container-runtime-hook" in text:
-            raise _no_nvidia_runtime(_last_line(answer))
+            raise no_nvidia_runtime(last_line(answer))
         what = f"docker cannot start {self.image} with a GPU"
-        raise PrerequisiteError(what, why=_last_lines(answer.stderr), hint="nvidia-smi")
+        raise PrerequisiteError(what, why=last_lines(answer.stderr), hint="nvidia-smi")
 
     def _pull(self, reporter: Reporter, confirm: Callable[[str], bool]) -> None:
         by_hand = f"docker pull {self.image}"
@@ -235,39 +195,10 @@ class DockerExecutor:
         ) as child:
             if child.wait() == 0:
                 return
-            why = _last_lines("\n".join(child.last_lines))
+            why = last_lines("\n".join(child.last_lines))
             what = f"{by_hand}: {child.ending()}"
         hint = _pull_hint(why.lower(), self.image)
         raise PrerequisiteError(what, why=why, hint=hint, log_path=log_path)
-
-    def _ask(
-        self, argv: Sequence[str], reporter: Reporter, *, wait_s: float | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Return docker's answer to a short question."""
-        reporter.command_started(argv)
-        try:
-            return subprocess.run(
-                argv,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=wait_s or self.answer_wait_s,
-                env=environment_without_secrets(),
-                # A Ctrl-C is forge's to act on, and cleaning up has to outlive it.
-                start_new_session=True,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            what = f"docker did not answer within {error.timeout:.0f} s: {' '.join(argv)}"
-            raise PrerequisiteError(what, hint="sudo systemctl restart docker") from error
-        except OSError as error:
-            what = "there is no docker on PATH"
-            why = (
-                f"executor docker runs {self.image}; inside of it, --executor local needs no docker"
-            )
-            hint = "curl -fsSL https://get.docker.com | sudo sh"
-            raise PrerequisiteError(what, why=why, hint=hint) from error
 
 
 class _PullReporter(SilentReporter):
@@ -291,33 +222,6 @@ class _PullReporter(SilentReporter):
             self._reporter.progress(source, done, len(self._done), "layers")
 
 
-def _container_environment(env: Mapping[str, str], *, needs_network: bool) -> dict[str, str]:
-    """Return what is set in the container: where it may write, who it is, and ``env``.
-
-    The user has no entry in the image's /etc/passwd, so HOME is not writable and torch, which
-    asks for the user's name when it is imported, ends with a KeyError unless USER tells it.
-    """
-    own = {"HOME": "/tmp", "USER": "forge"}
-    if not needs_network:
-        # Else libraries try again and again before they use what is there.
-        own["HF_HUB_OFFLINE"] = "1"
-    return {**own, **env}
-
-
-def _mount_option(mount: Mount) -> str:
-    """Return the value of ``--mount``, a line of CSV (docker/cli@02cae2f7e950:opts/mount.go)."""
-    fields = ["type=bind", f"source={mount.source.absolute()}", f"target={mount.target}"]
-    if mount.read_only:
-        fields.append("readonly")
-    return ",".join(map(_csv_field, fields))
-
-
-def _csv_field(text: str) -> str:
-    if not any(character in text for character in ',"\n\r'):
-        return text
-    return '"' + text.replace('"', '""') + '"'
-
-
 def _pull_hint(why: str, image: str) -> str:
     if "no space left" in why:
         return "docker system df"
@@ -326,24 +230,3 @@ def _pull_hint(why: str, image: str) -> str:
     if "manifest unknown" in why or "not found" in why:
         return "forge versions"
     return f"docker pull {image}"
-
-
-def _no_nvidia_runtime(why: str) -> PrerequisiteError:
-    what = "docker has no NVIDIA runtime, so a container gets no GPU"
-    hint = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
-    return PrerequisiteError(
-        what,
-        why=f"{why}\nthe command below comes with the package nvidia-container-toolkit",
-        hint=hint,
-    )
-
-
-def _last_line(answer: subprocess.CompletedProcess[str]) -> str:
-    return _last_lines(answer.stderr or answer.stdout).splitlines()[-1]
-
-
-def _last_lines(text: str) -> str:
-    """Return the end of what docker wrote, without its advice to read its own help."""
-    written = [line.rstrip() for line in text.splitlines() if line.strip()]
-    said = [line for line in written if not line.startswith(("Run 'docker ", "See 'docker "))]
-    return "\n".join(said[-_SHOWN_LINES:]) or "it printed nothing"

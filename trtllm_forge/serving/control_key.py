@@ -23,7 +23,7 @@ from trtllm_forge.lifeline import living_members, stat_fields
 from trtllm_forge.triton.launch import CONTROL_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 KEY_WORD = "CONTROL_KEY"
 """Stands for the key wherever a command is shown."""
@@ -88,20 +88,25 @@ class KeyInArguments:
     Args:
         key: The key.
         log_path: Where the server's lines go.
+        inner_group: Gives the group of a container's processes, where the server is in one.
     """
 
-    def __init__(self, key: str, log_path: Path) -> None:
+    def __init__(
+        self, key: str, log_path: Path, inner_group: Callable[[], int | None] = lambda: None
+    ) -> None:
         self._key = key.encode()
         self._log_path = log_path
         self._offset = log_path.stat().st_size if log_path.exists() else 0
+        self._inner_group = inner_group
         self._is_hidden = not key
 
     def hide(self, group: int, *, is_ready: bool = False) -> None:
         """Overwrite it in all processes of a group, once one of them has written a line."""
         if self._is_hidden or not (is_ready or self._has_begun()):
             return
-        for pid in living_members(group):
-            overwrite_in_arguments(pid, (self._key,))
+        for leader in filter(None, (group, self._inner_group())):
+            for pid in living_members(leader):
+                overwrite_in_arguments(pid, (self._key,))
         self._is_hidden = True
 
     def _has_begun(self) -> bool:

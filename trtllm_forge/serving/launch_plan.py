@@ -11,14 +11,16 @@ import math
 import re
 import shlex
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtllm_forge.lifeline import CONTAINER_PREFIX
 from trtllm_forge.serving.control_key import KEY_WORD, key_path
+from trtllm_forge.serving.served_place import served_place, tls_mounts
 from trtllm_forge.serving.server_record import ServerUrls
+from trtllm_forge.triton.container import Container, container_name, stamp_label
 from trtllm_forge.triton.launch import DEFAULT_HOST, Ports, TritonStart, triton_argv
-from trtllm_forge.triton.mount import served_folder
 from trtllm_forge.triton.mpi import (
     Launcher,
     LauncherKind,
@@ -30,12 +32,14 @@ from trtllm_forge.triton.mpi import (
 )
 from trtllm_forge.triton.plain_path import is_plain
 from trtllm_forge.triton.rank_layout import RankLayout
+from trtllm_forge.triton.shared_memory import shm_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trtllm_forge.serving.restart import Restart
     from trtllm_forge.serving.trust import Verify
+    from trtllm_forge.triton.container import ContainerOptions
     from trtllm_forge.triton.grpc_tls import GrpcTls, GrpcTrust
     from trtllm_forge.triton.locate import TritonInstallation
     from trtllm_forge.triton.rank_layout import RankMode
@@ -75,6 +79,9 @@ class ServeOptions:
         grpc_tls_cert: The certificate of its gRPC service; None leaves that in plain text.
         grpc_tls_key: The certificate's key.
         grpc_tls_ca: The authorities of clients' certificates; None takes clients without one.
+        triton: Where Triton comes from; see ``serving.triton_source``.
+        gpus: What of the GPUs a container gets, or None for as many as its ranks need.
+        releases_file: Describes releases and images that are newer than this forge.
     """
 
     repository_dir: Path
@@ -97,6 +104,9 @@ class ServeOptions:
     grpc_tls_cert: str | None = None
     grpc_tls_key: str | None = None
     grpc_tls_ca: str | None = None
+    triton: str = "auto"
+    gpus: str | None = None
+    releases_file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +135,7 @@ class LaunchPlan:
         is_detached: Whether its record outlives it.
         command: What serves the same again.
         control_key: The key that stands in ``argv`` and ``texts`` as a word; see ``control_key``.
+        container: What Triton runs in, where ``argv`` starts one.
     """
 
     name: str
@@ -148,6 +159,12 @@ class LaunchPlan:
     is_detached: bool = False
     command: str = "forge serve"
     control_key: str = field(default="", repr=False)
+    container: Container | None = None
+
+    @property
+    def rank_env(self) -> Mapping[str, str]:
+        """Return the variables that forge sets for each rank."""
+        return self.env if self.container is None else self.container.env
 
     def text(self) -> str:
         """Return the plan as ``--dry-run`` prints it."""
@@ -174,9 +191,10 @@ class LaunchPlan:
             "front_models": list(self.front_models),
             "argv": list(self.argv),
             "ranks": [
-                {"rank": rank, "argv": list(argv), "env": dict(self.env)}
+                {"rank": rank, "argv": list(argv), "env": dict(self.rank_env)}
                 for rank, argv in enumerate(self.rank_argvs)
             ],
+            "container": None if self.container is None else self.container.document(),
             "env": dict(self.env),
             "leftovers": list(self.leftovers),
             "shares_cores": self.shares_cores,
@@ -200,6 +218,7 @@ def plan_launch(
     gpu_count: int = 0,
     grpc_tls: GrpcTls | None = None,
     grpc_trust: GrpcTrust | None = None,
+    container_options: ContainerOptions | None = None,
 ) -> LaunchPlan:
     """Return what has to be started to serve ``options``.
 
@@ -219,22 +238,19 @@ def plan_launch(
         gpu_count: GPUs of this machine, for an orchestrator.
         grpc_tls: The files of its gRPC service.
         grpc_trust: What forge's own gRPC clients hold it to.
+        container_options: What the container gets, where Triton runs in one.
 
     Raises:
         ServerError: An engine is neither where its configuration says nor in the repository.
     """
     layout = layout or RankLayout()
     run_dir = _run_dir(state_dir, stamp)
-    served = served_folder(options.repository_dir, run_dir / "repository")
-    links, texts = dict(served.links), dict(served.texts)
-    if installation.backend_dir is not None and not is_plain(installation.backend_dir):
-        linked_dir = run_dir / "backends"
-        links[linked_dir] = installation.backend_dir.resolve()
-        installation = replace(installation, backend_dir=linked_dir)
+    place = served_place(options.repository_dir, installation, options.host, run_dir)
+    installation, texts = place.installation, dict(place.texts)
     start = TritonStart(
         installation=installation,
-        repository_dir=served.path,
-        host=options.host,
+        repository_dir=place.repository_dir,
+        host=place.host,
         ports=ports,
         shm_prefix=_shm_prefix(stamp),
         control_key=KEY_WORD,
@@ -249,7 +265,7 @@ def plan_launch(
     env = _environment(installation, layout, stamp, ready_timeout_s)
     argv = rank_argvs[0]
     if launcher is not None:
-        env |= launcher_env(run_dir / "mpi", is_local=options.hostfile is None)
+        env |= launcher_env(place.scratch_dir, is_local=options.hostfile is None)
         placement = Placement(
             hostfile=options.hostfile,
             oversubscribe=options.oversubscribe or layout.is_topology_only,
@@ -260,6 +276,20 @@ def plan_launch(
             argv = srun_argv(launcher, layout.world_size, run_dir, placement)
         else:
             argv = mpirun_argv(launcher, rank_argvs, placement)
+    container = None
+    if container_options is not None:
+        container = Container(
+            options=container_options,
+            name=container_name(name, stamp),
+            server=name,
+            stamp=stamp,
+            ports=ports,
+            shm_bytes=shm_bytes(options.repository_dir, layout),
+            mounts=(*place.mounts, *(() if grpc_tls is None else tls_mounts(grpc_tls))),
+            env=env,
+            inner_argv=argv,
+        )
+        argv, env = container.argv(), {}
     return LaunchPlan(
         name=name,
         repository_dir=options.repository_dir,
@@ -273,15 +303,16 @@ def plan_launch(
         env=env,
         log_path=log_path,
         state_dir=state_dir,
-        links=links,
+        links=place.links,
         texts=texts,
         stamp=stamp,
-        leftovers=leftovers(state_dir, stamp),
+        leftovers=leftovers(state_dir, stamp, in_container=container is not None),
         shares_cores=any(options.repository_dir.glob(f"*/*/{_TWIN_FILE}")),
         drain_timeout_s=options.drain_timeout_s,
         is_detached=options.is_detached,
         command=command,
         control_key=control_key,
+        container=container,
     )
 
 
@@ -309,13 +340,18 @@ def completes_config(repository_dir: Path) -> bool:
     )
 
 
-def leftovers(state_dir: Path, stamp: str) -> tuple[str, ...]:
-    """Return patterns of what the server of a stamp may leave, and no other's."""
+def leftovers(state_dir: Path, stamp: str, *, in_container: bool = False) -> tuple[str, ...]:
+    """Return patterns of what the server of a stamp may leave, and no other's.
+
+    A container goes first: as long as it runs, it uses the others.
+    """
     if not _STAMP.fullmatch(stamp):
         return ()
     run_dir = _run_dir(state_dir, stamp)
     own = (run_dir, key_path(state_dir, stamp))
-    return (f"/dev/shm/{_shm_prefix(stamp)}*", *(glob.escape(str(path)) for path in own))
+    containers = (f"{CONTAINER_PREFIX}{stamp_label(stamp)}",) if in_container else ()
+    files = (glob.escape(str(path)) for path in own)
+    return (*containers, f"/dev/shm/{_shm_prefix(stamp)}*", *files)
 
 
 def _shm_prefix(stamp: str) -> str:

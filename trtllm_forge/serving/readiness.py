@@ -10,6 +10,7 @@ import yaml
 
 from trtllm_forge.cache_document import show_size
 from trtllm_forge.lifeline import living_members
+from trtllm_forge.serving.container_watch import container_leader, is_container_running
 from trtllm_forge.serving.control_key import KeyInArguments
 from trtllm_forge.serving.ports import is_held_by_group
 from trtllm_forge.serving.startup_error import not_ready_error, not_started_error
@@ -52,8 +53,8 @@ def wait_until_ready(
         ServerError: It ended, or is not ready in time.
     """
     http = TritonHttp(plan.urls.http)
-    loading = _Loading(plan.log_path, process, reporter)
-    key = KeyInArguments(plan.control_key, plan.log_path)
+    loading = _Loading(plan.log_path, process, reporter, in_container=plan.container is not None)
+    key = KeyInArguments(plan.control_key, plan.log_path, lambda: container_leader(plan.container))
 
     def is_ready() -> bool:
         loading.tell()
@@ -62,7 +63,11 @@ def wait_until_ready(
             http.is_live()
             and all(map(http.is_model_ready, plan.front_models))
             # Another server on that port would answer as well.
-            and is_held_by_group(plan.http_port, process.pid)
+            and (
+                is_held_by_group(plan.http_port, process.pid)
+                if plan.container is None
+                else is_container_running(plan.container)
+            )
         )
 
     started = time.monotonic()
@@ -85,12 +90,15 @@ def memory_bytes(group: int) -> int:
 class _Loading:
     """Tells, once a second, which models are being loaded, for how long, and the memory."""
 
-    def __init__(self, log_path: Path, process: ManagedProcess, reporter: Reporter) -> None:
+    def __init__(
+        self, log_path: Path, process: ManagedProcess, reporter: Reporter, *, in_container: bool
+    ) -> None:
         self._models = LoadedModels()
         self._log_path = log_path
         self._offset = log_path.stat().st_size if log_path.exists() else 0
         self._process = process
         self._reporter = reporter
+        self._in_container = in_container
         self._started = time.monotonic()
         self._next = self._started + _TELL_EACH_S
 
@@ -104,10 +112,10 @@ class _Loading:
             whole, _, _ = log.read().rpartition(b"\n")
         self._offset += len(whole) + 1 if whole else 0
         self._models.read(whole.decode(errors="replace").splitlines())
-        gib = memory_bytes(self._process.pid) / _GIB
-        self._reporter.waiting(
-            self._models.text(), f"{now - self._started:.0f} s, {gib:.1f} GiB of memory"
-        )
+        detail = f"{now - self._started:.0f} s"
+        if not self._in_container:  # whose memory is not this user's to see
+            detail += f", {memory_bytes(self._process.pid) / _GIB:.1f} GiB of memory"
+        self._reporter.waiting(self._models.text(), detail)
 
 
 def _checkpoint_dirs(repository_dir: Path) -> Iterator[Path]:

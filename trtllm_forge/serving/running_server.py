@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ForgeError, ServerError
 from trtllm_forge.process import ManagedProcess, environment_without_secrets
+from trtllm_forge.serving.container_watch import ContainerWatch
 from trtllm_forge.serving.control_key import make_private, put_into_command, write_private
 from trtllm_forge.serving.drain import drain
 from trtllm_forge.serving.launch_plan import DOCUMENT_SCHEMA
@@ -77,7 +78,7 @@ class RunningServer:
         self.ready_s = 0.0
         self._reporter = reporter
         self._record = planned_record(plan)
-        self._stubs = StubWatch(0)
+        self._stubs: StubWatch | ContainerWatch = StubWatch(0)
         self._ready_offset = 0
         self._restarts = 0
         self._is_stopped = False
@@ -115,12 +116,14 @@ class RunningServer:
 
     def text(self) -> str:
         """Return what the command line prints once the server is ready."""
+        container = self._record.container
         return (
             f"serving {self.name}{self._ranks()}, ready in {self.ready_s:.1f} s\n"
             f"  http     {self.urls.http}\n"
             f"  grpc     {self.urls.grpc}\n"
             f"  metrics  {self.urls.metrics}\n"
-            f"  log      {self.log_path}"
+            + (f"  docker   {container}\n" if container else "")
+            + f"  log      {self.log_path}"
         )
 
     def _ranks(self) -> str:
@@ -139,6 +142,7 @@ class RunningServer:
             "metrics": self.urls.metrics,
             "world_size": len(self.plan.rank_argvs),
             "log": str(self.log_path),
+            "container": self._record.container,
             "models": [asdict(model) for model in self.models],
             "ready_s": round(self.ready_s, 3),
         }
@@ -160,7 +164,8 @@ class RunningServer:
                 plan, self.process, plan.ready_timeout_s, self._reporter
             )
             self.models = self._served_models()
-            self._stubs = StubWatch(self.pid)
+            container = plan.container
+            self._stubs = ContainerWatch(container) if container else StubWatch(self.pid)
             self._stubs.look()
             self._ready_offset = plan.log_path.stat().st_size
             self._write("ready")
@@ -248,8 +253,14 @@ class RunningServer:
                 return dead_stub_error(
                     self.process, self._ready_offset, dead, self.name, self.plan.command
                 )
-        ranks = len(self.plan.rank_argvs)
-        return ended_error(self.process, self._ready_offset, self.name, self.plan.command, ranks)
+        return ended_error(
+            self.process,
+            self._ready_offset,
+            self.name,
+            self.plan.command,
+            len(self.plan.rank_argvs),
+            container=self._record.container,
+        )
 
     def _start_again(self, failed: ServerError, max_restarts: int) -> None:
         """Start it again, after a while that grows each time, until it is ready.
@@ -334,6 +345,7 @@ def planned_record(plan: LaunchPlan) -> ServerRecord:
         since_s=time.time(),
         is_detached=plan.is_detached,
         drain_timeout_s=plan.drain_timeout_s,
+        container=None if plan.container is None else plan.container.name,
     )
 
 

@@ -10,11 +10,13 @@ import shlex
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.gpu import detect_gpus
+from trtllm_forge.serving.container_options import choose_container
 from trtllm_forge.serving.exposure import exposure_warning
 from trtllm_forge.serving.launch_plan import ServeOptions, plan_launch, serve_command
 from trtllm_forge.serving.ports import choose_ports
@@ -24,9 +26,15 @@ from trtllm_forge.serving.running_server import RunningServer, planned_record, r
 from trtllm_forge.serving.server_record import read_record, record_path, write_record
 from trtllm_forge.serving.state import free_server_name, running_servers, state_lock
 from trtllm_forge.serving.stopping import end_orphan
+from trtllm_forge.serving.triton_source import choose_source, named_triton
 from trtllm_forge.serving.trust import require_trusted
 from trtllm_forge.triton.grpc_tls import check_tls, grpc_tls
-from trtllm_forge.triton.locate import TritonInstallation, image_installation, locate_triton
+from trtllm_forge.triton.locate import (
+    TritonInstallation,
+    container_installation,
+    image_installation,
+    locate_triton,
+)
 from trtllm_forge.triton.mount import CPP_BACKEND, cpp_models
 from trtllm_forge.triton.mpi import Launcher
 
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.launch_plan import LaunchPlan
     from trtllm_forge.settings import Settings
+    from trtllm_forge.triton.container import ContainerOptions
     from trtllm_forge.triton.rank_layout import RankLayout
 
 _KEPT_LOGS = 5
@@ -56,15 +65,15 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
     """
     command = serve_command(options.repository_dir, settings.model_repos_dir)
     layout = choose_ranks(options, command)
-    launcher = choose_launcher(options, layout)
-    installation = _checked_installation(options, settings, reporter)
-    _check_backends(options.repository_dir, installation)
+    found = _checked_installation(options, settings, reporter, layout)
+    _check_backends(options.repository_dir, found.installation, command)
+    launcher = _launcher(options, layout, found)
     with _writing(settings.state_dir, "FORGE_STATE_DIR", command):
         # Triton takes its ports only after it has loaded. Until then the record holds them.
         with state_lock(settings.state_dir):
             name = _server_name(options, settings)
             _clear_up(name, settings.state_dir)
-            plan = _planned(options, settings, reporter, installation, layout, launcher)
+            plan = _planned(options, settings, reporter, found, layout, launcher)
             write_record(settings.state_dir, planned_record(plan))
         return run_plan(plan, reporter)
 
@@ -83,45 +92,85 @@ def plan_server(options: ServeOptions, settings: Settings, reporter: Reporter) -
     """
     command = serve_command(options.repository_dir, settings.model_repos_dir)
     layout = choose_ranks(options, command)
-    installation = _checked_installation(options, settings, reporter)
+    found = _checked_installation(options, settings, reporter, layout, is_plan=True)
+    installation = found.installation
     if installation.origin == "wheel" and cpp_models(options.repository_dir):
-        installation = image_installation()
-        reporter.note(f"this plan is for an NGC image: {installation.label} is not here")
+        found = FoundTriton(installation=image_installation())
+        reporter.note(f"this plan is for an NGC image: {found.installation.label} is not here")
     try:
-        launcher = choose_launcher(options, layout)
+        launcher = _launcher(options, layout, found)
     except PrerequisiteError as error:
         reporter.note(f"this plan takes any mpirun: {error.what}")
         launcher = Launcher(kind="mpirun", executable=Path("mpirun"), label="mpirun")
-    return _planned(options, settings, reporter, installation, layout, launcher)
+    return _planned(options, settings, reporter, found, layout, launcher)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundTriton:
+    """The Triton that serves, and what its container gets where it runs in one."""
+
+    installation: TritonInstallation
+    container: ContainerOptions | None = None
 
 
 def _checked_installation(
-    options: ServeOptions, settings: Settings, reporter: Reporter
-) -> TritonInstallation:
-    """Return the Triton that is here, for a repository that is what it says it is."""
+    options: ServeOptions,
+    settings: Settings,
+    reporter: Reporter,
+    layout: RankLayout,
+    *,
+    is_plan: bool = False,
+) -> FoundTriton:
+    """Return the Triton to take, for a repository that is what it says it is."""
     command = serve_command(options.repository_dir, settings.model_repos_dir)
+    source = choose_source(options.triton, options.repository_dir, reporter)
+    in_container = source.kind == "docker"
+    if options.gpus is not None and not in_container:
+        what = f"--gpus {options.gpus} is given, and Triton runs in no container"
+        hint = f"CUDA_VISIBLE_DEVICES={shlex.quote(options.gpus)} {command}"
+        raise ConfigError(what, why="it says what a container gets", hint=hint)
     require_trusted(
         options.repository_dir,
         options.verify,
         cache_dir=settings.cache_dir,
         reporter=reporter,
         command=command,
+        in_container=in_container,
     )
+    if in_container:
+        container = choose_container(
+            source, options, reporter, command, layout=layout, is_plan=is_plan
+        )
+        installation = container_installation(container.image)
+        return FoundTriton(installation=installation, container=container)
     with _writing(settings.cache_dir, "FORGE_CACHE_DIR", command):
-        return locate_triton(settings.cache_dir)
+        if source.kind == "auto":
+            return FoundTriton(installation=locate_triton(settings.cache_dir))
+        return FoundTriton(installation=named_triton(source, settings.cache_dir))
+
+
+def _launcher(options: ServeOptions, layout: RankLayout, found: FoundTriton) -> Launcher | None:
+    """Return what starts several ranks: in a container it is the image's own ``mpirun``."""
+    if found.container is None:
+        return choose_launcher(options, layout)
+    if not layout.needs_launcher:
+        return None
+    return Launcher(kind="mpirun", executable=Path("mpirun"), label="the image's mpirun")
 
 
 def _planned(
     options: ServeOptions,
     settings: Settings,
     reporter: Reporter,
-    installation: TritonInstallation,
+    found: FoundTriton,
     layout: RankLayout,
     launcher: Launcher | None,
 ) -> LaunchPlan:
     command = serve_command(options.repository_dir, settings.model_repos_dir)
     if options.world_size is not None:
         command = f"{command} --world-size {options.world_size}"
+    if options.triton != "auto":
+        command = f"{command} --triton {shlex.quote(options.triton)}"
     running = running_servers(settings.state_dir)
     name = _server_name(options, settings)
     before = read_record(record_path(settings.state_dir, name))
@@ -152,7 +201,7 @@ def _planned(
         reporter.warning(warning)
     return plan_launch(
         options,
-        installation,
+        found.installation,
         ports,
         name=name,
         state_dir=settings.state_dir,
@@ -163,10 +212,15 @@ def _planned(
         command=command,
         layout=layout,
         launcher=launcher,
-        gpu_count=len(detect_gpus()) if layout.spawns else 0,
+        gpu_count=_gpu_count(found) if layout.spawns else 0,
+        container_options=found.container,
         grpc_tls=tls,
         grpc_trust=trust,
     )
+
+
+def _gpu_count(found: FoundTriton) -> int:
+    return len(detect_gpus()) if found.container is None else found.container.gpu_count
 
 
 def _server_name(options: ServeOptions, settings: Settings) -> str:
@@ -214,7 +268,7 @@ def _writing(folder: Path, variable: str, command: str) -> Iterator[None]:
         raise PrerequisiteError(what, why=f"{failed}: {error.strerror}", hint=hint) from error
 
 
-def _check_backends(repository_dir: Path, installation: TritonInstallation) -> None:
+def _check_backends(repository_dir: Path, installation: TritonInstallation, command: str) -> None:
     if installation.origin != "wheel":
         return
     for model in cpp_models(repository_dir):
@@ -224,4 +278,4 @@ def _check_backends(repository_dir: Path, installation: TritonInstallation) -> N
             f"{repository_dir / model / 'config.pbtxt'} names backend {CPP_BACKEND}; "
             "NGC's tritonserver images for TensorRT-LLM have it"
         )
-        raise PrerequisiteError(what, why=why)
+        raise PrerequisiteError(what, why=why, hint=f"{command} --triton docker")

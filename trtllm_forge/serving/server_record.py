@@ -9,7 +9,7 @@
      "metrics": "http://127.0.0.1:8002/metrics", "key": "<state>/keys/<stamp>.key",
      "grpc_trust": {"certificate": "-----BEGIN ...", "name": "triton.example", ...} or null,
      "repository": "/srv/model_repos/sample", "log": "...", "drain_timeout_s": 30.0,
-     "restarts": 0, "error": null}
+     "restarts": 0, "container": null, "error": null}
 
 The owner is the process of forge that started Triton and stops it, and the only one that writes
 the file. Process ids come back, so each goes with its start time as the kernel counts it, and
@@ -112,6 +112,7 @@ class ServerRecord:
         drain_timeout_s: How long it lets running requests end when it is stopped.
         restarts: How often it was started again.
         error: Why it ended or was started again last.
+        container: What docker calls the container it runs in, if it does.
     """
 
     name: str
@@ -127,6 +128,7 @@ class ServerRecord:
     drain_timeout_s: float = 0.0
     restarts: int = 0
     error: RecordedError | None = None
+    container: str | None = None
 
     @property
     def state(self) -> ServerState:
@@ -235,6 +237,7 @@ def _document(record: ServerRecord) -> Mapping[str, object]:
         "log": str(record.log_path),
         "drain_timeout_s": record.drain_timeout_s,
         "restarts": record.restarts,
+        "container": record.container,
         "error": None
         if error is None
         else {"what": error.what, "why": error.why, "hint": error.hint},
@@ -270,4 +273,5 @@ def _record(document: Mapping[str, Any]) -> ServerRecord:
         drain_timeout_s=float(document["drain_timeout_s"]),
         restarts=int(document["restarts"]),
         error=None if error is None else RecordedError(**error),
+        container=document.get("container"),
     )

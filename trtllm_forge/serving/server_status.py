@@ -97,7 +97,9 @@ def look_at(record: ServerRecord) -> ServerStatus:
         except (ForgeError, IndexError):  # it ended in between, or its repository is gone
             is_answering = False
     triton = record.triton
-    size = memory_bytes(triton.pid) if triton is not None and triton.is_running() else 0
+    # Of a container only docker's own client is among this user's processes.
+    is_seen = triton is not None and triton.is_running() and record.container is None
+    size = memory_bytes(triton.pid) if triton is not None and is_seen else 0
     return ServerStatus(record=record, is_answering=is_answering, models=models, memory_bytes=size)
 
 
@@ -164,6 +166,7 @@ def server_document(record: ServerRecord, now_s: float) -> Mapping[str, object]:
         "repository": str(record.repository_dir),
         "log": str(record.log_path),
         "restarts": record.restarts,
+        "container": record.container,
         "error": _error_document(record),
     }
 
@@ -184,6 +187,8 @@ def _key_file(record: ServerRecord) -> str:
 def _processes(record: ServerRecord) -> str:
     if not record.is_running:
         return ""
+    if record.container is not None:
+        return f"forge {record.owner.pid}, container {record.container}"
     triton = f", Triton {record.triton.pid}" if record.triton else ""
     return f"forge {record.owner.pid}{triton}"
 

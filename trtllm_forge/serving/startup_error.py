@@ -104,9 +104,15 @@ def not_ready_error(process: ManagedProcess, ready_timeout_s: float, command: st
 
 
 def ended_error(
-    process: ManagedProcess, log_offset: int, name: str, command: str, ranks: int = 1
+    process: ManagedProcess,
+    log_offset: int,
+    name: str,
+    command: str,
+    ranks: int = 1,
+    *,
+    container: str | None = None,
 ) -> ServerError:
-    """Return how a server that was ready, or one of its ``ranks``, has ended.
+    """Return how a server that was ready, or one of its ``ranks``, or its container, has ended.
 
     ``log_offset`` is where its log ended when it was ready: what it said while it started is not
     the cause.
@@ -119,7 +125,8 @@ def ended_error(
         if ending.text() in (*_OUTSIDE_ENDINGS, "signal SIGKILL"):
             why = f"{_OUTSIDE}; {why}"
         return ServerError(what, why=why, hint=command, log_path=own_path)
-    what = f"Triton (process {process.pid}), which served {name}, ended with {process.ending()}"
+    who = f"container {container}" if container else f"Triton (process {process.pid})"
+    what = f"{who}, which served {name}, ended with {process.ending()}"
     if process.ending() in _OUTSIDE_ENDINGS:
         return ServerError(what, why=_OUTSIDE, hint=command, log_path=process.log_path)
     lines = _log_lines(process, log_offset)

@@ -93,7 +93,8 @@ def end_orphan(record: ServerRecord, state_dir: Path) -> None:
     if triton is not None and triton.is_running():
         lifeline.signal_group(triton.pid, signal.SIGKILL)
         lifeline.wait_for_end(triton.pid, _KILL_WAIT_S)
-    lifeline.remove_leftovers(leftovers(state_dir, record.stamp))
+    in_container = record.container is not None
+    lifeline.remove_leftovers(leftovers(state_dir, record.stamp, in_container=in_container))
 
 
 def forget_server(record: ServerRecord, state_dir: Path) -> None:

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 from trtllm_forge.lifeline import stat_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _STUB = "triton_python_backend_stub"
-_COMM_LENGTH = 15
+UNKNOWN_ENDING = "an exit code that is not known"
+STUB_COMMAND = _STUB[:15]
+"""What the kernel calls a stub's process."""
+
 _SESSION_FIELD = 3
 _EXIT_CODE_FIELD = 49
 """Field 52 of ``/proc/<pid>/stat``, counted from the state."""
@@ -54,7 +57,7 @@ class StubWatch:
         zombies = set()
         for pid, state in _members(self._group):
             if state == "Z":
-                if _comm(pid) == _STUB[:_COMM_LENGTH]:
+                if _comm(pid) == STUB_COMMAND:
                     zombies.add(pid)
             elif pid not in self._models and (model := _model(pid)):
                 self._models[pid] = model
@@ -75,11 +78,15 @@ def _members(session: int) -> Iterator[tuple[int, str]]:
 
 
 def _model(pid: int) -> str:
-    """Return the model of a stub, whose first argument is ``.../MODEL/VERSION/model.py``."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return ""
+    return model_of_command(words)
+
+
+def model_of_command(words: Sequence[str]) -> str:
+    """Return the model of a stub, whose first argument is ``.../MODEL/VERSION/model.py``."""
     if len(words) < 2 or not words[0].endswith(_STUB):
         return ""
     return PurePosixPath(words[1]).parent.parent.name
@@ -97,7 +104,7 @@ def _ending(pid: int) -> str:
     try:
         status = int(fields[_EXIT_CODE_FIELD])
     except (IndexError, ValueError):
-        return "an exit code that is not known"
+        return UNKNOWN_ENDING
     number = status & 0x7F
     if number:
         return f"signal {signal.Signals(number).name}"

@@ -37,7 +37,13 @@ _OPENVINO = ("openvino", "openvino-genai")
 
 
 def require_trusted(
-    repository_dir: Path, verify: Verify, *, cache_dir: Path, reporter: Reporter, command: str
+    repository_dir: Path,
+    verify: Verify,
+    *,
+    cache_dir: Path,
+    reporter: Reporter,
+    command: str,
+    in_container: bool = False,
 ) -> None:
     """Compare a repository and this machine with its manifest.
 
@@ -47,6 +53,7 @@ def require_trusted(
         cache_dir: Where digests of large files are remembered.
         reporter: Told what is not right but does not break.
         command: What serves the repository.
+        in_container: It is served in a container, so what is installed here does not matter.
 
     Raises:
         CheckpointError: Its files are not those that were built.
@@ -63,7 +70,10 @@ def require_trusted(
         return
     hint = f"{command} --no-verify"
     _require_files(repository_dir, manifest, verify, cache_dir, reporter, hint)
-    _require_machine(repository_dir, manifest, reporter, hint)
+    if in_container:
+        _require_gpu(repository_dir, manifest, hint)
+    else:
+        _require_machine(repository_dir, manifest, reporter, hint)
 
 
 def _require_files(
@@ -103,7 +113,7 @@ def _require_machine(
             _require_release(repository_dir, manifest, hint)
         case "llmapi":
             built, here = manifest.versions.get("tensorrt_llm"), _installed("tensorrt-llm")
-            if built and here and _release(built) != _release(here):
+            if built and here and comparable_release(built) != comparable_release(here):
                 reporter.warning(
                     f"{repository_dir} was made for TensorRT-LLM {built}, {here} is installed"
                 )
@@ -127,7 +137,7 @@ def _require_gpu(repository_dir: Path, manifest: Manifest, hint: str) -> None:
 
 def _require_release(repository_dir: Path, manifest: Manifest, hint: str) -> None:
     built, here = manifest.versions.get("tensorrt_llm"), _installed("tensorrt-llm")
-    if built and here and _release(built) != _release(here):
+    if built and here and comparable_release(built) != comparable_release(here):
         what = (
             f"the engine of {repository_dir} is for TensorRT-LLM {built}, {here} is installed here"
         )
@@ -140,9 +150,9 @@ def _require_openvino(
 ) -> None:
     for package in _OPENVINO:
         built, here = manifest.versions.get(package), _installed(package)
-        if not built or not here or _release(built) == _release(here):
+        if not built or not here or comparable_release(built) == comparable_release(here):
             continue
-        if _release(here) < _release(built):
+        if comparable_release(here) < comparable_release(built):
             what = f"{repository_dir} was made with {package} {built}, {here} is installed here"
             why = "OpenVINO reads what older releases wrote, and not what newer ones did"
             raise PrerequisiteError(what, why=why, hint=hint)
@@ -168,7 +178,7 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def _release(version: str) -> tuple[tuple[int, ...], str]:
+def comparable_release(version: str) -> tuple[tuple[int, ...], str]:
     """Return what tells releases apart: the numbers, without zeros at the end, and ``rc1``.
 
     A build's local part, as in 1.2.1+cu13, makes no other release of it.

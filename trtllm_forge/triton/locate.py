@@ -1,5 +1,7 @@
 """Finds a Triton to run: on PATH, in an NGC image, or inside the nvidia-pytriton wheel.
 
+``serving.triton_source`` decides which of them is wanted, or a container.
+
 The wheel holds a whole server, but its python backend lies in pieces, one stub per Python
 release. They are put together, by links, in a folder below the cache::
 
@@ -14,10 +16,11 @@ which the stub finds the installed packages.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,7 +32,7 @@ from trtllm_forge.triton.interpreter import Interpreter, check_wheel_runs, this_
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-Origin = Literal["path", "image", "wheel"]
+Origin = Literal["path", "image", "wheel", "docker"]
 
 _IMAGE_EXECUTABLE = Path("/opt/tritonserver/bin/tritonserver")
 _WHEEL = "nvidia-pytriton"
@@ -43,7 +46,8 @@ class TritonInstallation:
 
     Attributes:
         executable: The ``tritonserver`` to run.
-        origin: ``path``, ``image`` (an NGC image's own folder) or ``wheel``.
+        origin: ``path``, ``image`` (an NGC image's own folder), ``wheel``, or ``docker``: in a
+            container of the image that ``label`` names.
         label: How to call it in a message.
         backend_dir: The folder of backends, where it is not the server's default one.
         env: Variables to set on top of forge's own environment.
@@ -79,9 +83,23 @@ def locate_triton(cache_dir: Path) -> TritonInstallation:
         )
     if os.access(_IMAGE_EXECUTABLE, os.X_OK):
         return image_installation()
+    return locate_wheel(cache_dir)
+
+
+def locate_wheel(cache_dir: Path) -> TritonInstallation:
+    """Return the Triton of the installed wheel, whatever else is here.
+
+    Raises:
+        PrerequisiteError: There is none, or it cannot run under this interpreter.
+    """
     interpreter = this_interpreter()
     check_wheel_runs(interpreter)
     return wheel_installation(find_wheel(), interpreter, cache_dir, os.environ)
+
+
+def has_whole_triton() -> bool:
+    """Return whether a Triton is here that is not the wheel's: on PATH, or an NGC image's."""
+    return shutil.which("tritonserver") is not None or os.access(_IMAGE_EXECUTABLE, os.X_OK)
 
 
 def image_installation() -> TritonInstallation:
@@ -91,6 +109,38 @@ def image_installation() -> TritonInstallation:
         origin="image",
         label=str(_IMAGE_EXECUTABLE),
         backend_dir=None,
+        env={},
+    )
+
+
+def container_installation(image: str) -> TritonInstallation:
+    """Return the Triton in a container of an image."""
+    return replace(image_installation(), origin="docker", label=image)
+
+
+def named_installation(named: Path) -> TritonInstallation:
+    """Return the Triton at a path: the executable, or a folder that holds ``bin/tritonserver``.
+
+    A folder's own backends go with it; Triton itself looks for them in /opt/tritonserver.
+
+    Raises:
+        PrerequisiteError: There is none, or it cannot be run.
+    """
+    executable = (named / "bin" / "tritonserver" if named.is_dir() else named).absolute()
+    if not executable.is_file():
+        what = f"--triton {named}: there is no {executable}"
+        why = "wanted: a tritonserver, or a folder that holds bin/tritonserver"
+        raise PrerequisiteError(what, why=why)
+    if not os.access(executable, os.X_OK):
+        what = f"--triton {named}: {executable} is not executable"
+        raise PrerequisiteError(what, hint=f"chmod +x {shlex.quote(str(executable))}")
+    backend_dir = executable.parent.parent / "backends"
+    is_own = executable != _IMAGE_EXECUTABLE and backend_dir.is_dir()
+    return TritonInstallation(
+        executable=executable,
+        origin="path",
+        label=str(executable),
+        backend_dir=backend_dir if is_own else None,
         env={},
     )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CPP_BACKEND = "tensorrtllm"
-_PATH_PARAMETERS = ("gpt_model_path", "encoder_model_path")
+PATH_PARAMETERS = ("gpt_model_path", "encoder_model_path")
 
 
 def cpp_models(repository_dir: Path) -> Mapping[str, Any]:
@@ -44,7 +44,7 @@ def engine_dir(config: Any, repository_dir: Path, model: str) -> Path | None:
     text = config.parameters["gpt_model_path"].string_value
     if Path(text).is_absolute() and Path(text).is_dir():
         return Path(text)
-    return _below(repository_dir, model, text) if text and not text.startswith("${") else None
+    return folder_below(repository_dir, model, text) if text and not text.startswith("${") else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +100,12 @@ def served_folder(repository_dir: Path, mirror_dir: Path) -> ServedFolder:
 def _point_at_repository(config: Any, repository_dir: Path, model: str) -> bool:
     """Rewrite the engine paths of a parsed configuration; return whether any had to be."""
     has_changed = False
-    for key in _PATH_PARAMETERS:
+    for key in PATH_PARAMETERS:
         # Reading a key of a protobuf map would create it.
         text = config.parameters[key].string_value if key in config.parameters else ""
         if not text or text.startswith("${") or (Path(text).is_absolute() and Path(text).is_dir()):
             continue
-        found = _below(repository_dir, model, text)
+        found = folder_below(repository_dir, model, text)
         if found is None:
             what = f"model {model} names an engine that is not there: {text}"
             why = f"{key} in {repository_dir / model / 'config.pbtxt'}"
@@ -115,7 +115,7 @@ def _point_at_repository(config: Any, repository_dir: Path, model: str) -> bool:
     return has_changed
 
 
-def _below(repository_dir: Path, model: str, text: str) -> Path | None:
+def folder_below(repository_dir: Path, model: str, text: str) -> Path | None:
     """Return what a path means inside the repository: its part from a model's folder on."""
     parts = PurePosixPath(text).parts
     for index, part in enumerate(parts):

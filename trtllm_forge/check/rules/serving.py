@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.model import TRUE_WORDS
 from trtllm_forge.check.registry import rule
+from trtllm_forge.triton.shared_memory import SHM_BYTES_PER_INSTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trtllm_forge.check.view import RepositoryView
-
-SHM_BYTES_PER_INSTANCE = 64 << 20
-"""Shared memory a Python model's instance takes at its start: 64 MiB, and grows from there."""
 
 _LONG_DELAY_US = 100_000
 _MIB = 1 << 20

@@ -1,0 +1,85 @@
+"""Where a repository and a Triton are, as Triton itself sees it: here, or in a container."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from trtllm_forge.executors import Mount
+from trtllm_forge.triton.container import ANY_ADDRESS, SCRATCH_DIR
+from trtllm_forge.triton.container_folder import MODELS_DIR, container_folder
+from trtllm_forge.triton.mount import served_folder
+from trtllm_forge.triton.plain_path import is_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from trtllm_forge.triton.grpc_tls import GrpcTls
+    from trtllm_forge.triton.locate import TritonInstallation
+
+_SCRATCH = "mpi"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedPlace:
+    """What is different between a Triton on this machine and one in a container.
+
+    Attributes:
+        repository_dir: The folder Triton is given.
+        host: The address it listens on.
+        installation: The Triton.
+        scratch_dir: Where what starts the ranks keeps its own files.
+        links: Links to make first, each with what it leads to.
+        texts: Files to write first.
+        mounts: What a container sees of this machine.
+    """
+
+    repository_dir: Path
+    host: str
+    installation: TritonInstallation
+    scratch_dir: Path
+    links: Mapping[Path, Path] = field(default_factory=dict)
+    texts: Mapping[Path, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+
+
+def served_place(
+    repository_dir: Path, installation: TritonInstallation, host: str, run_dir: Path
+) -> ServedPlace:
+    """Return how a repository is served by a Triton; files go below ``run_dir``.
+
+    Raises:
+        ServerError: An engine is neither where its configuration says nor in the repository.
+        PrerequisiteError: A container cannot follow a link of the repository.
+    """
+    if installation.origin == "docker":
+        folder = container_folder(repository_dir, run_dir / "repository")
+        return ServedPlace(
+            repository_dir=MODELS_DIR,
+            host=ANY_ADDRESS,
+            installation=installation,
+            scratch_dir=SCRATCH_DIR / _SCRATCH,
+            texts=folder.texts,
+            mounts=folder.mounts,
+        )
+    served = served_folder(repository_dir, run_dir / "repository")
+    links = dict(served.links)
+    if installation.backend_dir is not None and not is_plain(installation.backend_dir):
+        linked_dir = run_dir / "backends"
+        links[linked_dir] = installation.backend_dir.resolve()
+        installation = replace(installation, backend_dir=linked_dir)
+    return ServedPlace(
+        repository_dir=served.path,
+        host=host,
+        installation=installation,
+        scratch_dir=run_dir / _SCRATCH,
+        links=links,
+        texts=served.texts,
+    )
+
+
+def tls_mounts(tls: GrpcTls) -> tuple[Mount, ...]:
+    """Return what a container sees of the files of a gRPC service, by their own paths."""
+    paths = (tls.cert_path, tls.key_path, tls.ca_path)
+    return tuple(Mount(source=p, target=str(p), read_only=True) for p in paths if p is not None)
