@@ -211,6 +211,10 @@ def _examine_engines(
     server = checks.check_server(release, backend="tensorrtllm")
     can_run = machine.has_gpu and "engine" in release.flows
     has_local, has_docker = _all_there(local), _all_there(docker)
+    serves = server.state == "ok" or has_docker
+    if server.state != "ok" and has_docker:
+        detail = f"{server.detail}, and forge serve starts one in docker"
+        server = replace(server, state="warn", detail=detail, hint="forge serve --triton docker")
     # Either is enough, so what the other lacks is no more than worth knowing.
     local, docker = (
         _softened(local, is_replaced=has_docker),
@@ -219,7 +223,7 @@ def _examine_engines(
     return RuntimeReport(
         name="trtllm",
         builds=can_run and (has_local or has_docker),
-        serves=machine.has_gpu and server.state == "ok",
+        serves=machine.has_gpu and serves,
         checks=(
             *checks.check_flow(release),
             *checks.check_architectures(machine, release),

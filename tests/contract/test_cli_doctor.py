@@ -483,6 +483,23 @@ def test_triton_without_the_backend_does_not_serve_engines(machine: Machine) -> 
     ]
 
 
+def test_docker_with_a_gpu_serves_engines_without_a_triton_beside_it(machine: Machine) -> None:
+    machine.has_gpus(H100)
+    machine.has_docker()
+
+    document = examined("doctor --require trtllm")
+
+    engines = document["runtimes"]["trtllm"]
+    assert (engines["builds"], engines["serves"]) == (True, True)
+    assert found(document, "trtllm", "triton") == [
+        (
+            "warn",
+            f"{NO_TRITON}, and forge serve starts one in docker",
+            "forge serve --triton docker",
+        )
+    ]
+
+
 def test_token_is_said_to_be_there_and_never_shown(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
