@@ -39,8 +39,10 @@ CONTAINER_PREFIX = "container:"
 _SESSION_FIELD = 3
 _POLL_S = 0.05
 _DOCKER_WAIT_S = 60.0
-# Of a docker that was killed while it made one, the daemon may still be at it.
-_DOCKER_TRIES = 3
+# Pauses before each look for containers. Of a docker that was killed while it made one, the daemon
+# may still be at it.
+_LOOKS_S = (0.0, 0.0, 0.0)
+_PATIENT_LOOKS_S = (0.0, 0.5, 1.0, 2.0)
 
 
 def living_members(group: int) -> tuple[int, ...]:
@@ -112,11 +114,16 @@ def wait_for_end(group: int, seconds: float) -> bool:
     return True
 
 
-def remove_leftovers(patterns: tuple[str, ...]) -> None:
-    """Remove the files, folders and containers that match; links are removed and not followed."""
+def remove_leftovers(patterns: tuple[str, ...], *, is_patient: bool = False) -> None:
+    """Remove the files, folders and containers that match; links are removed and not followed.
+
+    Args:
+        patterns: What to remove.
+        is_patient: Whether a container may still be in the making.
+    """
     for pattern in patterns:
         if pattern.startswith(CONTAINER_PREFIX):
-            remove_containers(pattern.removeprefix(CONTAINER_PREFIX))
+            _remove_containers(pattern.removeprefix(CONTAINER_PREFIX), is_patient=is_patient)
             continue
         for found in glob.glob(pattern):  # noqa: PTH207 - the patterns are absolute
             path = Path(found)
@@ -127,15 +134,19 @@ def remove_leftovers(patterns: tuple[str, ...]) -> None:
                     path.unlink()
 
 
-def remove_containers(label: str) -> None:
+def _remove_containers(label: str, *, is_patient: bool) -> None:
     """Remove the containers that have a label, running or not, and what they wrote with them."""
     if shutil.which("docker") is None:
         return
-    for _ in range(_DOCKER_TRIES):
+    has_removed = False
+    for pause_s in _PATIENT_LOOKS_S if is_patient else _LOOKS_S:
+        time.sleep(pause_s)
         found = _ask_docker("ps", "--all", "--quiet", "--filter", f"label={label}").split()
-        if not found:
+        if found:
+            _ask_docker("rm", "--force", "--volumes", *found)
+            has_removed = True
+        elif has_removed or not is_patient:
             return
-        _ask_docker("rm", "--force", "--volumes", *found)
 
 
 def _ask_docker(*arguments: str) -> str:
@@ -186,7 +197,7 @@ def main() -> None:
         wait_for_end(group, grace_s)
         if record:
             remove_record(record, group, started_ticks)
-    remove_leftovers(patterns)
+    remove_leftovers(patterns, is_patient=True)
 
 
 if __name__ == "__main__":

@@ -236,8 +236,9 @@ class ManagedProcess:
         child = self._child
         if child is None or self._lifeline is None:
             return
+        was_running = child.poll() is None
         try:
-            if child.poll() is None:
+            if was_running:
                 lifeline.ask_to_end(child.pid)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=self._grace_s if grace_s is None else grace_s)
@@ -247,7 +248,9 @@ class ManagedProcess:
             child.wait()
             lifeline.wait_for_end(child.pid, _KILL_WAIT_S)
             self._join_drain()
-            lifeline.remove_leftovers(self._leftovers)
+            # One that was broken off may have left something in the making.
+            is_patient = was_running and child.returncode != 0
+            lifeline.remove_leftovers(self._leftovers, is_patient=is_patient)
             self._release_lifeline()
 
     def _whole_argv(self) -> list[str]:
