@@ -169,7 +169,7 @@ def test_a_killed_container_is_started_again(tmp_path: Path, machine: Machine) -
         name, members = the_container(machine)
         machine.docker("kill", name)
         assert serve.stderr is not None
-        told = []
+        told: list[str] = []
         while not told or not told[-1].startswith(("mock is ready again after ", "error: ")):
             told.append(serve.stderr.readline())
             assert told[-1]
