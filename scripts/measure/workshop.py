@@ -148,10 +148,8 @@ class Workshop:
     @contextlib.contextmanager
     def serve_document(self, repository_dir: Path) -> Iterator[dict[str, Any]]:
         """Run ``forge serve``; give what it says of itself once it is ready."""
-        http, grpc, metrics = free_ports(3)
-        ports = ("--http-port", http, "--grpc-port", grpc, "--metrics-port", metrics)
-        argv = [sys.executable, "-m", "trtllm_forge", "serve", str(repository_dir), "--json"]
-        argv += [*map(str, ports), "--quiet"]
+        argv = [sys.executable, "-m", "trtllm_forge", "serve", str(repository_dir)]
+        argv += ["--json", "--quiet"]
         with self._running(argv, {}, stdout=subprocess.PIPE) as (server, _):
             yield _read_document(server)
 

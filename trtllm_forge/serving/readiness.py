@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from trtllm_forge.cache_document import show_size
 from trtllm_forge.lifeline import living_members
 from trtllm_forge.serving.container_watch import container_leader, is_container_running
@@ -28,6 +26,8 @@ BASE_TIMEOUT_S = 120.0
 BYTES_PER_S = 100e6
 """What a slow network disk gives; a local one is ten times as fast."""
 
+# A start that is over by then needs no progress, and looking at memory slows it down.
+_FIRST_TOLD_S = 2.0
 _TELL_EACH_S = 1.0
 _GIB = 1 << 30
 
@@ -100,7 +100,7 @@ class _Loading:
         self._reporter = reporter
         self._in_container = in_container
         self._started = time.monotonic()
-        self._next = self._started + _TELL_EACH_S
+        self._next = self._started + _FIRST_TOLD_S
 
     def tell(self) -> None:
         now = time.monotonic()
@@ -121,6 +121,8 @@ class _Loading:
 def _checkpoint_dirs(repository_dir: Path) -> Iterator[Path]:
     """Give the folders outside the repository that models of the LLM API load."""
     for path in repository_dir.glob("*/*/model.yaml"):
+        import yaml  # takes a while, and most repositories have none
+
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         named = document.get("model") if isinstance(document, dict) else None
         if isinstance(named, str) and Path(named).is_absolute() and Path(named).is_dir():

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.gpu import detect_gpus
-from trtllm_forge.serving.container_options import choose_container
 from trtllm_forge.serving.exposure import exposure_warning
 from trtllm_forge.serving.launch_plan import ServeOptions, plan_launch, serve_command
 from trtllm_forge.serving.ports import choose_ports
@@ -138,6 +137,9 @@ def _checked_installation(
         in_container=in_container,
     )
     if in_container:
+        # Imported where it is needed: what starts is to be up as soon as Triton itself is.
+        from trtllm_forge.serving.container_options import choose_container
+
         container = choose_container(
             source, options, reporter, command, layout=layout, is_plan=is_plan
         )
