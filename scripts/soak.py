@@ -7,6 +7,9 @@ request gets alone. Prompts at which the engine itself, asked for token ids, wav
 nearly equal tokens when it has company are left out first. In the end nothing may be left in the
 engine, and memory and shared memory are compared with those of the first part. Then the server is
 killed, and what it leaves behind is looked for. Exit code 1 when something is wrong.
+
+With ``--reloads 20`` the models are replaced that often meanwhile, by ``forge reload``, and the
+metrics are read all the time.
 """
 
 from __future__ import annotations
@@ -157,12 +160,40 @@ async def steady(document: Mapping[str, Any], tokenizer: Any, seconds: float) ->
 
 
 def metric(document: Mapping[str, Any], name: str, kind: str) -> float:
-    """Return a value of the Prometheus text that the server gives."""
+    """Return a value of the Prometheus text that the server gives, added up over its models."""
     text = httpx.get(document["metrics"], timeout=30).text
-    found = re.search(rf'^{name}{{[^}}]*"{kind}"[^}}]*}} (\S+)$', text, re.MULTILINE)
-    if found is None:
+    found = re.findall(rf'^{name}{{[^}}]*"{kind}"[^}}]*}} (\S+)$', text, re.MULTILINE)
+    if not found:
         raise LookupError(f"the metrics have no {name} of {kind}")
-    return float(found[1])
+    return sum(map(float, found))
+
+
+async def reload_models(
+    document: Mapping[str, Any], environment: Mapping[str, str], reloads: int, seconds: float
+) -> list[str]:
+    """Replace the models so often within a time; return what went wrong."""
+    problems = []
+    for _ in range(reloads):
+        await asyncio.sleep(seconds / (reloads + 1))
+        command = [sys.executable, "-m", "trtllm_forge", "reload", document["name"]]
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            env=environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        words, _ = await child.communicate()
+        if child.returncode:
+            problems.append(f"forge reload ended with {child.returncode}: {words.decode()}")
+    return problems
+
+
+async def read_metrics(document: Mapping[str, Any], end: float) -> None:
+    """Read the metrics ten times a second until a time, as several collectors would together."""
+    async with httpx.AsyncClient(timeout=30) as http:
+        while time.monotonic() < end:
+            (await http.get(document["metrics"])).raise_for_status()
+            await asyncio.sleep(0.1)
 
 
 def memory(server: int) -> dict[str, int]:
@@ -229,8 +260,14 @@ def growth(before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
     return grown
 
 
-def run(document: Mapping[str, Any], tokenizer: Any, minutes: float, slots: int) -> list[str]:
+def run(
+    document: Mapping[str, Any],
+    tokenizer: Any,
+    options: argparse.Namespace,
+    environment: Mapping[str, str],
+) -> list[str]:
     """Return what is wrong after so many minutes of traffic."""
+    minutes, slots = options.minutes, options.slots
     prompts = asyncio.run(steady(document, tokenizer, 10 * min(2, minutes)))
     url = f"{document['http']}/v2/models/ensemble/generate"
     ask = {"max_tokens": MAX_TOKENS, "exclude_input_in_output": True}
@@ -244,16 +281,23 @@ def run(document: Mapping[str, Any], tokenizer: Any, minutes: float, slots: int)
     }
     tally = Tally()
 
-    async def part(seconds: float) -> None:
+    async def part(seconds: float, reloads: int = 0) -> list[str]:
         client = Client(document, references)
         client.tally = tally
-        await traffic(client, prompts, slots, time.monotonic() + seconds)
+        end = time.monotonic() + seconds
+        _, _, problems = await asyncio.gather(
+            traffic(client, prompts, slots, end),
+            read_metrics(document, end),
+            reload_models(document, environment, reloads, seconds),
+        )
+        return problems
 
     asyncio.run(part(15 * minutes))
     prefix = shared_memory_prefix(document["pid"])
     before, shared_before = memory(document["pid"]), shared_memory(prefix)
-    asyncio.run(part(45 * minutes))
-    problems = [] if until_quiet(document) else ["requests are left in the engine"]
+    problems = asyncio.run(part(45 * minutes, options.reloads))
+    if not until_quiet(document):
+        problems.append("requests are left in the engine")
     print(f"{sum(tally.done.values())} requests in {minutes:g} minutes, {slots} at once:")
     for kind, count in sorted(tally.done.items()):
         print(f"  {kind:40} {count:8}")
@@ -283,6 +327,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--slots", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--reloads", type=int, default=0)
     options = parser.parse_args()
     random.seed(options.seed)
     with tempfile.TemporaryDirectory(prefix="forge-soak-") as folder:
@@ -291,7 +336,7 @@ def main() -> int:
         with workshop.serve_document(repository_dir) as document:
             path = repository_dir / "preprocessing" / "1" / "tokenizer" / "tokenizer.json"
             tokenizer = Tokenizer.from_file(str(path))
-            problems = run(document, tokenizer, options.minutes, options.slots)
+            problems = run(document, tokenizer, options, workshop.environment)
             problems += left_after_a_crash(document["pid"])
     for problem in problems:
         print(f"wrong: {problem}")
