@@ -113,6 +113,21 @@ def test_a_port_whose_holder_is_not_told_may_be_anybodys(
     assert is_held_by_group(taken_port, 1)
 
 
+def test_a_port_whose_holder_has_gone_meanwhile_is_nobodys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        port = taken.getsockname()[1]
+
+        def holders(_: int) -> Iterator[tuple[int, str]]:
+            taken.close()
+            return iter(())
+
+        monkeypatch.setattr(ports_module, "port_holders", holders)
+
+        assert not is_held_by_group(port, 1)
+
+
 def test_a_free_port_has_no_holder() -> None:
     port = free_port(HOST)
 

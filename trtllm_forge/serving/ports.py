@@ -111,13 +111,17 @@ def is_held_by_group(port: int, group: int) -> bool:
 
     A group is a whole session, as ``lifeline`` says.
     """
-    if _listening_inodes(port) == set():
+    sockets = _listening_inodes(port)
+    if sockets == set():
         return False
     groups = set()
     for pid, _ in port_holders(port):
         with contextlib.suppress(ProcessLookupError):
             groups.add(os.getsid(pid))
-    return not groups or group in groups
+    if groups:
+        return group in groups
+    # Whoever held it may have gone before he was looked for; then nobody is known to hold it.
+    return _listening_inodes(port) == sockets
 
 
 def port_holders(port: int) -> Iterator[tuple[int, str]]:
