@@ -10,9 +10,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-DEFAULT_CONFIG_NAME = "forge.yaml"
-"""The file in the working folder that is read without being named."""
-
 _PREFIX = "FORGE_"
 _OWN_VARIABLES = frozenset({"FORGE_CACHE_DIR", "FORGE_STATE_DIR", "FORGE_MODEL_REPOS"})
 

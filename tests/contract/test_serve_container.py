@@ -228,6 +228,41 @@ def test_what_models_name_outside_of_the_repository_is_mounted_where_they_name_i
     ]
 
 
+def test_the_files_behind_a_snapshot_of_the_hub_are_mounted_too(
+    tmp_path: Path, has_gpus: Callable[[int], None]
+) -> None:
+    root, cache_dir = tmp_path / "coder", tmp_path / "models--org--coder"
+    snapshot_dir, blob_path = cache_dir / "snapshots" / "1f", cache_dir / "blobs" / "5e"
+    for folder in (snapshot_dir, blob_path.parent):
+        folder.mkdir(parents=True)
+    blob_path.write_text("{}")
+    (snapshot_dir / "config.json").symlink_to("../../blobs/5e")
+    llmapi_model(root)
+    path = root / "tensorrt_llm" / "1" / "model.yaml"
+    path.write_text(path.read_text().replace("/m\n", f"{snapshot_dir}\n"))
+
+    options, _ = served(root)
+
+    assert options["--mount"][1:] == [
+        f"type=bind,source={path},target={path},readonly" for path in (blob_path, snapshot_dir)
+    ]
+
+
+def test_a_socket_that_a_model_names_is_not_mounted(
+    tmp_path: Path, has_gpus: Callable[[int], None]
+) -> None:
+    root, socket_path = tmp_path / "coder", tmp_path / "d.sock"
+    llmapi_model(root)
+    path = root / "tensorrt_llm" / "1" / "model.yaml"
+    path.write_text(path.read_text().replace("/m\n", f"{socket_path}\n"))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(socket_path))
+
+        options, _ = served(root)
+
+    assert len(options["--mount"]) == 1
+
+
 def test_a_link_that_a_container_cannot_follow_is_told_with_the_one_it_can(
     tmp_path: Path, has_gpus: Callable[[int], None]
 ) -> None:
@@ -328,16 +363,17 @@ def test_what_goes_together_with_no_container_is_refused(
     assert (error["exit_code"], error["what"]) == (2, what)
 
 
+@pytest.mark.parametrize(("gpus", "chosen"), [("0,1", "CUDA_VISIBLE_DEVICES=0,1 "), ("all", "")])
 def test_gpus_without_a_container_are_those_that_cuda_shows(
-    tmp_path: Path, machine: Callable[[Case], None]
+    tmp_path: Path, machine: Callable[[Case], None], gpus: str, chosen: str
 ) -> None:
     engine_model(tmp_path / "coder")
     machine(CASES["one rank"])
 
-    error = error_of(tmp_path / "coder", "--gpus", "0,1")
+    error = error_of(tmp_path / "coder", "--gpus", gpus)
 
     assert error["exit_code"] == 2
-    assert error["hint"] == f"CUDA_VISIBLE_DEVICES=0,1 forge serve {tmp_path / 'coder'}"
+    assert error["hint"] == f"{chosen}forge serve {tmp_path / 'coder'}"
 
 
 @pytest.mark.parametrize(

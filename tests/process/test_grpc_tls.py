@@ -38,6 +38,14 @@ def test_a_server_is_known_by_its_very_certificate(tmp_path: Path, authority: Ce
     assert signed.name == "forge.coder.example"
 
 
+def test_what_stands_around_a_certificate_may_be_in_any_language(tmp_path: Path) -> None:
+    pair = self_signed(tmp_path, "triton.example")
+    block = pair.cert_path.read_text()
+    pair.cert_path.write_text(f"Schlüssel für Zürich\n{block}", encoding="utf-8")
+
+    assert check_tls(tls(pair)).certificate == block
+
+
 def test_forge_shows_the_servers_certificate_where_clients_need_one(
     tmp_path: Path, authority: Certificate
 ) -> None:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge import __version__
+from trtllm_forge.config.file_name import DEFAULT_CONFIG_NAME
 from trtllm_forge.config.load import load_config
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.presets import SAMPLE_NAME, resolve_model
-from trtllm_forge.settings import DEFAULT_CONFIG_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,7 +29,7 @@ def init(
 ) -> None:
     """Write ``forge.yaml`` here, with what was given set and the rest commented out."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.settings import DEFAULT_CONFIG_NAME
+        from trtllm_forge.config.file_name import DEFAULT_CONFIG_NAME
         from trtllm_forge.starter import make_starter, write_starter
 
         path = Path(DEFAULT_CONFIG_NAME)

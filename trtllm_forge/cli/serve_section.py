@@ -6,9 +6,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtllm_forge.config.file_name import DEFAULT_CONFIG_NAME
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.serving.launch_plan import ServeOptions
-from trtllm_forge.settings import DEFAULT_CONFIG_NAME, build_option_environment
+from trtllm_forge.settings import build_option_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -127,6 +127,9 @@ def require_release(
             f"{repository_dir} is for TensorRT-LLM {wanted.version} ({wanted.source}), "
             f"{reference} has {found}"
         )
+        if not cpp_models(repository_dir):
+            reporter.warning(what)
+            return
         why = "an engine loads in the release that built it and in no other"
         right = candidate_images(repository_dir, catalogue)
         hint = f"{command} --triton docker" if right else "forge versions"
@@ -143,7 +146,7 @@ def _asked(
         what = f"docker cannot tell what is in {reference}"
         raise PrerequisiteError(what, why=last_line(answer))
     try:
-        config = json.loads(answer.stdout)
+        config = json.loads(answer.stdout) or {}
     except ValueError:
         config = {}
     variables = dict(one.partition("=")[::2] for one in config.get("Env") or ())

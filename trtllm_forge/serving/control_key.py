@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.lifeline import living_members, stat_fields
 from trtllm_forge.triton.launch import CONTROL_HEADER
 
@@ -64,12 +65,20 @@ def write_private(path: Path, text: str) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Have a folder of forge's own, and those that it makes above it, for its user alone."""
+    """Have a folder of forge's own, and those that it makes above it, for its user alone.
+
+    Raises:
+        PrerequisiteError: The folder is another user's, who could put anything into it.
+    """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in (*reversed(missing), folder):
         path.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid == os.geteuid():
-        folder.chmod(0o700)
+    if folder.stat().st_uid != os.geteuid():
+        what = f"{folder} belongs to another user"
+        raise PrerequisiteError(
+            what, why="what a server loads from there has to be this user's own"
+        )
+    folder.chmod(0o700)
 
 
 def read_key(path: Path | None) -> str | None:

@@ -32,9 +32,10 @@ def drain(http: TritonHttp, timeout_s: float, tell_waiting: Callable[[], None]) 
     started = time.monotonic()
     has_told = False
     try:
-        loaded = tuple(dict.fromkeys(_loaded(http)))
+        # One that unloads already, as an old version does, tells nothing of itself any more.
+        loaded = {name for name, _, state in http.models() if state == "READY"}
         inner = {name for model in loaded for name in http.inner_models(model)}
-        layers = {"outer": set(loaded) - inner, "inner": inner & set(loaded)}
+        layers = {"outer": loaded - inner, "inner": inner & loaded}
         for layer, models in layers.items():
             for model in sorted(models):
                 http.unload(model)

@@ -126,7 +126,8 @@ def _checked_installation(
     in_container = source.kind == "docker"
     if options.gpus is not None and not in_container:
         what = f"--gpus {options.gpus} is given, and Triton runs in no container"
-        hint = f"CUDA_VISIBLE_DEVICES={shlex.quote(options.gpus)} {command}"
+        chosen = f"CUDA_VISIBLE_DEVICES={shlex.quote(options.gpus)} "
+        hint = f"{'' if options.gpus == 'all' else chosen}{command}"
         raise ConfigError(what, why="it says what a container gets", hint=hint)
     require_trusted(
         options.repository_dir,

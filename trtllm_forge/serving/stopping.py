@@ -90,11 +90,15 @@ def end_orphan(record: ServerRecord, state_dir: Path) -> None:
     if record.is_running:
         return
     triton = record.triton
-    if triton is not None and triton.is_running():
+    was_running = triton is not None and triton.is_running()
+    if triton is not None and was_running:
         lifeline.signal_group(triton.pid, signal.SIGKILL)
         lifeline.wait_for_end(triton.pid, _KILL_WAIT_S)
     in_container = record.container is not None
-    lifeline.remove_leftovers(leftovers(state_dir, record.stamp, in_container=in_container))
+    # Docker's client may just have asked for a container.
+    lifeline.remove_leftovers(
+        leftovers(state_dir, record.stamp, in_container=in_container), is_patient=was_running
+    )
 
 
 def forget_server(record: ServerRecord, state_dir: Path) -> None:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -104,4 +105,5 @@ def _require_no_twin(repository_dir: Path) -> None:
     if twin is not None:
         what = f"{repository_dir} is a twin, which no container can serve"
         why = f"NVIDIA's images have no OpenVINO GenAI, on which {twin.parent.parent.name} runs"
-        raise PrerequisiteError(what, why=why, hint=f"forge serve {repository_dir} --triton wheel")
+        hint = f"forge serve {shlex.quote(str(repository_dir))} --triton wheel"
+        raise PrerequisiteError(what, why=why, hint=hint)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,8 +123,25 @@ def _named_paths(root: Path) -> Iterator[Path]:
         for path in root.glob(pattern):
             for match in _NAMED.finditer(path.read_text(encoding="utf-8", errors="replace")):
                 named = Path(match["path"].strip())
-                if _is_of_this_machine(named) and named.exists():
+                # No socket, nor a device: what is mounted is there to be read.
+                if _is_of_this_machine(named) and (named.is_dir() or named.is_file()):
                     yield named
+                    yield from _targets_beside(named)
+
+
+def _targets_beside(folder: Path) -> Iterator[Path]:
+    """Give what links in a folder lead to outside of it, by the path a container looks for.
+
+    A snapshot of the Hub's cache is such a folder: its files are links to ``../../blobs``.
+    """
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            if not path.is_symlink():
+                continue
+            target = Path(os.path.normpath(path.parent / path.readlink()))
+            if target.exists() and not target.is_relative_to(folder):
+                yield target
 
 
 def _link_targets(root: Path) -> Iterator[Path]:
@@ -137,7 +155,8 @@ def _link_targets(root: Path) -> Iterator[Path]:
             if not target.is_absolute():
                 what = f"{path} leads out of the repository, where a container cannot follow"
                 why = f"it is a link to {target}, which names another file there"
-                raise PrerequisiteError(what, why=why, hint=f"ln -sfn {path.resolve()} {path}")
+                hint = shlex.join(("ln", "-sfn", str(path.resolve()), str(path)))
+                raise PrerequisiteError(what, why=why, hint=hint)
             if path.exists():
                 yield target
 

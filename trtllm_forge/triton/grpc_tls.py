@@ -7,6 +7,7 @@ Triton 2.51 has no TLS.
 
 from __future__ import annotations
 
+import re
 import shlex
 import ssl
 import time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _ROUNDS = 10
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _NO_PASSPHRASE = "none"
 
 
@@ -89,9 +91,9 @@ def grpc_tls(cert: str | None, key: str | None, ca: str | None) -> GrpcTls | Non
     if cert is None or key is None:
         return None
     return GrpcTls(
-        cert_path=Path(cert).absolute(),
-        key_path=Path(key).absolute(),
-        ca_path=None if ca is None else Path(ca).absolute(),
+        cert_path=Path(cert).expanduser().absolute(),
+        key_path=Path(key).expanduser().absolute(),
+        ca_path=None if ca is None else Path(ca).expanduser().absolute(),
     )
 
 
@@ -101,7 +103,9 @@ def check_tls(tls: GrpcTls) -> GrpcTrust:
     Raises:
         ConfigError: A file is not there, is not what it should be, or does not fit another.
     """
-    certificate = _pem(tls.cert_path, "CERTIFICATE-----", "certificate", "--grpc-tls-cert")
+    text = _pem(tls.cert_path, "CERTIFICATE-----", "certificate", "--grpc-tls-cert")
+    # What stands around them may be anything, in any language.
+    certificate = "".join(f"{block}\n" for block in _CERTIFICATE.findall(text))
     key = _pem(tls.key_path, "PRIVATE KEY-----", "private key", "--grpc-tls-key")
     if "ENCRYPTED" in key:
         what = f"{tls.key_path} is encrypted"
