@@ -7,96 +7,39 @@ container, but for paths and addresses.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import socket
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
 
 from tests.certificates import self_signed
+from tests.contract.container_argv import (
+    GIB,
+    IN_DOCKER,
+    MIB,
+    error_of,
+    has_gpus,
+    served,
+    taken_apart,
+)
 from tests.contract.test_launch_differences import CASES, FLAGS, Case, dry_run, machine
-from tests.rank_repositories import engine_model, llmapi_model, twin_model, write_config
-from trtllm_forge import gpu
+from tests.rank_repositories import engine_model, twin_model, write_config
 from trtllm_forge.cli.app import app
-from trtllm_forge.gpu import Gpu, GpuReport
-from trtllm_forge.serving import container_options, ports
+from trtllm_forge.serving import ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["machine"]
 
-IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
-IN_DOCKER = ("--triton", f"docker:{IMAGE}")
-MIB, GIB = 1 << 20, 1 << 30
-H100S = tuple(
-    Gpu(
-        name="NVIDIA H100",
-        memory_bytes=80 * GIB,
-        compute_capability="9.0",
-        index=index,
-        uuid=f"GPU-{index}{index}",
-    )
-    for index in range(8)
-)
+__all__ = ["has_gpus", "machine"]
+
 # The twin is in no image, and a container on one machine.
 IN_ONE_PLACE = [name for name in CASES if name != "hosts" and not name.startswith("twin")]
-# How many words each of docker's options takes, from docker run --help.
-ONE_WORD = {"--rm", "--init"}
-TWO_WORDS = {
-    *("--pull", "--name", "--label", "--gpus", "--shm-size", "--ulimit", "--security-opt"),
-    *("--user", "--publish", "--mount", "--workdir", "--env"),
-}
-
-
-@pytest.fixture
-def has_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-    def give(count: int) -> None:
-        report = GpuReport(gpus=H100S[:count], reason="" if count else "there is no NVIDIA driver")
-        monkeypatch.setattr(container_options, "probe_gpus", lambda: report)
-        monkeypatch.setattr(gpu, "probe_gpus", lambda: report)
-
-    give(8)
-    return give
-
-
-def taken_apart(argv: list[str]) -> tuple[dict[str, list[str]], str, list[str]]:
-    """Return docker's options, the image, and the command inside."""
-    assert argv[:2] == ["docker", "run"]
-    options: dict[str, list[str]] = {}
-    place = 2
-    while argv[place].startswith("-"):
-        word = argv[place]
-        assert word in ONE_WORD | TWO_WORDS
-        options.setdefault(word, [])
-        if word in TWO_WORDS:
-            place += 1
-            options[word].append(argv[place])
-        place += 1
-    return options, argv[place], argv[place + 1 :]
-
-
-def served(repository_dir: Path, *flags: str) -> tuple[dict[str, list[str]], list[str]]:
-    document = dry_run(repository_dir, (*IN_DOCKER, *flags))
-    options, image, inside = taken_apart(document["argv"])
-    assert image == IMAGE
-    assert document["container"]["inner_argv"] == inside
-    return options, inside
-
-
-def error_of(repository_dir: Path, *flags: str) -> dict[str, Any]:
-    result = CliRunner().invoke(
-        app, ["serve", str(repository_dir), "--dry-run", "--json", *FLAGS, *flags]
-    )
-    error: dict[str, Any] = json.loads(result.stdout)["error"]
-    return {**error, "exit_code": result.exit_code}
 
 
 @pytest.mark.parametrize("name", IN_ONE_PLACE)
@@ -183,100 +126,6 @@ def test_an_engine_of_two_ranks_gets_its_gpus_its_memory_its_ports_and_nothing_t
     addresses = [word for word in inside if "-address=" in word]
     assert addresses == [f"--{name}-address=0.0.0.0" for name in ("grpc", "http", "metrics")]
     assert document["leftovers"][0] == f"container:trtllm-forge.stamp={stamp}"
-
-
-def test_an_engine_named_by_a_path_of_this_machine_is_named_by_that_of_the_container(
-    tmp_path: Path, has_gpus: Callable[[int], None]
-) -> None:
-    engine_model(tmp_path / "coder")
-
-    options, _ = served(tmp_path / "coder")
-
-    rewritten = next(csv.reader([options["--mount"][1]]))
-    assert rewritten[2:] == ["target=/models/tensorrt_llm/config.pbtxt", "readonly"]
-
-
-def test_a_repository_rendered_for_its_place_is_mounted_as_it_is(
-    tmp_path: Path, has_gpus: Callable[[int], None]
-) -> None:
-    root = tmp_path / "coder"
-    engine_model(root)
-    named = {"gpt_model_path": "/models/tensorrt_llm/1/engine"}
-    write_config(root, "tensorrt_llm", 'backend: "tensorrtllm"', named)
-
-    options, _ = served(root)
-
-    assert len(options["--mount"]) == 1
-
-
-def test_what_models_name_outside_of_the_repository_is_mounted_where_they_name_it(
-    tmp_path: Path, has_gpus: Callable[[int], None]
-) -> None:
-    root, checkpoint_dir, linked_dir = (tmp_path / name for name in ("coder", "hf", "linked"))
-    checkpoint_dir.mkdir()
-    linked_dir.mkdir()
-    llmapi_model(root)
-    path = root / "tensorrt_llm" / "1" / "model.yaml"
-    path.write_text(path.read_text().replace("/m\n", f"{checkpoint_dir}\n"))
-    (root / "tensorrt_llm" / "1" / "more").symlink_to(linked_dir)
-
-    options, _ = served(root)
-
-    assert options["--mount"][1:] == [
-        f"type=bind,source={folder},target={folder},readonly"
-        for folder in (checkpoint_dir, linked_dir)
-    ]
-
-
-def test_the_files_behind_a_snapshot_of_the_hub_are_mounted_too(
-    tmp_path: Path, has_gpus: Callable[[int], None]
-) -> None:
-    root, cache_dir = tmp_path / "coder", tmp_path / "models--org--coder"
-    snapshot_dir, blob_path = cache_dir / "snapshots" / "1f", cache_dir / "blobs" / "5e"
-    for folder in (snapshot_dir, blob_path.parent):
-        folder.mkdir(parents=True)
-    blob_path.write_text("{}")
-    (snapshot_dir / "config.json").symlink_to("../../blobs/5e")
-    llmapi_model(root)
-    path = root / "tensorrt_llm" / "1" / "model.yaml"
-    path.write_text(path.read_text().replace("/m\n", f"{snapshot_dir}\n"))
-
-    options, _ = served(root)
-
-    assert options["--mount"][1:] == [
-        f"type=bind,source={path},target={path},readonly" for path in (blob_path, snapshot_dir)
-    ]
-
-
-def test_a_socket_that_a_model_names_is_not_mounted(
-    tmp_path: Path, has_gpus: Callable[[int], None]
-) -> None:
-    root, socket_path = tmp_path / "coder", tmp_path / "d.sock"
-    llmapi_model(root)
-    path = root / "tensorrt_llm" / "1" / "model.yaml"
-    path.write_text(path.read_text().replace("/m\n", f"{socket_path}\n"))
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(socket_path))
-
-        options, _ = served(root)
-
-    assert len(options["--mount"]) == 1
-
-
-def test_a_link_that_a_container_cannot_follow_is_told_with_the_one_it_can(
-    tmp_path: Path, has_gpus: Callable[[int], None]
-) -> None:
-    root = tmp_path / "coder"
-    llmapi_model(root)
-    (tmp_path / "weights").mkdir()
-    link = root / "tensorrt_llm" / "1" / "weights"
-    link.symlink_to("../../../weights")
-
-    error = error_of(root, *IN_DOCKER)
-
-    assert error["exit_code"] == 3
-    assert error["what"] == f"{link} leads out of the repository, where a container cannot follow"
-    assert error["hint"] == f"ln -sfn {tmp_path / 'weights'} {link}"
 
 
 def test_an_image_of_another_release_is_refused_with_both_and_the_command_that_works(
