@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SERVING = ("serve", "ps", "status", "logs", "stop")
+SERVING = ("serve", "ps", "status", "logs", "stop", "load", "unload", "reload")
 
 _CONSOLE = re.compile(
     r"^#+ ([^\n]+)$|^```console\n(.*?)^```$|^```.*?^```$", re.DOTALL | re.MULTILINE

@@ -98,6 +98,25 @@ def probe_gpus(environment: Mapping[str, str] | None = None) -> GpuReport:
     return _visible(gpus, wanted, reason)
 
 
+def free_gpu_bytes() -> tuple[int, ...]:
+    """Return the memory that is free on each GPU of this machine; nothing without a driver."""
+    try:
+        pynvml: Any = importlib.import_module("pynvml")
+    except ImportError:
+        return ()
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        devices = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return tuple(int(pynvml.nvmlDeviceGetMemoryInfo(device).free) for device in devices)
+    except pynvml.NVMLError:
+        return ()
+    finally:
+        _shut_down(pynvml)
+
+
 def named_gpu(name: str) -> Gpu:
     """Return a common GPU by its short name, such as ``h100-80g``, upper and lower case alike.
 

@@ -14,7 +14,7 @@ from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 
 NEED_A_SERVER = (
     *("forge serve", "forge status", "forge logs", "forge stop"),
-    *("forge probe", "forge complete"),
+    *("forge probe", "forge complete", "forge load", "forge unload", "forge reload"),
 )
 # Their own tests run theirs.
 NEED_A_REPOSITORY = (

@@ -40,7 +40,14 @@ if TYPE_CHECKING:
 
 _LOADS = "it loads a server for minutes; tests/triton/test_bench.py runs smaller ones"
 _RANKS = "an engine of two ranks needs two GPUs; tests/triton/test_ranks.py runs the twin's"
+_MODELS = "a model beside the sample is needed; tests/triton/test_models.py runs the same"
 NOT_RUN = {
+    "forge load chat --server coder": _MODELS,
+    "forge load chat=served/llama --server coder": _MODELS,
+    "forge unload chat": _MODELS,
+    "forge unload chat --server coder --timeout 60": _MODELS,
+    "forge reload sample": _MODELS,
+    "forge reload coder --server coder --json": _MODELS,
     "forge bench --concurrency 1,4,16 --goodput ttft=200,itl=50 --html bench.html": _LOADS,
     "forge bench --json > bench.json": _LOADS,
     "forge bench --json > before.json": _LOADS,

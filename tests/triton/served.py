@@ -75,9 +75,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(workshop: TwinWorkshop, repository_dir: Path | str) -> Iterator[Served]:
+def serve(workshop: TwinWorkshop, *repositories: Path | str) -> Iterator[Served]:
     """Run ``forge serve`` until the block ends; it has to stop by itself then, with code 0."""
-    command = [sys.executable, "-m", "trtllm_forge", "serve", str(repository_dir), "--json"]
+    command = [sys.executable, "-m", "trtllm_forge", "serve", *map(str, repositories), "--json"]
     with subprocess.Popen(
         command,
         env=workshop.environment,

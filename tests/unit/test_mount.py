@@ -63,21 +63,27 @@ def test_a_path_that_is_not_there_is_rewritten_in_a_mirror(
     assert (repository_dir / "tensorrt_llm" / "config.pbtxt").read_text() == before
 
 
-def test_a_repository_at_its_mount_root_is_served_from_where_it_is(tmp_path: Path) -> None:
+def test_a_repository_at_its_mount_root_is_mirrored_as_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "models"
     repository_dir = build(folder, backend="tensorrtllm", engine_path=str(folder / ENGINE))
 
-    served = served_folder(repository_dir, tmp_path / "run")
+    assert served_folder(repository_dir, tmp_path / "run") == ServedFolder(path=repository_dir)
+    assert served_folder(repository_dir, tmp_path / "run", is_mirrored=True) == ServedFolder(
+        path=tmp_path / "run",
+        links={
+            tmp_path / "run" / name: repository_dir / name
+            for name in ("ensemble", "forge.lock", "tensorrt_llm")
+        },
+    )
 
-    assert served == ServedFolder(path=repository_dir)
 
-
-def test_a_twin_needs_no_mirror(tmp_path: Path) -> None:
+def test_a_twin_is_mirrored_as_it_is(tmp_path: Path) -> None:
     repository_dir = build(tmp_path / "mock", backend="python", engine_path=ENGINE)
 
-    served = served_folder(repository_dir, tmp_path / "run")
-
-    assert served == ServedFolder(path=repository_dir)
+    assert served_folder(repository_dir, tmp_path / "run") == ServedFolder(path=repository_dir)
+    mirrored = served_folder(repository_dir, tmp_path / "run", is_mirrored=True)
+    assert mirrored.path == tmp_path / "run"
+    assert mirrored.texts == {}
 
 
 def test_an_engine_that_is_nowhere_is_refused(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from trtllm_forge.bench.wire import open_wire
 from trtllm_forge.errors import ConfigError, ProbeError, ServerError
 from trtllm_forge.metrics import FORMULAS, percentile, tokens_per_s, ttft_s
 from trtllm_forge.serving.complete import TOKENIZER_DIR
+from trtllm_forge.serving.served_view import FRONT_MODEL
 from trtllm_forge.triton.client import TritonHttp
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def run_bench(address: ServerAddress, plan: BenchPlan, reporter: Reporter) -> di
     if plan.is_layered:
         targets = layer_targets(http, fixed_length=plan.fixed_length)
     else:
-        targets = (find_target(http, plan.model, fixed_length=plan.fixed_length),)
+        is_named = plan.model is not None or address.front != FRONT_MODEL
+        model = address.front if is_named else None
+        targets = (find_target(http, model, fixed_length=plan.fixed_length),)
     tokenizer_dir = plan.tokenizer_dir or (
         address.repository_dir / TOKENIZER_DIR if address.repository_dir else None
     )

@@ -112,6 +112,27 @@ register(
 )
 register(
     app,
+    "load",
+    "load:load",
+    "Load one more repository into a running server.",
+    examples=("forge load chat --server coder", "forge load chat=served/llama --server coder"),
+)
+register(
+    app,
+    "unload",
+    "unload:unload",
+    "Take a repository out of a running server.",
+    examples=("forge unload chat", "forge unload chat --server coder --timeout 60"),
+)
+register(
+    app,
+    "reload",
+    "reload:reload",
+    "Put a new build of a repository into service without a pause.",
+    examples=("forge reload sample", "forge reload coder --server coder --json"),
+)
+register(
+    app,
     "probe",
     "probe:probe",
     "Check that the running server answers right.",

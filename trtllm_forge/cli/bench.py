@@ -91,7 +91,12 @@ def bench(
         from trtllm_forge.settings import read_settings
 
         address = find_running_server(
-            read_settings().state_dir, console, command="forge bench", name=server, http=http
+            read_settings().state_dir,
+            console,
+            command="forge bench",
+            name=server,
+            http=http,
+            model=model,
         )
         if grpc is not None:
             address = replace(address, urls=replace(address.urls, grpc=grpc))

@@ -9,7 +9,7 @@ import typer
 
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
-from trtllm_forge.cli.probe import HttpOption, ServerOption
+from trtllm_forge.cli.probe import HttpOption, ModelOption, ServerOption
 
 TEXT = "What is written"
 
@@ -73,6 +73,7 @@ def complete(
     stream: StreamOption = False,
     server: ServerOption = None,
     http: HttpOption = None,
+    model: ModelOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
@@ -90,6 +91,7 @@ def complete(
             command="forge complete PROMPT",
             name=server,
             http=http,
+            model=model,
         )
         completion = ask(
             address.urls,
@@ -100,6 +102,7 @@ def complete(
             sampling=Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed),
             stop=tuple(stop or ()),
             on_text=console.stream if stream else None,
+            front=address.front,
         )
         if stream and not json:
             console.stream("\n")

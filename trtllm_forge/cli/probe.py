@@ -35,11 +35,23 @@ HttpOption = Annotated[
     ),
 ]
 
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Front model to ask, or the repository it is of; else the only one.",
+        show_default=False,
+        rich_help_panel=TARGET,
+    ),
+]
+
 
 def probe(
     *,
     server: ServerOption = None,
     http: HttpOption = None,
+    model: ModelOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
@@ -52,9 +64,14 @@ def probe(
         from trtllm_forge.settings import read_settings
 
         address = find_running_server(
-            read_settings().state_dir, console, command="forge probe", name=server, http=http
+            read_settings().state_dir,
+            console,
+            command="forge probe",
+            name=server,
+            http=http,
+            model=model,
         )
-        results = probe_server(address.urls, address.repository_dir, console)
+        results = probe_server(address.urls, address.repository_dir, console, front=address.front)
         failed = [result for result in results if not result.ok]
         console.result(_text(results), _document(results))
         if failed and json:

@@ -76,14 +76,14 @@ def serve(
         from trtllm_forge.cli.serve_section import serve_section
         from trtllm_forge.serving.detach import start_detached
         from trtllm_forge.serving.launch_plan import ServeOptions
-        from trtllm_forge.serving.repositories import find_repository
+        from trtllm_forge.serving.named_repository import serving_options
         from trtllm_forge.serving.serve import plan_server, start_server
         from trtllm_forge.settings import read_settings
 
         settings = read_settings()
         section = serve_section(typed, config, no_verify=no_verify)
         options = ServeOptions(
-            repository_dir=find_repository(repository, settings.model_repos_dir, console),
+            **serving_options(repository, settings.model_repos_dir, console),
             world_size=world_size,
             mode=None if mode is None else mode.value,
             launcher=None if launcher is None else launcher.value,

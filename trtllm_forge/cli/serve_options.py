@@ -11,10 +11,10 @@ from trtllm_forge.cli.options import BUILDING, SERVING
 KEEPING = "How it is kept running"
 
 RepositoryArgument = Annotated[
-    str | None,
+    list[str] | None,
     typer.Argument(
-        metavar="[REPOSITORY]",
-        help="Name below model_repos, or a folder; else the one built last.",
+        metavar="[REPOSITORY]...",
+        help="Name below model_repos, a folder, or NAME=FOLDER; else the one built last.",
         show_default=False,
     ),
 ]

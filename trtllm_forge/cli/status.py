@@ -27,7 +27,7 @@ def status(
 
         state_dir = read_settings().state_dir
         record = find_server(state_dir, name, command="forge status", with_ended=True)
-        found, now_s = look_at(record), time.time()
+        found, now_s = look_at(state_dir, record), time.time()
         console.result(found.text(now_s), found.document(now_s))
         if not found.is_ready:
             raise typer.Exit(ServerError.exit_code)

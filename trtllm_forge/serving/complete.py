@@ -81,6 +81,7 @@ def complete(
     sampling: Sampling | None = None,
     stop: tuple[str, ...] = (),
     on_text: Callable[[str], None] | None = None,
+    front: str = FRONT_MODEL,
 ) -> Completion:
     """Return the completion of ``prompt``, or of the gap before ``suffix``.
 
@@ -93,6 +94,7 @@ def complete(
         sampling: How to choose them.
         stop: Strings that end the text; not part of it.
         on_text: Called with each piece as it comes.
+        front: The model to ask.
 
     Raises:
         ConfigError: ``suffix`` is given and the served model has no FIM tokens.
@@ -104,9 +106,9 @@ def complete(
         prompt = assemble_fim_prompt(template, prefix=prompt, suffix=suffix)
         stop = (*stop, *template.stop)
     http = TritonHttp(urls.http)
-    can_stream = http.is_decoupled(FRONT_MODEL)
+    can_stream = http.is_decoupled(front)
     inputs = _inputs(prompt, max_tokens, sampling or Sampling(), stop, stream=can_stream)
-    if "seed" in inputs and not _has_input(http, "seed"):
+    if "seed" in inputs and not _has_input(http, front, "seed"):
         # Up to TensorRT-LLM 0.19 it has another name, and what is not known is not refused.
         inputs["random_seed"] = inputs.pop("seed")
     started = time.monotonic()
@@ -114,7 +116,7 @@ def complete(
     counter = _TokenCounter()
     first_s = None
     pieces = []
-    with closing(_answers(http, inputs, can_stream=can_stream)) as chunks:
+    with closing(_answers(http, front, inputs, can_stream=can_stream)) as chunks:
         for text in _pieces(chunks, cutter, counter):
             first_s = first_s if first_s is not None else time.monotonic() - started
             pieces.append(text)
@@ -134,17 +136,17 @@ def complete(
     )
 
 
-def _has_input(http: TritonHttp, name: str) -> bool:
-    return any(tensor.name == name for tensor in http.model_metadata(FRONT_MODEL).inputs)
+def _has_input(http: TritonHttp, front: str, name: str) -> bool:
+    return any(tensor.name == name for tensor in http.model_metadata(front).inputs)
 
 
 def _answers(
-    http: TritonHttp, inputs: Mapping[str, JsonValue], *, can_stream: bool
+    http: TritonHttp, front: str, inputs: Mapping[str, JsonValue], *, can_stream: bool
 ) -> Generator[TextChunk, None, None]:
     if can_stream:
-        yield from http.generate_stream(FRONT_MODEL, inputs)
+        yield from http.generate_stream(front, inputs)
     else:
-        yield http.generate(FRONT_MODEL, inputs)
+        yield http.generate(front, inputs)
 
 
 def _pieces(

@@ -36,6 +36,7 @@ from trtllm_forge.errors import (
 )
 from trtllm_forge.process import environment_without_secrets
 from trtllm_forge.serving.launch_plan import ServeOptions
+from trtllm_forge.serving.named_repository import NamedRepository
 from trtllm_forge.serving.server_record import process_id
 from trtllm_forge.settings import Settings
 
@@ -101,6 +102,10 @@ def read_request(text: str) -> tuple[ServeOptions, Settings]:
     options = request["options"]
     for name in ("repository_dir", "hostfile"):
         options[name] = None if options[name] is None else Path(options[name])
+    options["repositories"] = tuple(
+        NamedRepository(name=one["name"], folder=Path(one["folder"]))
+        for one in options["repositories"]
+    )
     settings = Settings(**{name: Path(value) for name, value in request["settings"].items()})
     return ServeOptions(**options), settings
 

@@ -35,8 +35,9 @@ from trtllm_forge.triton.rank_layout import RankLayout
 from trtllm_forge.triton.shared_memory import shm_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from trtllm_forge.serving.named_repository import NamedRepository
     from trtllm_forge.serving.restart import Restart
     from trtllm_forge.serving.trust import Verify
     from trtllm_forge.triton.container import ContainerOptions
@@ -45,9 +46,8 @@ if TYPE_CHECKING:
     from trtllm_forge.triton.rank_layout import RankMode
 
 DOCUMENT_SCHEMA = 1
-FRONT_MODEL = "ensemble"
 # The twin's engine model has it, and no other.
-_TWIN_FILE = "engine_worker.py"
+_TWIN_FILES = "*/*/engine_worker.py"
 # Of the time until the server has to be ready: how long its ranks may take to meet.
 _MEETING_SHARE = 0.75
 _STAMP = re.compile(r"[0-9A-Za-z_]+")
@@ -58,7 +58,7 @@ class ServeOptions:
     """What to serve and where.
 
     Attributes:
-        repository_dir: The model repository, absolute.
+        repository_dir: The model repository, absolute; of several the first.
         host: The address to listen on.
         http_port: A port, or None for 8000 or a free one; likewise the other two.
         grpc_port: See ``http_port``; 8001.
@@ -82,6 +82,8 @@ class ServeOptions:
         triton: Where Triton comes from; see ``serving.triton_source``.
         gpus: What of the GPUs a container gets, or None for as many as its ranks need.
         releases_file: Describes releases and images that are newer than this forge.
+        repositories: All of them with their names, ``repository_dir`` first; empty where there is
+            one without a name of its own.
     """
 
     repository_dir: Path
@@ -107,6 +109,12 @@ class ServeOptions:
     triton: str = "auto"
     gpus: str | None = None
     releases_file: str | None = None
+    repositories: tuple[NamedRepository, ...] = ()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Return the folder of each repository."""
+        return tuple(one.folder for one in self.repositories) or (self.repository_dir,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +253,16 @@ def plan_launch(
     """
     layout = layout or RankLayout()
     run_dir = _run_dir(state_dir, stamp)
-    place = served_place(options.repository_dir, installation, options.host, run_dir)
+    completes = any(map(completes_config, options.folders))
+    place = served_place(
+        options.repository_dir,
+        installation,
+        options.host,
+        run_dir,
+        others=options.repositories,
+        is_mirrored=layout.world_size == 1 and layout.mode != "orchestrator",
+        completes_config=completes,
+    )
     installation, texts = place.installation, dict(place.texts)
     start = TritonStart(
         installation=installation,
@@ -257,7 +274,7 @@ def plan_launch(
         # Where the drain cannot be ours, on a TERM from elsewhere, it is Triton's.
         exit_timeout_s=math.ceil(options.drain_timeout_s),
         layout=layout,
-        completes_config=completes_config(options.repository_dir),
+        completes_config=completes,
         gpu_count=gpu_count,
         grpc_tls=grpc_tls,
     )
@@ -295,7 +312,7 @@ def plan_launch(
         repository_dir=options.repository_dir,
         urls=_urls(options.host, ports, key_path(state_dir, stamp), grpc_trust),
         http_port=ports.http,
-        front_models=(front_model(options.repository_dir),),
+        front_models=place.fronts,
         ready_timeout_s=ready_timeout_s,
         rank_argvs=rank_argvs,
         argv=argv,
@@ -307,7 +324,7 @@ def plan_launch(
         texts=texts,
         stamp=stamp,
         leftovers=leftovers(state_dir, stamp, in_container=container is not None),
-        shares_cores=any(options.repository_dir.glob(f"*/*/{_TWIN_FILE}")),
+        shares_cores=any(path for folder in options.folders for path in folder.glob(_TWIN_FILES)),
         drain_timeout_s=options.drain_timeout_s,
         is_detached=options.is_detached,
         command=command,
@@ -354,6 +371,11 @@ def leftovers(state_dir: Path, stamp: str, *, in_container: bool = False) -> tup
     return (*containers, f"/dev/shm/{_shm_prefix(stamp)}*", *files)
 
 
+def view_dir(state_dir: Path, stamp: str) -> Path:
+    """Return the folder from which the Triton of a stamp loads, where it is a mirror."""
+    return _run_dir(state_dir, stamp) / "repository"
+
+
 def _shm_prefix(stamp: str) -> str:
     return f"forge_{stamp}_"
 
@@ -363,17 +385,18 @@ def _run_dir(state_dir: Path, stamp: str) -> Path:
     return run_dir if is_plain(run_dir) else Path(tempfile.gettempdir()) / f"forge-{stamp}"
 
 
-def front_model(repository_dir: Path) -> str:
-    """Return the ensemble, or the first model of a repository that has none."""
-    models = sorted(path.parent.name for path in repository_dir.glob("*/config.pbtxt"))
-    return FRONT_MODEL if FRONT_MODEL in models else models[0]
-
-
-def serve_command(repository_dir: Path, model_repos_dir: Path) -> str:
-    """Return the command that serves this repository, from this folder."""
-    is_built = repository_dir.parent.resolve() == model_repos_dir.resolve()
-    named = repository_dir.name if is_built else str(repository_dir)
-    return f"forge serve {shlex.quote(named)}"
+def serve_command(
+    repository_dir: Path, model_repos_dir: Path, repositories: Sequence[NamedRepository] = ()
+) -> str:
+    """Return the command that serves this repository, or these, from this folder."""
+    names = []
+    for folder, name in [(one.folder, one.name) for one in repositories] or [
+        (repository_dir, repository_dir.name)
+    ]:
+        is_built = folder.parent.resolve() == model_repos_dir.resolve()
+        named = folder.name if is_built else str(folder)
+        names.append(shlex.quote(named if name == folder.name else f"{name}={named}"))
+    return f"forge serve {' '.join(names)}"
 
 
 def _urls(

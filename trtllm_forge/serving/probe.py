@@ -20,6 +20,7 @@ from trtllm_forge.triton.client import (
     TritonHttp,
 )
 from trtllm_forge.triton.repository import read_model_configs
+from trtllm_forge.triton.served_models import served_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 FRONT_MODEL = "ensemble"
 _CHUNK_MODEL = "postprocessing"
-"""The model that an ensemble runs once per response of the engine."""
+"""The model that an ensemble runs once per response of the engine, its last."""
 
 _PROMPT = "def add(a, b):\n    return"
 _SHORT_TOKENS = 32
@@ -61,7 +62,7 @@ class _WrongAnswer(Exception):
 
 
 def probe_server(
-    urls: ServerUrls, repository_dir: Path | None, reporter: Reporter
+    urls: ServerUrls, repository_dir: Path | None, reporter: Reporter, *, front: str = FRONT_MODEL
 ) -> tuple[ProbeResult, ...]:
     """Return one result per probe, in order; what a dead server cannot answer is left out.
 
@@ -71,8 +72,9 @@ def probe_server(
         repository_dir: What it should serve; without it, ``metadata`` looks for the tensors
             that forge's own commands use.
         reporter: Told how far it is.
+        front: The model to ask.
     """
-    prober = _Prober(urls, repository_dir)
+    prober = _Prober(urls, repository_dir, front)
     results = []
     probes = (
         ("live", prober.live),
@@ -104,8 +106,9 @@ def _timed(name: str, probe: Callable[[], str]) -> ProbeResult:
 
 
 class _Prober:
-    def __init__(self, urls: ServerUrls, repository_dir: Path | None) -> None:
+    def __init__(self, urls: ServerUrls, repository_dir: Path | None, front: str) -> None:
         self._urls = urls
+        self._front = front
         self._repository_dir = repository_dir
         self._http = TritonHttp(
             urls.http, timeout_s=_ANSWER_TIMEOUT_S, control_key=urls.control_key
@@ -119,24 +122,24 @@ class _Prober:
         return f"Triton {self._http.server_version()} at {self._urls.http}"
 
     def ready(self) -> str:
-        if not self._http.is_ready() or not self._http.is_model_ready(FRONT_MODEL):
+        if not self._http.is_ready() or not self._http.is_model_ready(self._front):
             states = ", ".join(f"{name} {state}" for name, _, state in self._http.models())
-            message = f"wanted {FRONT_MODEL} and all models READY, found {states or 'no model'}"
+            message = f"wanted {self._front} and all models READY, found {states or 'no model'}"
             raise _WrongAnswer(message)
-        return ", ".join(self._http.ready_models((FRONT_MODEL,)))
+        return ", ".join(self._http.ready_models((self._front,)))
 
     def metadata(self) -> str:
         """Compare what is served with the repository, tensor by tensor."""
         if self._repository_dir is None:
-            inputs = {t.name for t in self._http.model_metadata(FRONT_MODEL).inputs}
+            inputs = {t.name for t in self._http.model_metadata(self._front).inputs}
             if missing := {"text_input", "max_tokens", "stream"} - inputs:
-                message = f"wanted inputs of {FRONT_MODEL}, not found: {', '.join(sorted(missing))}"
+                message = f"wanted inputs of {self._front}, not found: {', '.join(sorted(missing))}"
                 raise _WrongAnswer(message)
-            return f"{FRONT_MODEL} has the inputs; no repository to compare with"
+            return f"{self._front} has the inputs; no repository to compare with"
         configs = read_model_configs(self._repository_dir)
-        count = 0
+        count, inner = 0, self._http.inner_models(self._front)
         for name, config in configs.items():
-            served = self._http.model_metadata(name)
+            served = self._http.model_metadata(served_name(name, self._front, inner))
             for kind, wanted, found in (
                 ("input", _config_tensors(config, config.input), served.inputs),
                 ("output", _config_tensors(config, config.output), served.outputs),
@@ -220,8 +223,9 @@ class _Prober:
         stopped = self._wait_for_quiet(2 * self._long_run_s + _QUIET_SLACK_S)
         if stopped is None:
             message = (
-                f"busy, not judged: wanted {_CHUNK_MODEL} to rest after a cancel, found it working "
-                f"for {time.monotonic() - cancelled:.2f} s, longer than the request would have run"
+                f"busy, not judged: wanted {self._chunk_model()} to rest after a cancel, "
+                f"found it working for {time.monotonic() - cancelled:.2f} s, longer than the "
+                "request would have run"
             )
             raise _WrongAnswer(message)
         ran_on_s = max(0.0, stopped - cancelled)
@@ -234,12 +238,16 @@ class _Prober:
             raise _WrongAnswer(message)
         return f"the engine stopped {ran_on_s:.2f} s after a cancel by {way}"
 
+    def _chunk_model(self) -> str:
+        steps = self._http.inner_models(self._front)
+        return steps[-1] if steps else _CHUNK_MODEL
+
     def _wait_for_quiet(self, timeout_s: float) -> float | None:
         """Return when the last response was seen, or None if they go on: others' requests."""
-        deadline = time.monotonic() + timeout_s
-        count, changed = self._http.inference_count(_CHUNK_MODEL), time.monotonic()
+        deadline, chunk_model = time.monotonic() + timeout_s, self._chunk_model()
+        count, changed = self._http.inference_count(chunk_model), time.monotonic()
         while time.monotonic() < deadline:
-            now_count, now = self._http.inference_count(_CHUNK_MODEL), time.monotonic()
+            now_count, now = self._http.inference_count(chunk_model), time.monotonic()
             if now_count != count:
                 count, changed = now_count, now
             elif now - changed > _QUIET_S:
@@ -254,7 +262,7 @@ class _Prober:
             if by_grpc and self._urls.own_grpc:
                 source = GrpcGeneration(
                     self._urls.own_grpc,
-                    FRONT_MODEL,
+                    self._front,
                     _inputs(tokens, stream=True),
                     self._urls.grpc_trust,
                 )
@@ -279,10 +287,10 @@ class _Prober:
         return _SHORT_TOKENS / (time.monotonic() - started)
 
     def _whole_text(self) -> TextChunk:
-        return self._http.generate(FRONT_MODEL, _inputs(_SHORT_TOKENS, stream=False))
+        return self._http.generate(self._front, _inputs(_SHORT_TOKENS, stream=False))
 
     def _stream(self, tokens: int) -> Iterator[TextChunk]:
-        return self._http.generate_stream(FRONT_MODEL, _inputs(tokens, stream=True))
+        return self._http.generate_stream(self._front, _inputs(tokens, stream=True))
 
 
 class _StreamReader:

@@ -32,9 +32,10 @@ _TELL_EACH_S = 1.0
 _GIB = 1 << 30
 
 
-def default_ready_timeout_s(repository_dir: Path) -> tuple[float, str]:
-    """Return how long a repository may take to be ready, and why, in words."""
-    folders = (repository_dir, *_checkpoint_dirs(repository_dir))
+def default_ready_timeout_s(*repository_dirs: Path) -> tuple[float, str]:
+    """Return how long repositories may take to be ready, and why, in words."""
+    checkpoint_dirs = (path for folder in repository_dirs for path in _checkpoint_dirs(folder))
+    folders = (*repository_dirs, *checkpoint_dirs)
     size = sum({folder.resolve(): _size_bytes(folder) for folder in folders}.values())
     seconds = BASE_TIMEOUT_S + size / BYTES_PER_S
     why = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,9 +13,10 @@ from trtllm_forge.process import ManagedProcess, environment_without_secrets
 from trtllm_forge.serving.container_watch import ContainerWatch
 from trtllm_forge.serving.control_key import make_private, put_into_command, write_private
 from trtllm_forge.serving.drain import drain
-from trtllm_forge.serving.launch_plan import DOCUMENT_SCHEMA
+from trtllm_forge.serving.launch_plan import DOCUMENT_SCHEMA, view_dir
 from trtllm_forge.serving.readiness import wait_until_ready
 from trtllm_forge.serving.restart import STEADY_S, restart_delay_s
+from trtllm_forge.serving.served_set import read_served_set
 from trtllm_forge.serving.server_record import (
     RecordedError,
     ServerRecord,
@@ -33,6 +34,7 @@ from trtllm_forge.triton.client import TritonHttp
 from trtllm_forge.triton.mpi import split_rank
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -119,12 +121,17 @@ class RunningServer:
         container = self._record.container
         return (
             f"serving {self.name}{self._ranks()}, ready in {self.ready_s:.1f} s\n"
+            f"{self._fronts()}"
             f"  http     {self.urls.http}\n"
             f"  grpc     {self.urls.grpc}\n"
             f"  metrics  {self.urls.metrics}\n"
             + (f"  docker   {container}\n" if container else "")
             + f"  log      {self.log_path}"
         )
+
+    def _fronts(self) -> str:
+        fronts = self.plan.front_models
+        return f"  models   {', '.join(fronts)}\n" if len(fronts) > 1 else ""
 
     def _ranks(self) -> str:
         ranks = len(self.plan.rank_argvs)
@@ -143,6 +150,7 @@ class RunningServer:
             "world_size": len(self.plan.rank_argvs),
             "log": str(self.log_path),
             "container": self._record.container,
+            "front_models": list(self.plan.front_models),
             "models": [asdict(model) for model in self.models],
             "ready_s": round(self.ready_s, 3),
         }
@@ -160,9 +168,10 @@ class RunningServer:
             self.process.__enter__()
             self._record = replace(self._record, triton=process_id(self.pid))
             self._write(self._record.written_state)
-            self.ready_s = wait_until_ready(
-                plan, self.process, plan.ready_timeout_s, self._reporter
-            )
+            with _real_paths(plan):
+                self.ready_s = wait_until_ready(
+                    plan, self.process, plan.ready_timeout_s, self._reporter
+                )
             self.models = self._served_models()
             container = plan.container
             self._stubs = ContainerWatch(container) if container else StubWatch(self.pid)
@@ -379,6 +388,18 @@ def _given_up(error: ServerError, restarts: int) -> ServerError:
         hint=error.hint,
         log_path=error.log_path,
     )
+
+
+@contextmanager
+def _real_paths(plan: LaunchPlan) -> Iterator[None]:
+    """Have an error name files where the repository has them."""
+    try:
+        yield
+    except ServerError as error:
+        served = read_served_set(view_dir(plan.state_dir, plan.stamp))
+        if served is not None:
+            error.what, error.why = served.real_paths(error.what), served.real_paths(error.why)
+        raise
 
 
 def _make_files(plan: LaunchPlan) -> None:

@@ -18,6 +18,7 @@ from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.gpu import detect_gpus
 from trtllm_forge.serving.exposure import exposure_warning
 from trtllm_forge.serving.launch_plan import ServeOptions, plan_launch, serve_command
+from trtllm_forge.serving.memory_shares import require_shares
 from trtllm_forge.serving.ports import choose_ports
 from trtllm_forge.serving.ranks import choose_launcher, choose_ranks
 from trtllm_forge.serving.readiness import default_ready_timeout_s
@@ -62,10 +63,13 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
         ServerError: A port is taken, a model does not load, or it takes too long.
         ConfigError: One port is wanted twice.
     """
-    command = serve_command(options.repository_dir, settings.model_repos_dir)
+    command = serve_command(options.repository_dir, settings.model_repos_dir, options.repositories)
     layout = choose_ranks(options, command)
     found = _checked_installation(options, settings, reporter, layout)
-    _check_backends(options.repository_dir, found.installation, command)
+    for folder in options.folders:
+        _check_backends(folder, found.installation, command)
+    if len(options.folders) > 1:
+        require_shares(options.folders)
     launcher = _launcher(options, layout, found)
     with _writing(settings.state_dir, "FORGE_STATE_DIR", command):
         # Triton takes its ports only after it has loaded. Until then the record holds them.
@@ -89,11 +93,11 @@ def plan_server(options: ServeOptions, settings: Settings, reporter: Reporter) -
         ServerError: See there.
         ConfigError: See there.
     """
-    command = serve_command(options.repository_dir, settings.model_repos_dir)
+    command = serve_command(options.repository_dir, settings.model_repos_dir, options.repositories)
     layout = choose_ranks(options, command)
     found = _checked_installation(options, settings, reporter, layout, is_plan=True)
     installation = found.installation
-    if installation.origin == "wheel" and cpp_models(options.repository_dir):
+    if installation.origin == "wheel" and any(map(cpp_models, options.folders)):
         found = FoundTriton(installation=image_installation())
         reporter.note(f"this plan is for an NGC image: {found.installation.label} is not here")
     try:
@@ -121,7 +125,7 @@ def _checked_installation(
     is_plan: bool = False,
 ) -> FoundTriton:
     """Return the Triton to take, for a repository that is what it says it is."""
-    command = serve_command(options.repository_dir, settings.model_repos_dir)
+    command = serve_command(options.repository_dir, settings.model_repos_dir, options.repositories)
     source = choose_source(options.triton, options.repository_dir, reporter)
     in_container = source.kind == "docker"
     if options.gpus is not None and not in_container:
@@ -129,14 +133,21 @@ def _checked_installation(
         chosen = f"CUDA_VISIBLE_DEVICES={shlex.quote(options.gpus)} "
         hint = f"{'' if options.gpus == 'all' else chosen}{command}"
         raise ConfigError(what, why="it says what a container gets", hint=hint)
-    require_trusted(
-        options.repository_dir,
-        options.verify,
-        cache_dir=settings.cache_dir,
-        reporter=reporter,
-        command=command,
-        in_container=in_container,
-    )
+    if in_container and len(options.folders) > 1:
+        what = f"{len(options.folders)} repositories are given, and a container has one"
+        hint = serve_command(options.repository_dir, settings.model_repos_dir)
+        raise ConfigError(
+            what, why=f"Triton would run in docker (--triton {options.triton})", hint=hint
+        )
+    for folder in options.folders:
+        require_trusted(
+            folder,
+            options.verify,
+            cache_dir=settings.cache_dir,
+            reporter=reporter,
+            command=command,
+            in_container=in_container,
+        )
     if in_container:
         # Imported where it is needed: what starts is to be up as soon as Triton itself is.
         from trtllm_forge.serving.container_options import choose_container
@@ -169,7 +180,7 @@ def _planned(
     layout: RankLayout,
     launcher: Launcher | None,
 ) -> LaunchPlan:
-    command = serve_command(options.repository_dir, settings.model_repos_dir)
+    command = serve_command(options.repository_dir, settings.model_repos_dir, options.repositories)
     if options.world_size is not None:
         command = f"{command} --world-size {options.world_size}"
     if options.triton != "auto":
@@ -179,7 +190,7 @@ def _planned(
     before = read_record(record_path(settings.state_dir, name))
     ready_timeout_s = options.ready_timeout_s
     if ready_timeout_s is None:
-        ready_timeout_s, why = default_ready_timeout_s(options.repository_dir)
+        ready_timeout_s, why = default_ready_timeout_s(*options.folders)
         reporter.decision(why)
     stamp = f"{os.getpid()}_{time.time_ns()}"
     tls = grpc_tls(options.grpc_tls_cert, options.grpc_tls_key, options.grpc_tls_ca)
@@ -232,7 +243,8 @@ def _server_name(options: ServeOptions, settings: Settings) -> str:
         what = f"{name!r} is no name for a server"
         raise ConfigError(what, why="wanted: letters, digits, dots and dashes")
     if name is None:
-        return free_server_name(settings.state_dir, options.repository_dir.name)
+        names = [one.name for one in options.repositories] or [options.repository_dir.name]
+        return free_server_name(settings.state_dir, "-".join(names))
     running = running_servers(settings.state_dir)
     taken = next((record for record in running if record.name == name), None)
     if taken is not None:

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from trtllm_forge.executors import Mount
+from trtllm_forge.serving.served_view import front_model, served_view
 from trtllm_forge.triton.container import ANY_ADDRESS, SCRATCH_DIR
 from trtllm_forge.triton.container_folder import MODELS_DIR, container_folder
-from trtllm_forge.triton.mount import served_folder
 from trtllm_forge.triton.plain_path import is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from trtllm_forge.serving.named_repository import NamedRepository
     from trtllm_forge.triton.grpc_tls import GrpcTls
     from trtllm_forge.triton.locate import TritonInstallation
 
@@ -33,6 +34,7 @@ class ServedPlace:
         links: Links to make first, each with what it leads to.
         texts: Files to write first.
         mounts: What a container sees of this machine.
+        fronts: The model of each repository that clients ask.
     """
 
     repository_dir: Path
@@ -42,12 +44,29 @@ class ServedPlace:
     links: Mapping[Path, Path] = field(default_factory=dict)
     texts: Mapping[Path, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
+    fronts: tuple[str, ...] = ()
 
 
 def served_place(
-    repository_dir: Path, installation: TritonInstallation, host: str, run_dir: Path
+    repository_dir: Path,
+    installation: TritonInstallation,
+    host: str,
+    run_dir: Path,
+    *,
+    others: Sequence[NamedRepository] = (),
+    is_mirrored: bool = False,
+    completes_config: bool = False,
 ) -> ServedPlace:
-    """Return how a repository is served by a Triton; files go below ``run_dir``.
+    """Return how repositories are served by a Triton; files go below ``run_dir``.
+
+    Args:
+        repository_dir: The one repository, or the first of several.
+        installation: The Triton.
+        host: The address to listen on.
+        run_dir: What belongs to this start.
+        others: See ``served_view``, as for the rest. A container has one repository.
+        is_mirrored: See there.
+        completes_config: See there.
 
     Raises:
         ServerError: An engine is neither where its configuration says nor in the repository.
@@ -62,8 +81,15 @@ def served_place(
             scratch_dir=SCRATCH_DIR / _SCRATCH,
             texts=folder.texts,
             mounts=folder.mounts,
+            fronts=(front_model(repository_dir),),
         )
-    served = served_folder(repository_dir, run_dir / "repository")
+    served = served_view(
+        repository_dir,
+        others,
+        run_dir / "repository",
+        is_mirrored=is_mirrored,
+        completes_config=completes_config,
+    )
     links = dict(served.links)
     if installation.backend_dir is not None and not is_plain(installation.backend_dir):
         linked_dir = run_dir / "backends"
@@ -76,6 +102,7 @@ def served_place(
         scratch_dir=run_dir / _SCRATCH,
         links=links,
         texts=served.texts,
+        fronts=served.fronts,
     )
 
 

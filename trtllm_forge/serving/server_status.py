@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from trtllm_forge.cache_document import show_size
 from trtllm_forge.errors import ForgeError
 from trtllm_forge.pipeline.durations import show_duration
-from trtllm_forge.serving.launch_plan import front_model
 from trtllm_forge.serving.readiness import memory_bytes
 from trtllm_forge.serving.server_record import read_record, record_path
+from trtllm_forge.serving.state import served_fronts
 from trtllm_forge.triton.client import TritonHttp
 
 if TYPE_CHECKING:
@@ -29,8 +29,10 @@ class ServerStatus:
 
     Attributes:
         record: What its owner wrote.
-        is_answering: Whether its front model says that it is ready.
+        is_answering: Whether its front models say that they are ready.
         models: Each model with its state, while it answers.
+        fronts: Each front model, with whether it says that it is ready.
+        repository_dirs: What they are of.
         memory_bytes: What its processes hold.
     """
 
@@ -38,6 +40,8 @@ class ServerStatus:
     is_answering: bool
     models: Mapping[str, str]
     memory_bytes: int
+    fronts: Mapping[str, bool] = field(default_factory=dict)
+    repository_dirs: tuple[Path, ...] = ()
 
     @property
     def is_ready(self) -> bool:
@@ -59,12 +63,16 @@ class ServerStatus:
             "http": record.urls.http,
             "grpc": record.urls.grpc or "",
             "metrics": record.urls.metrics or "",
+            "fronts": ", ".join(
+                f"{name} {'ready' if is_ready else 'not ready'}"
+                for name, is_ready in self.fronts.items()
+            ),
             "models": ", ".join(f"{name} {how}" for name, how in self.models.items()),
             "memory": show_size(self.memory_bytes) if self.memory_bytes else "",
             "key": _key_file(record),
             "process": _processes(record),
             "restarts": str(record.restarts) if record.restarts else "",
-            "serves": str(record.repository_dir),
+            "serves": ", ".join(map(str, self.repository_dirs)) or str(record.repository_dir),
             "log": str(record.log_path),
         }
         first = f"{record.name} is {state_text} {rows.pop('')}"
@@ -79,28 +87,42 @@ class ServerStatus:
             "schema": DOCUMENT_SCHEMA,
             **server_document(self.record, now_s),
             "is_answering": self.is_answering,
+            "repositories": [str(path) for path in self.repository_dirs],
+            "front_models": [
+                {"name": name, "is_ready": is_ready} for name, is_ready in self.fronts.items()
+            ],
             "models": [{"name": name, "state": state} for name, state in self.models.items()],
             "memory_bytes": self.memory_bytes,
         }
 
 
-def look_at(record: ServerRecord) -> ServerStatus:
+def look_at(state_dir: Path, record: ServerRecord) -> ServerStatus:
     """Return how a server is, having asked it."""
-    is_answering, models = False, {}
+    models: dict[str, str] = {}
+    served = served_fronts(state_dir, record) if record.is_running else {}
+    fronts = dict.fromkeys(served, False)
     if record.is_running:
         http = TritonHttp(record.urls.http, control_key=record.urls.control_key, timeout_s=5.0)
         try:
-            is_answering = http.is_live() and http.is_model_ready(
-                front_model(record.repository_dir)
-            )
-            models = {name: state for name, _, state in http.models()} if is_answering else {}
-        except (ForgeError, IndexError):  # it ended in between, or its repository is gone
-            is_answering = False
+            if http.is_live():
+                fronts = {name: http.is_model_ready(name) for name in fronts}
+                # A version that was replaced is listed for ever.
+                models = {name: state for name, _, state in http.models() if state != "UNAVAILABLE"}
+        except ForgeError:  # it ended in between
+            models = {}
+    is_answering = bool(models) and all(fronts.values())
     triton = record.triton
     # Of a container only docker's own client is among this user's processes.
     is_seen = triton is not None and triton.is_running() and record.container is None
     size = memory_bytes(triton.pid) if triton is not None and is_seen else 0
-    return ServerStatus(record=record, is_answering=is_answering, models=models, memory_bytes=size)
+    return ServerStatus(
+        record=record,
+        is_answering=is_answering,
+        models=models,
+        memory_bytes=size,
+        fronts=fronts,
+        repository_dirs=tuple(one.repository_dir for one in served.values()),
+    )
 
 
 def servers_text(records: Sequence[ServerRecord]) -> str:

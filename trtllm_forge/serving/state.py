@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError, ServerError
 from trtllm_forge.serving.control_key import make_private
+from trtllm_forge.serving.launch_plan import view_dir
+from trtllm_forge.serving.served_set import read_served_set
+from trtllm_forge.serving.served_view import FRONT_MODEL, front_model
 from trtllm_forge.serving.server_record import ServerRecord, ServerUrls, all_records
+from trtllm_forge.triton.served_models import ServedRepository
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from trtllm_forge.reporter import Reporter
@@ -31,6 +35,7 @@ class ServerAddress:
 
     urls: ServerUrls
     repository_dir: Path | None = None
+    front: str = FRONT_MODEL
 
 
 @contextmanager
@@ -99,13 +104,16 @@ def find_running_server(
     command: str,
     name: str | None = None,
     http: str | None = None,
+    model: str | None = None,
 ) -> ServerAddress:
     """Return the server to talk to: the one at ``http``, the one named, or the only one.
 
-    An address that no record knows is taken as it is. ``command`` is what was typed, for hints.
+    An address that no record knows is taken as it is. ``command`` is what was typed, for hints;
+    ``model`` the front model to ask or the repository it is of, None the only one.
 
     Raises:
-        ConfigError: Several run and none was named, or none of them has that name.
+        ConfigError: Several run and none was named, or none of them has that name; or the same
+            of its models.
         ServerError: None runs, or the one that does is not ready.
     """
     if http is not None:
@@ -113,18 +121,54 @@ def find_running_server(
         url = url.replace("://localhost", "://127.0.0.1")
         servers = running_servers(state_dir)
         known = next((server for server in servers if server.urls.http == url), None)
-        return _address(known) if known else ServerAddress(urls=ServerUrls(http=url))
+        if known is None:
+            return ServerAddress(urls=ServerUrls(http=url), front=model or FRONT_MODEL)
+        return _address(state_dir, known, model, command)
     server = find_server(state_dir, name, command=f"{command} --server")
     if server.state != "ready":
         what = f"the server {server.name} is {server.state}"
         raise ServerError(what, hint=f"forge status {server.name}", log_path=server.log_path)
     if name is None:
         reporter.note(f"using the running server {server.name} at {server.urls.http}")
-    return _address(server)
+    return _address(state_dir, server, model, command)
 
 
-def _address(record: ServerRecord) -> ServerAddress:
-    return ServerAddress(urls=record.urls, repository_dir=record.repository_dir)
+def served_fronts(state_dir: Path, record: ServerRecord) -> Mapping[str, ServedRepository]:
+    """Return the model of each repository that clients ask, by the name it is served under."""
+    served = read_served_set(view_dir(state_dir, record.stamp))
+    folder = record.repository_dir
+    only = ServedRepository(name=folder.name, repository_dir=folder)
+    repositories = (only,) if served is None else served.repositories
+    return {
+        one.served_name(front_model(one.repository_dir)): one
+        for one in repositories
+        if any(one.repository_dir.glob("*/config.pbtxt"))
+    }
+
+
+def _address(
+    state_dir: Path, record: ServerRecord, model: str | None, command: str
+) -> ServerAddress:
+    fronts = served_fronts(state_dir, record)
+    for front, repository in fronts.items():
+        is_other = model is not None and model.startswith(repository.prefix)
+        if model in (front, repository.name) or (model is None and len(fronts) == 1):
+            return _front_address(record, front, repository)
+        if model is not None and is_other and (len(fronts) == 1 or repository.prefix):
+            return _front_address(record, model, repository)
+    if model is None and not fronts:
+        return ServerAddress(urls=record.urls, repository_dir=record.repository_dir)
+    names = list(fronts)
+    hint = f"{command} --model {names[0]}" if names else "forge ps"
+    if model is None:
+        what = f"{record.name} serves {len(fronts)} repositories, and none was named"
+        raise ConfigError(what, why=f"their front models are {', '.join(names)}", hint=hint)
+    what = f"{record.name} serves no model {model}"
+    raise ConfigError(what, why=f"its front models are {', '.join(names) or 'none'}", hint=hint)
+
+
+def _front_address(record: ServerRecord, front: str, repository: ServedRepository) -> ServerAddress:
+    return ServerAddress(urls=record.urls, repository_dir=repository.repository_dir, front=front)
 
 
 def _listing(servers: Iterable[ServerRecord]) -> str:

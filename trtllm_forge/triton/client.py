@@ -127,6 +127,16 @@ class TritonHttp:
         except TritonAnswerError:
             return tuple(name for name in usual if self.is_model_ready(name))
 
+    def load(self, model: str) -> None:
+        """Load a model, again where it is loaded, and return once it is ready.
+
+        Raises:
+            TritonAnswerError: It does not load; what was loaded before is served on.
+            ServerError: No server answers.
+        """
+        with self._answer("POST", f"/v2/repository/models/{quote(model)}/load", {}):
+            pass
+
     def unload(self, model: str) -> None:
         """Have no new request taken for a model; it goes when those that run have ended.
 
@@ -304,6 +314,7 @@ class GrpcGeneration:
         import tritonclient.grpc
 
         self.request_id = new_request_id()
+        self._has_ended = False
         self._answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
         self._client = tritonclient.grpc.InferenceServerClient(
             address,
@@ -343,11 +354,15 @@ class GrpcGeneration:
                     num_output_tokens=None if count is None else int(count.sum()),
                 )
             if result.get_response().parameters["triton_final_response"].bool_param:
+                self._has_ended = True
                 return
 
     def cancel(self) -> None:
-        """Cancel the request if it still runs, and end the stream."""
-        self._client.stop_stream(cancel_requests=True)
+        """Cancel the request if it still runs, and end the stream.
+
+        Cancelled when it has just ended, Triton 2.51 keeps it, and its model, for ever.
+        """
+        self._client.stop_stream(cancel_requests=not self._has_ended)
         self._client.close()
         self._answers.put((None, None))
 

@@ -123,6 +123,15 @@ DIFFERENCES = (
     ),
     LaunchDifference(
         part="rank 0",
+        when="one rank",
+        upstream="`--model-repository` is the repository",
+        forge="a folder of links to it",
+        reason="a new version or another repository can be put beside it while it serves",
+        drops=(r"--model-repository=.+",),
+        adds=(r"--model-repository=.+/repository",),
+    ),
+    LaunchDifference(
+        part="rank 0",
         upstream="listens on every address",
         forge="`--grpc-address`, `--http-address`, `--metrics-address`; 127.0.0.1 unless `--host`",
         reason="nothing there authenticates",

@@ -62,11 +62,14 @@ class ServedFolder:
     texts: Mapping[Path, str] = field(default_factory=dict)
 
 
-def served_folder(repository_dir: Path, mirror_dir: Path) -> ServedFolder:
+def served_folder(
+    repository_dir: Path, mirror_dir: Path, *, is_mirrored: bool = False
+) -> ServedFolder:
     """Return what to start Triton with: the repository, or a mirror of it in ``mirror_dir``.
 
-    There is a mirror only when a model of the C++ backend names a path that is not there, or
-    when Triton could not take the repository's own path.
+    There is a mirror when a model of the C++ backend names a path that is not there, when Triton
+    could not take the repository's own path, and when that ``is_mirrored`` so that another
+    version or another repository can be put beside it while it is served.
 
     Raises:
         ServerError: An engine is neither where the configuration says nor in the repository.
@@ -74,14 +77,12 @@ def served_folder(repository_dir: Path, mirror_dir: Path) -> ServedFolder:
     rewritten = {
         name: config
         for name, config in cpp_models(repository_dir).items()
-        if _point_at_repository(config, repository_dir, name)
+        if point_at_repository(config, repository_dir, name)
     }
-    if not rewritten:
+    if not rewritten and not is_mirrored:
         if is_plain(repository_dir):
             return ServedFolder(path=repository_dir)
         return ServedFolder(path=mirror_dir, links={mirror_dir: repository_dir.resolve()})
-    from google.protobuf import text_format
-
     links: dict[Path, Path] = {}
     texts: dict[Path, str] = {}
     for model_dir in sorted(repository_dir.iterdir()):
@@ -89,6 +90,8 @@ def served_folder(repository_dir: Path, mirror_dir: Path) -> ServedFolder:
         if model_dir.name not in rewritten:
             links[mirrored_dir] = model_dir.resolve()
             continue
+        from google.protobuf import text_format
+
         for entry in sorted(model_dir.iterdir()):
             if entry.name != "config.pbtxt":
                 links[mirrored_dir / entry.name] = entry.resolve()
@@ -97,7 +100,7 @@ def served_folder(repository_dir: Path, mirror_dir: Path) -> ServedFolder:
     return ServedFolder(path=mirror_dir, links=links, texts=texts)
 
 
-def _point_at_repository(config: Any, repository_dir: Path, model: str) -> bool:
+def point_at_repository(config: Any, repository_dir: Path, model: str) -> bool:
     """Rewrite the engine paths of a parsed configuration; return whether any had to be."""
     has_changed = False
     for key in PATH_PARAMETERS:

@@ -124,7 +124,7 @@ def main():
     outgoing.loop = EngineLoop(engine, _Inbox(wire), emit=outgoing.emit, after_step=outgoing.send)
     try:
         outgoing.loop.run()
-    except ConnectionError:  # the model is gone in the middle of a message
+    except (EOFError, ConnectionError):  # the model is gone in the middle of a message
         return
 
 

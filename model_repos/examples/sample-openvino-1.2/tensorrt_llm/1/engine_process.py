@@ -28,6 +28,7 @@ class EngineProcess:
     def __init__(self, settings):
         self._settings = settings
         self._lock = threading.Lock()
+        self._files = _files(settings["engine_dir"])
         self.restart()
 
     def restart(self):
@@ -36,6 +37,12 @@ class EngineProcess:
         Raises:
             RuntimeError: See the class.
         """
+        if _files(self._settings["engine_dir"]) != self._files:
+            # The tokenizer that serves is the old one's.
+            raise RuntimeError(
+                "the engine's process ended, and its files have been replaced since it was loaded: "
+                "load the model again"
+            )
         ours, theirs = socket.socketpair()
         worker = Path(__file__).with_name("engine_worker.py")
         with theirs:
@@ -115,6 +122,12 @@ def engine_settings(folder):
         "draft_tokens": folder.integer("max_draft_len", 0),
         "draft_ngram": folder.integer("max_matching_ngram_size", 3),
     }
+
+
+def _files(engine_dir):
+    """Return what tells the files of an engine from those that replace them."""
+    files = {path.name: path.stat() for path in Path(engine_dir).glob("*")}
+    return {name: (file.st_ino, file.st_size, file.st_mtime_ns) for name, file in files.items()}
 
 
 def _interpreter():

@@ -104,6 +104,7 @@ class TritonPythonModel:
         policy = folder.config.get("model_transaction_policy", {})
         self._is_decoupled = bool(policy.get("decoupled", False))
         self._engine_model = folder.text("tensorrt_llm_model_name", "tensorrt_llm")
+        self._preprocessing_model = folder.text("preprocessing_model_name", "preprocessing")
         self._exclude_input = folder.flag("exclude_input_in_output", default=False)
         self._accumulate = folder.flag("accumulate_tokens", default=False)
         self._token_text = TokenText(
@@ -207,7 +208,7 @@ class TritonPythonModel:
         if "prompt_table_extra_id" not in inputs:
             outputs.remove("OUT_PROMPT_TABLE_EXTRA_IDS")
         preprocessing = pb_utils.InferenceRequest(
-            model_name="preprocessing",
+            model_name=self._preprocessing_model,
             requested_output_names=outputs,
             inputs=[pb_utils.Tensor(name, value) for name, value in named.items()],
         )

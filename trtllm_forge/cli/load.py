@@ -1,0 +1,39 @@
+"""``forge load``: one more repository, in a server that runs."""
+
+from __future__ import annotations
+
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
+from trtllm_forge.cli.probe import ServerOption
+from trtllm_forge.cli.serve_options import NoVerifyOption
+from trtllm_forge.cli.server_options import NewRepositoryArgument
+
+
+def load(
+    name: NewRepositoryArgument,
+    *,
+    server: ServerOption = None,
+    no_verify: NoVerifyOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Load a repository into a server beside what it serves."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.serving.changing_models import load_repository
+        from trtllm_forge.serving.named_repository import named_repository
+        from trtllm_forge.serving.state import find_server
+        from trtllm_forge.settings import read_settings
+
+        settings = read_settings()
+        record = find_server(settings.state_dir, server, command=f"forge load {name} --server")
+        repository = named_repository(name, settings.model_repos_dir, console, command="forge load")
+        changed = load_repository(
+            record,
+            repository.name,
+            repository.folder,
+            settings,
+            console,
+            verify="off" if no_verify else "times",
+        )
+        console.result(changed.text(), changed.document())

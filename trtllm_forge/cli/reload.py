@@ -1,0 +1,38 @@
+"""``forge reload``: a new version of a repository, put into service while the old one serves."""
+
+from __future__ import annotations
+
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
+from trtllm_forge.cli.probe import ServerOption
+from trtllm_forge.cli.serve_options import NoVerifyOption
+from trtllm_forge.cli.server_options import OldRequestsOption, RepositoryNameArgument
+
+
+def reload(
+    name: RepositoryNameArgument,
+    *,
+    server: ServerOption = None,
+    timeout: OldRequestsOption = None,
+    no_verify: NoVerifyOption = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Replace a repository that is served by what its folder holds now."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.serving.changing_models import reload_repository
+        from trtllm_forge.serving.state import find_server
+        from trtllm_forge.settings import read_settings
+
+        settings = read_settings()
+        record = find_server(settings.state_dir, server, command=f"forge reload {name} --server")
+        changed = reload_repository(
+            record,
+            name,
+            settings,
+            console,
+            verify="off" if no_verify else "times",
+            timeout_s=timeout,
+        )
+        console.result(changed.text(), changed.document())

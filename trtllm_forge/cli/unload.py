@@ -1,0 +1,29 @@
+"""``forge unload``: one repository out of a server that goes on with the others."""
+
+from __future__ import annotations
+
+from trtllm_forge.cli.console import open_console
+from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
+from trtllm_forge.cli.probe import ServerOption
+from trtllm_forge.cli.server_options import OldRequestsOption, RepositoryNameArgument
+
+
+def unload(
+    name: RepositoryNameArgument,
+    *,
+    server: ServerOption = None,
+    timeout: OldRequestsOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Let a repository's running requests end, and take it out of a server."""
+    with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.serving.changing_models import unload_repository
+        from trtllm_forge.serving.state import find_server
+        from trtllm_forge.settings import read_settings
+
+        settings = read_settings()
+        record = find_server(settings.state_dir, server, command=f"forge unload {name} --server")
+        changed = unload_repository(record, name, settings, console, timeout_s=timeout)
+        console.result(changed.text(), changed.document())
