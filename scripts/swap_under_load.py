@@ -34,7 +34,8 @@ from scripts.measure.other_tokenizer import renumber_tokens
 from scripts.measure.workshop import Workshop
 from trtllm_forge.resources import sample_checkpoint_dir
 from trtllm_forge.serving.readiness import memory_bytes
-from trtllm_forge.triton.client import GrpcGeneration, TritonHttp
+from trtllm_forge.triton.client import TritonHttp
+from trtllm_forge.triton.grpc_generation import GrpcGeneration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -24,9 +24,9 @@ from trtllm_forge.serving.control_key import (
     read_key,
     write_private,
 )
-from trtllm_forge.serving.launch_plan import ServeOptions
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.serve import start_server
+from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.settings import read_settings
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -116,6 +116,7 @@ def test_a_key_stays_until_the_server_has_read_it(tmp_path: Path) -> None:
     code = "import sys, time; input(); print(sys.argv[2], flush=True); time.sleep(60)"
     log_path = tmp_path / "triton.log"
     log_path.write_text(f"{LINE} of an earlier start\n")
+    log_offset = log_path.stat().st_size
     with log_path.open("a") as log:
         child = subprocess.Popen(
             [sys.executable, "-c", code, f"a={KEY}", LINE],
@@ -125,7 +126,7 @@ def test_a_key_stays_until_the_server_has_read_it(tmp_path: Path) -> None:
             text=True,
         )
     try:
-        key = KeyInArguments(KEY, log_path)
+        key = KeyInArguments(KEY, log_path, log_offset)
         assert eventually(lambda: KEY.encode() in arguments(child.pid))
         key.hide(child.pid)
         early = KEY.encode() in arguments(child.pid)

@@ -23,9 +23,9 @@ from tests.process.recording import RecordingReporter, eventually, is_running
 from trtllm_forge.cli.app import app
 from trtllm_forge.errors import PrerequisiteError, ServerError
 from trtllm_forge.serving import serve as serve_module
-from trtllm_forge.serving.launch_plan import ServeOptions
 from trtllm_forge.serving.running_server import ServedModel
 from trtllm_forge.serving.serve import start_server
+from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.serving.server_record import process_id
 from trtllm_forge.serving.state import LOCK_NAME, running_servers
 from trtllm_forge.settings import read_settings

@@ -21,10 +21,10 @@ from tests.triton.ranks import serve_ranks
 from tests.triton.test_launch import forge_serve, serving
 from trtllm_forge.cli.app import app
 from trtllm_forge.lifeline import living_members
-from trtllm_forge.serving.launch_plan import ServeOptions
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.probe import probe_server
 from trtllm_forge.serving.serve import start_server
+from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.serving.state import running_servers
 from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.launch import CONTROL_HEADER, GRPC_CONTROL_HEADER

@@ -20,10 +20,10 @@ from tests.triton.mock_repository import MODELS, Fault, build_mock_repository
 from trtllm_forge.cli.app import app
 from trtllm_forge.lifeline import living_members
 from trtllm_forge.serving.complete import complete
-from trtllm_forge.serving.launch_plan import ServeOptions
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.probe import probe_server
 from trtllm_forge.serving.serve import start_server
+from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.serving.server_record import ServerUrls
 from trtllm_forge.serving.state import LOCK_NAME
 from trtllm_forge.settings import read_settings

@@ -19,9 +19,9 @@ from tests.triton.served import Served
 from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.llmapi import LlmApiRuntime
-from trtllm_forge.serving.launch_plan import ServeOptions
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.serve import start_server
+from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.settings import read_settings
 from trtllm_forge.stages.render import RenderStage
 

@@ -17,7 +17,8 @@ from trtllm_forge.errors import ForgeError
 from trtllm_forge.lifeline import living_members
 from trtllm_forge.serving.state import running_servers
 from trtllm_forge.settings import read_settings
-from trtllm_forge.triton.client import GrpcGeneration, TritonHttp
+from trtllm_forge.triton.client import TritonHttp
+from trtllm_forge.triton.grpc_generation import GrpcGeneration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ import pytest
 from trtllm_forge.cli.serve_section import serve_section
 from trtllm_forge.config.models import ForgeConfig, ServeSection
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.serving.launch_plan import ServeOptions
+from trtllm_forge.serving.serve_options import ServeOptions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.config.file_name import DEFAULT_CONFIG_NAME
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.serving.launch_plan import ServeOptions
+from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.settings import build_option_environment
 
 if TYPE_CHECKING:

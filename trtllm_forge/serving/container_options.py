@@ -26,7 +26,7 @@ from trtllm_forge.triton.grpc_tls import grpc_tls
 if TYPE_CHECKING:
     from trtllm_forge.releases.catalogue import Catalogue
     from trtllm_forge.reporter import Reporter
-    from trtllm_forge.serving.launch_plan import ServeOptions
+    from trtllm_forge.serving.serve_options import ServeOptions
     from trtllm_forge.serving.triton_source import TritonSource
     from trtllm_forge.triton.rank_layout import RankLayout
 

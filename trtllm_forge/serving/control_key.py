@@ -97,15 +97,20 @@ class KeyInArguments:
     Args:
         key: The key.
         log_path: Where the server's lines go.
+        log_offset: Where in it the lines of this start begin, in bytes.
         inner_group: Gives the group of a container's processes, where the server is in one.
     """
 
     def __init__(
-        self, key: str, log_path: Path, inner_group: Callable[[], int | None] = lambda: None
+        self,
+        key: str,
+        log_path: Path,
+        log_offset: int,
+        inner_group: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._key = key.encode()
         self._log_path = log_path
-        self._offset = log_path.stat().st_size if log_path.exists() else 0
+        self._offset = log_offset
         self._inner_group = inner_group
         self._is_hidden = not key
 

@@ -35,8 +35,8 @@ from trtllm_forge.errors import (
     ServerError,
 )
 from trtllm_forge.process import environment_without_secrets
-from trtllm_forge.serving.launch_plan import ServeOptions
 from trtllm_forge.serving.named_repository import NamedRepository
+from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.serving.server_record import process_id
 from trtllm_forge.settings import Settings
 

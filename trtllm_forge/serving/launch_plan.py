@@ -20,7 +20,7 @@ from trtllm_forge.serving.control_key import KEY_WORD, key_path
 from trtllm_forge.serving.served_place import served_place, tls_mounts
 from trtllm_forge.serving.server_record import ServerUrls
 from trtllm_forge.triton.container import Container, container_name, stamp_label
-from trtllm_forge.triton.launch import DEFAULT_HOST, Ports, TritonStart, triton_argv
+from trtllm_forge.triton.launch import Ports, TritonStart, triton_argv
 from trtllm_forge.triton.mpi import (
     Launcher,
     LauncherKind,
@@ -38,12 +38,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtllm_forge.serving.named_repository import NamedRepository
-    from trtllm_forge.serving.restart import Restart
-    from trtllm_forge.serving.trust import Verify
+    from trtllm_forge.serving.serve_options import ServeOptions
     from trtllm_forge.triton.container import ContainerOptions
     from trtllm_forge.triton.grpc_tls import GrpcTls, GrpcTrust
     from trtllm_forge.triton.locate import TritonInstallation
-    from trtllm_forge.triton.rank_layout import RankMode
 
 DOCUMENT_SCHEMA = 1
 # The twin's engine model has it, and no other.
@@ -51,70 +49,6 @@ _TWIN_FILES = "*/*/engine_worker.py"
 # Of the time until the server has to be ready: how long its ranks may take to meet.
 _MEETING_SHARE = 0.75
 _STAMP = re.compile(r"[0-9A-Za-z_]+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeOptions:
-    """What to serve and where.
-
-    Attributes:
-        repository_dir: The model repository, absolute; of several the first.
-        host: The address to listen on.
-        http_port: A port, or None for 8000 or a free one; likewise the other two.
-        grpc_port: See ``http_port``; 8001.
-        metrics_port: See ``http_port``; 8002.
-        name: The server's name; None takes the repository's.
-        ready_timeout_s: How long the front model may take to be ready; None follows the size of
-            what is loaded.
-        drain_timeout_s: How long running requests may take to end when it is stopped.
-        restart: Whether it is started again when it ends by itself.
-        max_restarts: How often in a row.
-        is_detached: Whether its owner runs by itself, and its record outlives it.
-        world_size: Ranks of the engine, or None for what the engine says.
-        mode: How several ranks work together, or None for what fits the engines.
-        launcher: What starts several ranks, or None for what is here.
-        hostfile: Lists the hosts for the ranks, or None for this one.
-        oversubscribe: Whether there may be more ranks than cores.
-        verify: How the repository is compared with its manifest first; see ``serving.trust``.
-        grpc_tls_cert: The certificate of its gRPC service; None leaves that in plain text.
-        grpc_tls_key: The certificate's key.
-        grpc_tls_ca: The authorities of clients' certificates; None takes clients without one.
-        triton: Where Triton comes from; see ``serving.triton_source``.
-        gpus: What of the GPUs a container gets, or None for as many as its ranks need.
-        releases_file: Describes releases and images that are newer than this forge.
-        repositories: All of them with their names, ``repository_dir`` first; empty where there is
-            one without a name of its own.
-    """
-
-    repository_dir: Path
-    host: str = DEFAULT_HOST
-    http_port: int | None = None
-    grpc_port: int | None = None
-    metrics_port: int | None = None
-    name: str | None = None
-    ready_timeout_s: float | None = None
-    drain_timeout_s: float = 30.0
-    restart: Restart = "never"
-    max_restarts: int = 5
-    is_detached: bool = False
-    world_size: int | None = None
-    mode: RankMode | None = None
-    launcher: LauncherKind | None = None
-    hostfile: Path | None = None
-    oversubscribe: bool = False
-    verify: Verify = "times"
-    grpc_tls_cert: str | None = None
-    grpc_tls_key: str | None = None
-    grpc_tls_ca: str | None = None
-    triton: str = "auto"
-    gpus: str | None = None
-    releases_file: str | None = None
-    repositories: tuple[NamedRepository, ...] = ()
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """Return the folder of each repository."""
-        return tuple(one.folder for one in self.repositories) or (self.repository_dir,)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ForgeError
-from trtllm_forge.triton.client import (
-    GrpcGeneration,
-    TensorSpec,
-    TextChunk,
-    TritonAnswerError,
-    TritonHttp,
-)
+from trtllm_forge.triton.client import TensorSpec, TextChunk, TritonAnswerError, TritonHttp
+from trtllm_forge.triton.grpc_generation import GrpcGeneration
 from trtllm_forge.triton.repository import read_model_configs
 from trtllm_forge.triton.served_models import served_name
 

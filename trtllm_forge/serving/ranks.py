@@ -11,7 +11,7 @@ from trtllm_forge.triton.mpi import Launcher, locate_launcher
 from trtllm_forge.triton.rank_layout import RankLayout, lay_out_ranks
 
 if TYPE_CHECKING:
-    from trtllm_forge.serving.launch_plan import ServeOptions
+    from trtllm_forge.serving.serve_options import ServeOptions
 
 
 def choose_ranks(options: ServeOptions, command: str) -> RankLayout:

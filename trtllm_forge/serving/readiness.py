@@ -46,16 +46,32 @@ def default_ready_timeout_s(*repository_dirs: Path) -> tuple[float, str]:
 
 
 def wait_until_ready(
-    plan: LaunchPlan, process: ManagedProcess, timeout_s: float, reporter: Reporter
+    plan: LaunchPlan,
+    process: ManagedProcess,
+    timeout_s: float,
+    reporter: Reporter,
+    *,
+    log_offset: int,
 ) -> float:
     """Wait until the front models are ready; return the seconds it took.
+
+    Args:
+        plan: What was started.
+        process: Its process.
+        timeout_s: How long it may take.
+        reporter: Told what it loads.
+        log_offset: Where in the log the lines of this start begin, in bytes.
 
     Raises:
         ServerError: It ended, or is not ready in time.
     """
     http = TritonHttp(plan.urls.http)
-    loading = _Loading(plan.log_path, process, reporter, in_container=plan.container is not None)
-    key = KeyInArguments(plan.control_key, plan.log_path, lambda: container_leader(plan.container))
+    loading = _Loading(
+        plan.log_path, log_offset, process, reporter, in_container=plan.container is not None
+    )
+    key = KeyInArguments(
+        plan.control_key, plan.log_path, log_offset, lambda: container_leader(plan.container)
+    )
 
     def is_ready() -> bool:
         loading.tell()
@@ -92,11 +108,17 @@ class _Loading:
     """Tells, once a second, which models are being loaded, for how long, and the memory."""
 
     def __init__(
-        self, log_path: Path, process: ManagedProcess, reporter: Reporter, *, in_container: bool
+        self,
+        log_path: Path,
+        log_offset: int,
+        process: ManagedProcess,
+        reporter: Reporter,
+        *,
+        in_container: bool,
     ) -> None:
         self._models = LoadedModels()
         self._log_path = log_path
-        self._offset = log_path.stat().st_size if log_path.exists() else 0
+        self._offset = log_offset
         self._process = process
         self._reporter = reporter
         self._in_container = in_container

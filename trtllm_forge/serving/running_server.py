@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ForgeError, ServerError
-from trtllm_forge.process import ManagedProcess, environment_without_secrets
 from trtllm_forge.serving.container_watch import ContainerWatch
-from trtllm_forge.serving.control_key import make_private, put_into_command, write_private
 from trtllm_forge.serving.drain import drain
 from trtllm_forge.serving.launch_plan import DOCUMENT_SCHEMA, view_dir
+from trtllm_forge.serving.plan_process import make_files, managed_process
 from trtllm_forge.serving.readiness import wait_until_ready
 from trtllm_forge.serving.restart import STEADY_S, restart_delay_s
 from trtllm_forge.serving.served_set import read_served_set
@@ -31,7 +29,6 @@ from trtllm_forge.serving.server_record import (
 from trtllm_forge.serving.startup_error import dead_stub_error, ended_error, not_started_error
 from trtllm_forge.serving.stub_watch import StubWatch
 from trtllm_forge.triton.client import TritonHttp
-from trtllm_forge.triton.mpi import split_rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,11 +37,11 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from trtllm_forge.process import ManagedProcess
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.launch_plan import LaunchPlan
     from trtllm_forge.serving.server_record import ServerState
 
-_GRACE_S = 10.0
 # What is left to do once the requests have ended and the models are gone.
 _EXIT_S = 3.0
 _LOOK_EACH_S = 1.0
@@ -75,7 +72,7 @@ class RunningServer:
 
     def __init__(self, plan: LaunchPlan, reporter: Reporter) -> None:
         self.plan = plan
-        self.process = _managed_process(plan, reporter)
+        self.process = managed_process(plan, reporter)
         self.models: tuple[ServedModel, ...] = ()
         self.ready_s = 0.0
         self._reporter = reporter
@@ -164,13 +161,14 @@ class RunningServer:
         plan = self.plan
         with ExitStack() as stack:
             stack.callback(self.process.stop)
-            _make_files(plan)
+            make_files(plan)
+            log_offset = plan.log_path.stat().st_size
             self.process.__enter__()
             self._record = replace(self._record, triton=process_id(self.pid))
             self._write(self._record.written_state)
             with _real_paths(plan):
                 self.ready_s = wait_until_ready(
-                    plan, self.process, plan.ready_timeout_s, self._reporter
+                    plan, self.process, plan.ready_timeout_s, self._reporter, log_offset=log_offset
                 )
             self.models = self._served_models()
             container = plan.container
@@ -286,7 +284,7 @@ class RunningServer:
             self._restarts += 1
             self._tell_restart(error, delay_s, max_restarts)
             time.sleep(delay_s)
-            self.process = _managed_process(self.plan, self._reporter)
+            self.process = managed_process(self.plan, self._reporter)
             try:
                 self.start()
             except ServerError as again:
@@ -358,23 +356,6 @@ def planned_record(plan: LaunchPlan) -> ServerRecord:
     )
 
 
-def _managed_process(plan: LaunchPlan, reporter: Reporter) -> ManagedProcess:
-    return ManagedProcess(
-        plan.argv,
-        source="triton",
-        log_path=plan.log_path,
-        reporter=reporter,
-        env={**environment_without_secrets(), **plan.env},
-        grace_s=_GRACE_S,
-        leftovers=plan.leftovers,
-        # A detached server's record stays, and tells that its owner was killed.
-        record_path=None if plan.is_detached else record_path(plan.state_dir, plan.name),
-        shares_cores=plan.shares_cores,
-        split_rank=None if plan.launcher is None else partial(split_rank, plan.launcher),
-        secrets=put_into_command(plan.control_key),
-    )
-
-
 def _was_asked_to_end(process: ManagedProcess) -> bool:
     # On TERM and INT Triton exits by itself, with 0.
     return process.ending() in ("exit code 0", "signal SIGTERM", "signal SIGINT")
@@ -400,18 +381,3 @@ def _real_paths(plan: LaunchPlan) -> Iterator[None]:
         if served is not None:
             error.what, error.why = served.real_paths(error.what), served.real_paths(error.why)
         raise
-
-
-def _make_files(plan: LaunchPlan) -> None:
-    make_private(plan.log_path.parent)
-    plan.log_path.touch()
-    if plan.urls.key_path is not None:
-        write_private(plan.urls.key_path, f"{plan.control_key}\n")
-    for path, target in plan.links.items():
-        make_private(path.parent)
-        path.symlink_to(target)
-    for path, text in plan.texts.items():
-        # A launcher may be given its ranks' commands in a file.
-        for word, secret in put_into_command(plan.control_key).items():
-            text = text.replace(word, secret)
-        write_private(path, text)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.gpu import detect_gpus
 from trtllm_forge.serving.exposure import exposure_warning
-from trtllm_forge.serving.launch_plan import ServeOptions, plan_launch, serve_command
+from trtllm_forge.serving.launch_plan import plan_launch, serve_command
 from trtllm_forge.serving.memory_shares import require_shares
 from trtllm_forge.serving.ports import choose_ports
 from trtllm_forge.serving.ranks import choose_launcher, choose_ranks
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.launch_plan import LaunchPlan
+    from trtllm_forge.serving.serve_options import ServeOptions
     from trtllm_forge.settings import Settings
     from trtllm_forge.triton.container import ContainerOptions
     from trtllm_forge.triton.rank_layout import RankLayout
