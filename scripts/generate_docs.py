@@ -105,7 +105,7 @@ def _groups(command: Any) -> dict[str, list[Any]]:
 
 def _spelling(param: Any) -> str:
     if param.param_type_name == "argument":
-        return _code([(param.metavar or param.name).strip("[]")])
+        return _code([(param.metavar or param.name).strip("[].")])
     takes_value = not (param.is_flag or param.count)
     value = f" {param.metavar or param.type.name.upper()}" if takes_value else ""
     return _code(f"{word}{value}" for word in (*param.opts, *param.secondary_opts))

@@ -9,7 +9,7 @@ import pytest
 
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.serving import memory_shares, swap_memory
-from trtllm_forge.serving.memory_shares import require_shares
+from trtllm_forge.serving.memory_shares import memory_share, require_shares
 from trtllm_forge.serving.swap_memory import memory_need, require_memory
 
 if TYPE_CHECKING:
@@ -111,6 +111,19 @@ def test_shares_of_one_gpu_have_to_add_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert caught.value.hint == (
         "repository.kv_cache_free_gpu_mem_fraction: 0.4 in forge.yaml, and forge build"
     )
+
+
+def test_shares_are_held_to_the_gpu_that_they_are_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say_free(monkeypatch, 1 << 40, 300 * MIB, 1000 * MIB)
+
+    with pytest.raises(PrerequisiteError, match=r"of GPU 0, 300\.0 MiB are free"):
+        require_shares([engine(tmp_path / name, 100 * MIB, "0.6") for name in "ab"])
+
+
+def test_a_share_that_is_no_number_is_left_to_the_check(tmp_path: Path) -> None:
+    assert memory_share(engine(tmp_path, MIB, "most")) is None
 
 
 def test_shares_that_add_up_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tests.rendering import llmapi_stage, parameters, render, stage
 from trtllm_forge.errors import ServerError
-from trtllm_forge.serving.served_set import ServedSet, read_served_set, write_served_set
+from trtllm_forge.serving.served_set import ServedSet, changing, read_served_set, write_served_set
 from trtllm_forge.triton.served_models import ServedRepository, front_models, served_models
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def test_the_latest_version_on_disk_is_the_one_of_that_number(repository_dir: Pa
 def test_python_writes_nothing_into_a_served_folder(repository_dir: Path, tmp_path: Path) -> None:
     models = served_models(ServedRepository(name="s", repository_dir=repository_dir, version=2))
     folder = tmp_path / "view" / "tensorrt_llm.2"
+    folder.parent.mkdir()
     models.folders["tensorrt_llm.2"].write(folder)
     before = sorted(folder.rglob("*"))
     command = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); import wire"]
@@ -92,6 +94,25 @@ def test_python_writes_nothing_into_a_served_folder(repository_dir: Path, tmp_pa
     subprocess.run([*command, str(folder / "2")], check=True)
 
     assert sorted(folder.rglob("*")) == before
+
+
+def test_nothing_is_written_for_a_server_that_has_ended(
+    repository_dir: Path, tmp_path: Path
+) -> None:
+    models = served_models(ServedRepository(name="s", repository_dir=repository_dir, version=2))
+    view_dir = tmp_path / "run" / "view"
+    view_dir.mkdir(parents=True)
+
+    def load_into_it() -> None:
+        with changing(view_dir, "coder"):
+            shutil.rmtree(view_dir.parent)
+            models.folders["tensorrt_llm.2"].write(view_dir / "tensorrt_llm.2")
+
+    with pytest.raises(ServerError) as caught:
+        load_into_it()
+
+    assert caught.value.what == "the server coder has ended"
+    assert not view_dir.parent.exists()
 
 
 def test_paths_lead_to_the_repository_itself(repository_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
@@ -60,6 +61,8 @@ class ChangedServer:
                 )
         if change.is_drained:
             return first
+        if self.verb == "unload":
+            return f"{first}\nsome of its requests still run, and end by themselves"
         return (
             f"{first}\nrequests of the old version still run; the next reload clears up after them"
         )
@@ -105,7 +108,9 @@ def load_repository(
         if (other := served.find(name)) is not None:
             what = f"{record.name} serves {name} already"
             why = f"from {other.repository_dir}"
-            raise ConfigError(what, why=why, hint=f"forge reload {name} --server {record.name}")
+            raise ConfigError(
+                what, why=why, hint=shlex.join(("forge", "reload", name, "--server", record.name))
+            )
         prefix = "" if not served.repositories else f"{name}."
         repository = ServedRepository(name=name, repository_dir=repository_dir, prefix=prefix)
         _require_loadable(record, served, repository, settings, reporter, verify, "load")
@@ -175,12 +180,12 @@ def _served_set(record: ServerRecord, settings: Settings) -> ServedSet:
     """
     if record.state != "ready":
         what = f"the server {record.name} is {record.state}"
-        hint = f"forge status {record.name}"
+        hint = f"forge status {shlex.quote(record.name)}"
         raise ServerError(what, hint=hint, log_path=record.log_path)
     served = read_served_set(view_dir(settings.state_dir, record.stamp))
     again = serve_command(record.repository_dir, settings.model_repos_dir)
     what = f"the models of {record.name} cannot be changed while it runs"
-    hint = f"forge stop {record.name} && {again}"
+    hint = f"forge stop {shlex.quote(record.name)} && {again}"
     if served is None:
         why = "that takes a server of one rank, whose Triton does not run in a container"
         raise ServerError(what, why=why, hint=hint)
@@ -193,7 +198,8 @@ def _named(served: ServedSet, name: str, record: ServerRecord, verb: Verb) -> Se
         return found
     names = [one.name for one in served.repositories]
     near = get_close_matches(name, names, n=1) or names[:1]
-    hint = f"forge {verb} {near[0]} --server {record.name}" if near else f"forge load {name}"
+    words = (verb, near[0], "--server", record.name) if near else ("load", name)
+    hint = shlex.join(("forge", *words))
     what = f"{record.name} serves no repository {name}"
     raise ConfigError(what, why=f"it serves {', '.join(names) or 'none'}", hint=hint)
 
@@ -215,7 +221,7 @@ def _require_loadable(
         what = f"{repository.name} cannot be loaded into {record.name}"
         why = "its model completes its configuration, which a server is started for"
         raise ServerError(what, why=why, hint=serve_command(folder, settings.model_repos_dir))
-    command = f"forge {verb} {repository.name}"
+    command = f"forge {verb} {shlex.quote(repository.name)}"
     require_trusted(
         folder, verify, cache_dir=settings.cache_dir, reporter=reporter, command=command
     )
@@ -224,7 +230,7 @@ def _require_loadable(
         folder,
         what=f"another engine, of {folder},",
         held_bytes=_held_bytes(record),
-        hint=f"forge stop {record.name} && {again}",
+        hint=f"forge stop {shlex.quote(record.name)} && {again}",
     )
 
 

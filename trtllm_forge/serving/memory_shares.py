@@ -9,6 +9,8 @@ The twin takes no more than its largest batch can use, at ``max_seq_len`` tokens
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,7 +69,7 @@ def require_shares(folders: Sequence[Path]) -> None:
     for place, shares in placed.items():
         if len(shares) < 2:
             continue
-        free = free_memory_bytes() if place == "the machine" else max(gpus, default=0)
+        free = free_memory_bytes() if place == "the machine" else _free_on(place, gpus)
         if free == 0:  # no GPU here: the engines do not load, which Triton says
             continue
         taken = sum(share.weight_bytes + share.kv_bytes(free) for _, share in shares)
@@ -92,6 +94,14 @@ def require_shares(folders: Sequence[Path]) -> None:
         raise PrerequisiteError(what, why=why, hint=hint)
 
 
+def _free_on(place: str, gpus: Sequence[int]) -> int:
+    """Return what is free on each of the GPUs that a place names, or 0 where that is not known."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:  # it numbers them anew, and may name them otherwise
+        return max(gpus, default=0)
+    numbers = [int(word) for word in re.findall(r"\d+", place)]
+    return min((gpus[number] for number in numbers if number < len(gpus)), default=0)
+
+
 def memory_share(folder: Path) -> MemoryShare | None:
     """Return what the engine of a repository takes, or None where that is not known."""
     path = folder / "tensorrt_llm" / "config.pbtxt"
@@ -104,7 +114,10 @@ def memory_share(folder: Path) -> MemoryShare | None:
         text = config.parameters[name].string_value if name in config.parameters else ""
         return "" if text.startswith("${") else text
 
-    fraction = float(parameter("kv_cache_free_gpu_mem_fraction") or _DEFAULT_FRACTION)
+    try:
+        fraction = float(parameter("kv_cache_free_gpu_mem_fraction") or _DEFAULT_FRACTION)
+    except ValueError:  # which forge check tells
+        return None
     if config.backend == CPP_BACKEND:
         engine = engine_dir(config, folder, "tensorrt_llm")
         sizes = [file.stat().st_size for file in engine.glob("*.engine")] if engine else []

@@ -85,10 +85,12 @@ class ModelControl:
         """Load a repository that the server does not have.
 
         Raises:
-            ServerError: A model does not load; nothing of it is left.
+            ServerError: A model does not load; nothing of it is left. Or models of its names
+                still end the requests that they had when they were unloaded.
         """
         started = time.monotonic()
         models = served_models(repository)
+        self._require_none(models, repository)
         self._load_new((*models.inner, *models.fronts), models, repository)
         write_served_set(self._served.with_repository(repository))
         return ModelChange(
@@ -103,14 +105,16 @@ class ModelControl:
             timeout_s: How long its requests may take before its inner models go, too.
         """
         started = time.monotonic()
-        write_served_set(self._served.without(repository.name))
         own = self._own(repository)
-        inner = {name for model in own for name in self._http.inner_models(model)} & own
+        # One that unloads already tells nothing of itself any more.
+        ready = {name for name, _, state in self._rows(repository) if state == "READY"}
+        inner = {name for model in ready for name in self._http.inner_models(model)} & own
         is_drained = True
         for layer in (own - inner, inner):
-            for model in sorted(layer):
+            for model in sorted(layer & ready):
                 self._http.unload(model)
             is_drained = self._wait_gone(layer, None, timeout_s) and is_drained
+        write_served_set(self._served.without(repository.name))
         self._remove_folders(own)
         return ModelChange(
             repository=repository,
@@ -161,6 +165,17 @@ class ModelControl:
             drain_s=time.monotonic() - started - load_s,
             is_drained=is_drained,
         )
+
+    def _require_none(self, models: ServedModels, repository: ServedRepository) -> None:
+        taken = [
+            name
+            for name, _, state in self._http.models()
+            if name in models.folders and state in _HERE
+        ]
+        if taken:
+            what = f"{taken[0]} of an earlier {repository.name} still ends its requests"
+            why = "two models of one name and version would write the same metrics"
+            raise ServerError(what, why=why, log_path=self._log_path)
 
     def _load_new(
         self, names: Iterable[str], models: ServedModels, repository: ServedRepository

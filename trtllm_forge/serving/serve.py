@@ -67,8 +67,10 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
     command = serve_command(options.repository_dir, settings.model_repos_dir, options.repositories)
     layout = choose_ranks(options, command)
     found = _checked_installation(options, settings, reporter, layout)
+    is_alone = len(options.folders) == 1
     for folder in options.folders:
-        _check_backends(folder, found.installation, command)
+        own = command if is_alone else serve_command(folder, settings.model_repos_dir)
+        _check_backends(folder, found.installation, own)
     if len(options.folders) > 1:
         require_shares(options.folders)
     launcher = _launcher(options, layout, found)

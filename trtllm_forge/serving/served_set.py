@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import re
+import shlex
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,8 +136,20 @@ def changing(view_dir: Path, server: str) -> Iterator[None]:
     """Let one command at a time change what a server has.
 
     Raises:
-        ServerError: Another one does.
+        ServerError: Another one does, or the server ends meanwhile.
     """
+    try:
+        with _locked(view_dir, server):
+            yield
+    except FileNotFoundError as error:
+        if view_dir.is_dir():
+            raise
+        what = f"the server {server} has ended"
+        raise ServerError(what, hint=f"forge status {shlex.quote(server)}") from error
+
+
+@contextmanager
+def _locked(view_dir: Path, server: str) -> Iterator[None]:
     with served_set_path(view_dir).with_suffix(".lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ has its own name before those of its models: ``coder.ensemble`` and ``chat.ensem
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,9 +103,8 @@ def served_repositories(
         if one.name in folders:
             what = f"two repositories are named {one.name}, so their models would be"
             why = f"{folders[one.name]} and {one.folder}"
-            raise ConfigError(
-                what, why=why, hint=f"forge serve {one.name} {one.name}2={one.folder}"
-            )
+            hint = shlex.join(("forge", "serve", one.name, f"{one.name}2={one.folder}"))
+            raise ConfigError(what, why=why, hint=hint)
         folders[one.name] = one.folder
     return tuple(
         ServedRepository(name=name, repository_dir=folder, prefix=f"{name}{PREFIX_END}")

@@ -74,8 +74,13 @@ class ModelFolder:
     links: Mapping[str, Path]
 
     def write(self, folder: Path) -> None:
-        """Put it in the place of whatever is there."""
+        """Put it in the place of whatever is there.
+
+        Raises:
+            FileNotFoundError: There is no folder around it: its server has ended.
+        """
         remove_folder(folder)
+        folder.mkdir()
         for name in (*self.texts, *self.links):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
         for name, target in self.links.items():
