@@ -121,16 +121,17 @@ class Console:
         """Keep one line up to date on a terminal; elsewhere a line whenever ``what`` changes."""
         if self._quiet or (self._json and _is_terminal(sys.stderr)):
             return
+        line = f"{what} ({detail})" if detail else what
         if not _is_terminal(sys.stderr):
             if what != self._waiting_for:
-                self._say(f"{what} ({detail})")
+                self._say(line)
             self._waiting_for = what
             return
         with self._lock:
             if self._status is None:
                 self._close_bars()
                 self._status = _start_status()
-            self._status.update(f"{what} ({detail})")
+            self._status.update(line)
 
     def warning(self, text: str) -> None:
         """Tell of something that is not right, ``-q`` or not."""
