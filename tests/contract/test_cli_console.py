@@ -90,6 +90,17 @@ def test_each_error_has_its_exit_code(error_class: type[errors.ForgeError], code
     assert failing(error_class("no")) == code
 
 
+def test_what_is_waited_for_is_told_with_its_detail_and_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with open_console() as console:
+        console.waiting("loading a", "")
+        console.waiting("loading b", "1 s")
+        console.waiting("loading b", "2 s")
+
+    assert capsys.readouterr().err == "loading a\nloading b (1 s)\n"
+
+
 def test_interrupt_ends_with_130(capsys: pytest.CaptureFixture[str]) -> None:
     assert failing(KeyboardInterrupt()) == 130
     assert capsys.readouterr().err == "error: interrupted\n"
