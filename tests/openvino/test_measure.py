@@ -153,8 +153,8 @@ def test_quick_run_of_one_row_prints_its_table_and_writes_its_document(tmp_path:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("10", "there is no row 10; the rows are 1, 2, 3, 4, 5, 6, 7, 8, 9"),
-        ("one", "'one' is no list of row numbers (1, 2, 3, 4, 5, 6, 7, 8, 9)"),
+        ("12", "there is no row 12; the rows are 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"),
+        ("one", "'one' is no list of row numbers (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)"),
         ("9", "row 9 needs --upstream DIR"),
     ],
 )

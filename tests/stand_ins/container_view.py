@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -49,7 +50,14 @@ def merged_places(mounts: list[dict[str, str]], view_dir: Path) -> dict[str, str
     """Return where each mounted path is; a mount with others inside it is copied together."""
     places = {one["target"].rstrip("/"): one["source"] for one in mounts}
     for outer, source in list(places.items()):
-        inner = {place: path for place, path in places.items() if place.startswith(f"{outer}/")}
+        inner = {
+            place: path
+            for place, path in places.items()
+            if place.startswith(f"{outer}/")
+            # Else it is there already, and mounted again to be written.
+            and os.path.realpath(f"{source}/{place.removeprefix(f'{outer}/')}")
+            != os.path.realpath(path)
+        }
         if not inner:
             continue
         copy = view_dir / outer.strip("/").replace("/", "_")
