@@ -76,7 +76,7 @@ def normalized(text: str, home: str) -> str:
         # the machine.
         if not line.startswith(("runtime ", "port ", "loading "))
     ]
-    text = re.sub(r"~\S*/logs/", "~/logs/", "\n".join(lines))
+    text = re.sub(r"~\S*/(logs|keys)/", r"~/\1/", "\n".join(lines))
     return re.sub(r"[\d.]*\d", "N", text)
 
 

@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 _LOADS = "it loads a server for minutes; tests/triton/test_bench.py runs smaller ones"
 _RANKS = "an engine of two ranks needs two GPUs; tests/triton/test_ranks.py runs the twin's"
 _MODELS = "a model beside the sample is needed; tests/triton/test_models.py runs the same"
+_DOCKER = "docker and an image are needed; tests/triton/test_serve_docker.py has a stand-in"
+_TLS = "certificates are needed; tests/triton/test_endpoints.py makes some"
+_IMAGE = "nvcr.io/nvidia/tritonserver:25.03-trtllm-python-py3"
+_PAIR = "--grpc-tls-cert triton.crt --grpc-tls-key triton.key"
 NOT_RUN = {
     "forge load chat --server coder": _MODELS,
     "forge load chat=served/llama --server coder": _MODELS,
@@ -55,6 +59,12 @@ NOT_RUN = {
     "forge serve codellama              # an engine with tp_size 2": _RANKS,
     "forge serve codellama --world-size 4": _RANKS,
     "forge serve codellama --dry-run --json     # argv and environment of each rank": _RANKS,
+    "forge serve coder --triton docker": _DOCKER,
+    f"forge serve coder --triton docker:{_IMAGE}": _DOCKER,
+    "forge serve coder --triton docker --dry-run --json     "
+    "# the docker command, and what each rank runs inside": _DOCKER,
+    f"forge serve coder {_PAIR}                      # encrypted": _TLS,
+    f"forge serve coder {_PAIR} --grpc-tls-ca ca.crt # and clients need a certificate": _TLS,
     "forge build ./sample-new --int4": "its checkpoint takes an hour to train",
 }
 
