@@ -175,7 +175,8 @@ async def reload_models(
     problems = []
     for _ in range(reloads):
         await asyncio.sleep(seconds / (reloads + 1))
-        command = [sys.executable, "-m", "trtllm_forge", "reload", document["name"]]
+        name = document["name"]
+        command = [sys.executable, "-m", "trtllm_forge", "reload", name, "--server", name]
         child = await asyncio.create_subprocess_exec(
             *command,
             env=environment,

@@ -190,7 +190,7 @@ class Bench:
         self.put(version)
         began_s = time.monotonic()
         done = subprocess.run(
-            [sys.executable, "-m", "trtllm_forge", "reload", NAME, "--json"],
+            [sys.executable, "-m", "trtllm_forge", "reload", NAME, "--server", NAME, "--json"],
             env=self._environment,
             cwd=self.repository_dir.parent,
             capture_output=True,

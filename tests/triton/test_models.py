@@ -133,7 +133,9 @@ def test_a_repository_that_does_not_load_leaves_the_old_one_in_service(
     path.write_text(path.read_text() + "\nraise RuntimeError('broken on purpose')\n")
 
     refused = reload(workshop, 4)["error"]
-    failed = document(workshop.forge("reload", NAME, "--no-verify", "--json"), 7)["error"]
+    failed = document(workshop.forge("reload", NAME, "--server", NAME, "--no-verify", "--json"), 7)[
+        "error"
+    ]
 
     assert "tensorrt_llm_bls/1/model.py was changed" in refused["why"]
     assert failed["what"] == (
