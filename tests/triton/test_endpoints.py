@@ -18,7 +18,7 @@ from tests.certificates import self_signed, signed_by
 from tests.process.recording import RecordingReporter
 from tests.triton.mock_repository import build_mock_repository
 from tests.triton.ranks import serve_ranks
-from tests.triton.test_launch import forge_serve, serving
+from tests.triton.test_launch import forge_serve, server
 from trtllm_forge.cli.app import app
 from trtllm_forge.lifeline import living_members
 from trtllm_forge.serving.ports import free_port
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
     from tests.twin import TwinWorkshop
     from trtllm_forge.serving.running_server import RunningServer
+
+__all__ = ["server"]
 
 pytestmark = pytest.mark.triton
 
@@ -90,16 +92,6 @@ OPEN_GRPC: dict[str, Any] = {
     "ModelConfig": service_pb2.ModelConfigRequest(name="ensemble"),
     "ModelStatistics": service_pb2.ModelStatisticsRequest(name="ensemble"),
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    folder = tmp_path_factory.mktemp("shared")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FORGE_STATE_DIR", str(folder / "state"))
-        patch.setenv("FORGE_CACHE_DIR", str(folder / "cache"))
-        with serving(build_mock_repository(folder / "mock")) as running:
-            yield running
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2
 from tests.rendering import llmapi_stage, parameters, render, stage
 from trtllm_forge.errors import ServerError
 from trtllm_forge.serving.served_set import ServedSet, changing, read_served_set, write_served_set
-from trtllm_forge.triton.served_models import ServedRepository, front_models, served_models
+from trtllm_forge.triton.served_models import ServedRepository, served_models
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +143,7 @@ def test_the_one_model_over_the_llm_api_is_a_front_model(tmp_path: Path) -> None
 
     models = served_models(ServedRepository(name="s", repository_dir=repository_dir, version=2))
 
-    assert front_models(repository_dir) == models.fronts == ("tensorrt_llm",)
+    assert models.fronts == ("tensorrt_llm",)
     assert (models.inner, models.aliases) == ((), ())
 
 

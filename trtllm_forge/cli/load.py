@@ -20,13 +20,12 @@ def load(
 ) -> None:
     """Load a repository into a server beside what it serves."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.serving.changing_models import load_repository
+        from trtllm_forge.serving.changing_models import load_repository, server_to_change
         from trtllm_forge.serving.named_repository import named_repository
-        from trtllm_forge.serving.state import find_server
         from trtllm_forge.settings import read_settings
 
         settings = read_settings()
-        record = find_server(settings.state_dir, server, command=f"forge load {name} --server")
+        record = server_to_change(settings, server, "load", name)
         repository = named_repository(name, settings.model_repos_dir, console, command="forge load")
         changed = load_repository(
             record,

@@ -21,12 +21,11 @@ def reload(
 ) -> None:
     """Replace a repository that is served by what its folder holds now."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.serving.changing_models import reload_repository
-        from trtllm_forge.serving.state import find_server
+        from trtllm_forge.serving.changing_models import reload_repository, server_to_change
         from trtllm_forge.settings import read_settings
 
         settings = read_settings()
-        record = find_server(settings.state_dir, server, command=f"forge reload {name} --server")
+        record = server_to_change(settings, server, "reload", name)
         changed = reload_repository(
             record,
             name,

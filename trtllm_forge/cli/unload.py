@@ -19,11 +19,10 @@ def unload(
 ) -> None:
     """Let a repository's running requests end, and take it out of a server."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.serving.changing_models import unload_repository
-        from trtllm_forge.serving.state import find_server
+        from trtllm_forge.serving.changing_models import server_to_change, unload_repository
         from trtllm_forge.settings import read_settings
 
         settings = read_settings()
-        record = find_server(settings.state_dir, server, command=f"forge unload {name} --server")
+        record = server_to_change(settings, server, "unload", name)
         changed = unload_repository(record, name, settings, console, timeout_s=timeout)
         console.result(changed.text(), changed.document())

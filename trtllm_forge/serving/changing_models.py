@@ -12,6 +12,7 @@ from trtllm_forge.serving.launch_plan import completes_config, serve_command, vi
 from trtllm_forge.serving.model_control import ModelControl
 from trtllm_forge.serving.readiness import memory_bytes
 from trtllm_forge.serving.served_set import changing, read_served_set
+from trtllm_forge.serving.state import find_server
 from trtllm_forge.serving.swap_memory import require_memory
 from trtllm_forge.serving.trust import require_trusted
 from trtllm_forge.triton.client import TritonHttp
@@ -83,6 +84,17 @@ class ChangedServer:
             "memory_before_bytes": self.memory_before_bytes,
             "memory_bytes": self.memory_bytes,
         }
+
+
+def server_to_change(settings: Settings, server: str | None, verb: Verb, name: str) -> ServerRecord:
+    """Return the server of that name, or the only one that runs.
+
+    Raises:
+        ConfigError: Several run and none was named, or none of them has that name.
+        ServerError: None runs.
+    """
+    command = shlex.join(("forge", verb, name, "--server"))
+    return find_server(settings.state_dir, server, command=command)
 
 
 def load_repository(

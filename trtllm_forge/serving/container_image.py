@@ -10,16 +10,16 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtllm_forge.docker_client import last_line
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.manifest import read_manifest
 from trtllm_forge.serving.trust import comparable_release
+from trtllm_forge.triton.engine_ranks import json_object
 from trtllm_forge.triton.mount import cpp_models, engine_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from trtllm_forge.docker_client import DockerClient
@@ -49,7 +49,7 @@ def wanted_release(repository_dir: Path) -> WantedRelease | None:
         return WantedRelease(version=version, source="its manifest")
     for model, config in cpp_models(repository_dir).items():
         folder = engine_dir(config, repository_dir, model)
-        written = _json(folder / "config.json").get("version") if folder else None
+        written = json_object(folder / "config.json").get("version") if folder else None
         if isinstance(written, str):
             return WantedRelease(version=written, source=f"{folder}/config.json")
     return None
@@ -174,11 +174,3 @@ def _is_same(one: str, other: str) -> bool:
 
 def _last_part(reference: str) -> str:
     return reference.partition("@")[0].rpartition("/")[2]
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.errors import ForgeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from trtllm_forge.triton.client import TritonHttp
 
@@ -32,10 +32,9 @@ def drain(http: TritonHttp, timeout_s: float, tell_waiting: Callable[[], None]) 
     started = time.monotonic()
     has_told = False
     try:
-        # One that unloads already, as an old version does, tells nothing of itself any more.
-        loaded = {name for name, _, state in http.models() if state == "READY"}
-        inner = {name for model in loaded for name in http.inner_models(model)}
-        layers = {"outer": loaded - inner, "inner": inner & loaded}
+        ready = {name for name, _, state in http.models() if state == "READY"}
+        inner = called_models(http, ready)
+        layers = {"outer": ready - inner, "inner": inner}
         for layer, models in layers.items():
             for model in sorted(models):
                 http.unload(model)
@@ -51,6 +50,15 @@ def drain(http: TritonHttp, timeout_s: float, tell_waiting: Callable[[], None]) 
     except ForgeError:
         return False  # it does not answer any more, or its model control is not ours
     return True
+
+
+def called_models(http: TritonHttp, ready: Collection[str]) -> set[str]:
+    """Return which of some models others of them run, and which therefore are unloaded last.
+
+    Of those that are ready: one that unloads already, as an old version does, tells nothing of
+    itself any more.
+    """
+    return {name for model in ready for name in http.inner_models(model)} & set(ready)
 
 
 def _loaded(http: TritonHttp) -> Iterable[str]:

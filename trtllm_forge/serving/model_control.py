@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ServerError
+from trtllm_forge.serving.drain import called_models
 from trtllm_forge.serving.load_error import load_error
 from trtllm_forge.serving.served_set import write_served_set
 from trtllm_forge.triton.client import TritonAnswerError
@@ -106,9 +107,8 @@ class ModelControl:
         """
         started = time.monotonic()
         own = self._own(repository)
-        # One that unloads already tells nothing of itself any more.
         ready = {name for name, _, state in self._rows(repository) if state == "READY"}
-        inner = {name for model in ready for name in self._http.inner_models(model)} & own
+        inner = called_models(self._http, ready)
         is_drained = True
         for layer in (own - inner, inner):
             for model in sorted(layer & ready):

@@ -70,10 +70,10 @@ def _engine_size(folder: Path | None) -> tuple[int, str] | None:
     """Return the world size an engine folder tells, and where."""
     if folder is None:
         return None
-    mapping = _json_object(folder / "config.json").get("pretrained_config", {}).get("mapping")
+    mapping = json_object(folder / "config.json").get("pretrained_config", {}).get("mapping")
     if isinstance(mapping, dict):
         return _product(mapping, _ENGINE_SIZES, str(folder / "config.json"))
-    described = _json_object(folder / "engine.json")
+    described = json_object(folder / "engine.json")
     if "tp_size" in described:
         return _product(described, _ENGINE_SIZES, str(folder / "engine.json"))
     ranks = len(list(folder.glob("rank*.engine")))
@@ -137,7 +137,8 @@ def _product(values: Mapping[str, Any], names: tuple[str, ...], path: str) -> tu
     return world_size, f"{shown} in {path}"
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def json_object(path: Path) -> dict[str, Any]:
+    """Return the object in a file, or an empty one where there is none that can be read."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -182,13 +182,6 @@ def config_paths(repository_dir: Path) -> tuple[Path, ...]:
     return tuple(sorted(repository_dir.glob(f"*/{CONFIG_NAME}")))
 
 
-def front_models(repository_dir: Path) -> tuple[str, ...]:
-    """Return the models that no other calls, as they are called on disk."""
-    configs = {path.parent.name: parse_model_config(path) for path in config_paths(repository_dir)}
-    inner = _called(configs)
-    return tuple(model for model in configs if model not in inner)
-
-
 def _called(configs: Mapping[str, Any]) -> set[str]:
     """Return the models that ensembles or a parameter of another model name."""
     called = {
