@@ -116,7 +116,7 @@ def reference_texts() -> list[tuple[str, str]]:
     """Return each prompt with the text transformers continues it by."""
     from tokenizers import Tokenizer
 
-    from trtllm_forge.resources import sample_checkpoint_dir
+    from trtllm_forge.files.resources import sample_checkpoint_dir
 
     checkpoint_dir = sample_checkpoint_dir()
     tokenizer = Tokenizer.from_file(str(checkpoint_dir / "tokenizer.json"))
@@ -129,7 +129,7 @@ def measure(precision: str, *, fast_math: bool) -> dict[str, object]:
     """Return how far one precision agrees; run in a process of its own, for its own engine."""
     from tokenizers import Tokenizer
 
-    from trtllm_forge.resources import sample_checkpoint_dir
+    from trtllm_forge.files.resources import sample_checkpoint_dir
 
     checkpoint_dir = sample_checkpoint_dir()
     tokenizer = Tokenizer.from_file(str(checkpoint_dir / "tokenizer.json"))

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.servers.staged_build import files_of  # noqa: E402 - the checkout is no package
-from trtllm_forge.digest import sha256_file  # noqa: E402
+from trtllm_forge.files.digest import sha256_file  # noqa: E402
 from trtllm_forge.manifest import read_manifest  # noqa: E402
 from trtllm_forge.pipeline.store import Store  # noqa: E402
 from trtllm_forge.reporter import SilentReporter  # noqa: E402

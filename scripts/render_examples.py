@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.architectures import find_architecture
 from trtllm_forge.config.models import ForgeConfig, RepositorySection
-from trtllm_forge.gpu import GpuReport
-from trtllm_forge.machine import Machine
+from trtllm_forge.machine.gpu import GpuReport
+from trtllm_forge.machine.survey import Machine
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.choice import choose_runtime
 from trtllm_forge.settings import read_settings

@@ -35,7 +35,7 @@ from tokenizers import Tokenizer
 
 from scripts.measure.workshop import Workshop
 from tests.triton.grpc_stream import GrpcStream, long_inputs
-from trtllm_forge.lifeline import living_members
+from trtllm_forge.machine.process.lifeline import living_members
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

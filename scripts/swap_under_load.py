@@ -32,8 +32,8 @@ from tokenizers import Tokenizer
 
 from scripts.measure.other_tokenizer import renumber_tokens
 from scripts.measure.workshop import Workshop
-from trtllm_forge.resources import sample_checkpoint_dir
-from trtllm_forge.serving.readiness import memory_bytes
+from trtllm_forge.files.resources import sample_checkpoint_dir
+from trtllm_forge.machine.process.memory import memory_bytes
 from trtllm_forge.triton.client import TritonHttp
 from trtllm_forge.triton.grpc_generation import GrpcGeneration
 

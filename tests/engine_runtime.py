@@ -10,7 +10,7 @@ from trtllm_forge.architectures import find_architecture
 from trtllm_forge.checkpoint import CheckpointConfig
 from trtllm_forge.config.keys import PRECISION_FLAGS, config_keys
 from trtllm_forge.config.load import load_flags
-from trtllm_forge.executors.local import LocalExecutor
+from trtllm_forge.machine.executors.local import LocalExecutor
 from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
 from trtllm_forge.runtimes.trtllm.tools import IMAGE_EXAMPLES_DIR, Tools

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import promql_parser
 import yaml
 
-from trtllm_forge.resources import data_path
+from trtllm_forge.files.resources import data_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

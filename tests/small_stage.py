@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from trtllm_forge.digest import JsonValue
     from trtllm_forge.errors import ForgeError
+    from trtllm_forge.files.digest import JsonValue
+    from trtllm_forge.machine.process.command import Command
     from trtllm_forge.pipeline.lock import Lock
     from trtllm_forge.pipeline.run import StageResult
-    from trtllm_forge.pipeline.stage import Command
     from trtllm_forge.pipeline.store import Store
     from trtllm_forge.reporter import Reporter
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trtllm_forge.resources import templates_dir
+from trtllm_forge.files.resources import templates_dir
 
 _STAND_INS_DIR = Path(__file__).parent / "stand_ins"
 _FOLDERS = ("shared", "preprocessing/1", "tensorrt_llm/1")

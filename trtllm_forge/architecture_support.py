@@ -12,9 +12,9 @@ from trtllm_forge.architectures import find_architecture, known_architectures
 from trtllm_forge.checkpoint import CheckpointConfig, Quantization, read_checkpoint_config
 from trtllm_forge.config.models import BuildSection, ForgeConfig, Precision
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.resources import read_yaml
 from trtllm_forge.presets import find_preset, resolve_model, shipped_config
 from trtllm_forge.release_tools import tools_of
-from trtllm_forge.resources import read_yaml
 from trtllm_forge.runtimes.llmapi.arguments import quantization_facts
 from trtllm_forge.runtimes.trtllm.recipe import choose_recipe
 

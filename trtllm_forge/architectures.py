@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import CheckpointError
-from trtllm_forge.resources import read_yaml
+from trtllm_forge.files.resources import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

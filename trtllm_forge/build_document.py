@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from trtllm_forge.config.models import ForgeConfig
     from trtllm_forge.estimates import Estimates
+    from trtllm_forge.machine.process.command import Command
     from trtllm_forge.pipeline.plan import PlannedStage
     from trtllm_forge.pipeline.run import StageResult
-    from trtllm_forge.pipeline.stage import Command
     from trtllm_forge.pipeline.store import Store
     from trtllm_forge.runtimes import Evidence
     from trtllm_forge.runtimes.choice import RuntimeChoice

@@ -9,7 +9,7 @@ from trtllm_forge.architectures import find_architecture
 from trtllm_forge.build_document import BuildResult, PreparedBuild
 from trtllm_forge.errors import CheckpointError, ConfigError
 from trtllm_forge.hub import read_hub_access
-from trtllm_forge.machine import look_at_machine
+from trtllm_forge.machine.survey import look_at_machine
 from trtllm_forge.manifest import MANIFEST_NAME
 from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
 from trtllm_forge.pipeline.plan import make_plan

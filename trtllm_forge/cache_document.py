@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from trtllm_forge.pipeline.durations import show_duration
+from trtllm_forge.quantities import show_duration, show_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
 DOCUMENT_SCHEMA = 1
 
 _HEADING = f"{'stage':<10}{'key':<14}{'size':>10}  {'made':<6}{'used':<6}by"
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
-
-def show_size(size_bytes: float) -> str:
-    """Return a size in the largest unit that gives at least 1."""
-    unit = 0
-    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
-        size_bytes /= 1024
-        unit += 1
-    return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
 
 
 def show_count(entries: Sequence[StoredEntry]) -> str:

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge import machine_checks as checks
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.machine import look_at_machine
+from trtllm_forge.machine.survey import look_at_machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trtllm_forge.config.models import ForgeConfig
     from trtllm_forge.hub import HubAccess
-    from trtllm_forge.machine import Machine
+    from trtllm_forge.machine.survey import Machine
     from trtllm_forge.machine_checks import Check
     from trtllm_forge.releases.catalogue import Catalogue, Release
     from trtllm_forge.runtimes import RuntimeName

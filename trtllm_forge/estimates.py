@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.geometry import ModelGeometry, read_geometry
-from trtllm_forge.gpu import GIB
+from trtllm_forge.machine.gpu import GIB
 from trtllm_forge.parameters import count_parameters
 from trtllm_forge.sizes import (
     PRECISION_BITS,
@@ -27,7 +27,7 @@ from trtllm_forge.sizes import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtllm_forge.gpu import Gpu
+    from trtllm_forge.machine.gpu import Gpu
 
 __all__ = [
     "Change",

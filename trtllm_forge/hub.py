@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.checkpoint_files import CheckpointFile
 from trtllm_forge.errors import CheckpointError
+from trtllm_forge.files.known_digests import digest_files
 from trtllm_forge.hub_errors import explain_hub_error, hub_error_classes
 from trtllm_forge.hub_transfer import ByteProgress, fetch_blob, partial_size_bytes
-from trtllm_forge.local_checkpoint import digest_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

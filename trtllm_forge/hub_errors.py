@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import CheckpointError, ConfigError, ForgeError, PrerequisiteError
+from trtllm_forge.machine.process.secrets import without_credentials
 from trtllm_forge.presets import find_preset, nearest_preset
 
 if TYPE_CHECKING:
@@ -15,13 +16,7 @@ if TYPE_CHECKING:
     from trtllm_forge.presets import ModelReference
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_CREDENTIALS = re.compile(r"(?<=:)//[^/?#\s\"'<>]*@")
 _RATELIMIT_RESET = re.compile(r"\bt\s*=\s*(\d+)")
-
-
-def without_credentials(text: str) -> str:
-    """Return ``text`` with no user and password in the addresses it holds."""
-    return _CREDENTIALS.sub("//", text)
 
 
 def hub_error_classes() -> tuple[type[Exception], ...]:

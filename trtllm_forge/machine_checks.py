@@ -15,17 +15,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.docker_client import gpu_request
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.executors.docker import DockerExecutor
-from trtllm_forge.executors.local import LocalExecutor
+from trtllm_forge.machine.executors.docker import DockerExecutor
+from trtllm_forge.machine.executors.local import LocalExecutor
+from trtllm_forge.machine.process.docker import gpu_request
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.triton.interpreter import check_wheel_runs, this_interpreter
 from trtllm_forge.triton.locate import find_wheel
 
 if TYPE_CHECKING:
     from trtllm_forge.hub import HubAccess
-    from trtllm_forge.machine import Machine
+    from trtllm_forge.machine.survey import Machine
     from trtllm_forge.releases.catalogue import Catalogue, Image, Release
 
 State = Literal["ok", "warn", "missing"]

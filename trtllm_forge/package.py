@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from trtllm_forge.errors import BuildError, CheckpointError, ConfigError, PrerequisiteError
+from trtllm_forge.files.staging import staging
 from trtllm_forge.manifest import MANIFEST_NAME, read_manifest
 from trtllm_forge.package_index import (
     INDEX_NAME,
@@ -34,7 +35,6 @@ from trtllm_forge.package_index import (
     PackageIndex,
     path_obstacle,
 )
-from trtllm_forge.staging import staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -20,13 +20,13 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtllm_forge.digest import canonical_json, sha256_text
 from trtllm_forge.errors import CheckpointError
+from trtllm_forge.files.digest import canonical_json, sha256_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
 
 INDEX_NAME = "forge.package.json"
 INDEX_SCHEMA = 1

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.errors import CheckpointError, ConfigError
+from trtllm_forge.files.resources import data_path, read_yaml, sample_checkpoint_dir
 from trtllm_forge.fim import FimTemplate
-from trtllm_forge.resources import data_path, read_yaml, sample_checkpoint_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from trtllm_forge.build_document import PreparedBuild
     from trtllm_forge.config.models import ForgeConfig
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
     from trtllm_forge.pipeline.run import StageResult
 
 CHECK_STAGE = "check"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.gpu import GIB
+from trtllm_forge.machine.gpu import GIB
 from trtllm_forge.parameters import (
     Matrix,
     embedding_elements,
@@ -20,7 +20,7 @@ from trtllm_forge.parameters import (
 
 if TYPE_CHECKING:
     from trtllm_forge.geometry import ModelGeometry
-    from trtllm_forge.gpu import Gpu
+    from trtllm_forge.machine.gpu import Gpu
 
 Flow = Literal["engine", "pytorch"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from trtllm_forge.config.load import load_flags
 from trtllm_forge.config.text import forge_yaml_text
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.staging import write_whole
 from trtllm_forge.presets import resolve_model
-from trtllm_forge.staging import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

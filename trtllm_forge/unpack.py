@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from trtllm_forge.errors import BuildError, CheckpointError, ConfigError
+from trtllm_forge.files.staging import remove_tree, staging
 from trtllm_forge.manifest import MANIFEST_NAME
 from trtllm_forge.package import PACKAGE_SUFFIX, TRAILER_BYTES, load_zstandard, trailer_of
 from trtllm_forge.package_index import (
@@ -28,8 +29,6 @@ from trtllm_forge.package_index import (
 )
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.publish import require_own_folder
-from trtllm_forge.pipeline.store import remove_tree
-from trtllm_forge.staging import staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.digest import sha256_file
-from trtllm_forge.local_checkpoint import digest_files
+from trtllm_forge.files.added import added_to
+from trtllm_forge.files.digest import sha256_file
+from trtllm_forge.files.known_digests import digest_files
 from trtllm_forge.manifest import MANIFEST_NAME, UNLISTED
-from trtllm_forge.pipeline.added import added_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

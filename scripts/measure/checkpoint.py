@@ -18,7 +18,7 @@ def write_checkpoint(folder: Path) -> int:
     import torch
     from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
 
-    from trtllm_forge.resources import sample_checkpoint_dir
+    from trtllm_forge.files.resources import sample_checkpoint_dir
 
     sample_dir = sample_checkpoint_dir()
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ _REBUILDS = 5
 
 def builds(workshop: Workshop, slow_checkpoint_dir: Path) -> list[Figure]:
     """Return the figures of row 4: cold and unchanged builds, and their memory."""
-    from trtllm_forge.resources import sample_checkpoint_dir
+    from trtllm_forge.files.resources import sample_checkpoint_dir
 
     sample_dir = sample_checkpoint_dir()
     cold, plain, peaks = [], [], []

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from trtllm_forge.cli.app import app
 from trtllm_forge.cli.lazy import load_command
-from trtllm_forge.gpu import GpuReport
+from trtllm_forge.machine.gpu import GpuReport
 
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the plans be those of a machine without a GPU, whatever this one has."""
-    monkeypatch.setattr("trtllm_forge.machine.probe_gpus", lambda: GpuReport(gpus=()))
+    monkeypatch.setattr("trtllm_forge.machine.survey.probe_gpus", lambda: GpuReport(gpus=()))
 
 
 def run(line: str) -> tuple[int, str, str]:

@@ -10,7 +10,7 @@ import pytest
 from tests.small_stage import printed
 from tests.template_modules import template_module
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.resources import data_path, templates_dir
+from trtllm_forge.files.resources import data_path, templates_dir
 from trtllm_forge.triton.contract import (
     ElementTypes,
     Layout,

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from tests.certificates import self_signed
 from tests.rank_repositories import engine_model, llmapi_model, twin_model
 from trtllm_forge.cli.app import app
-from trtllm_forge.gpu import Gpu
+from trtllm_forge.machine.gpu import Gpu
 from trtllm_forge.serving import serve
 from trtllm_forge.triton.launch_differences import (
     DIFFERENCES,

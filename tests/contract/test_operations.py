@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.promql import alert_rules, dashboard, queries, selectors
-from trtllm_forge.resources import data_path
+from trtllm_forge.files.resources import data_path
 
 QUERIES = queries()
 # Families of TensorRT-LLM's own backend that the twin has not, with their label.

@@ -29,10 +29,10 @@ from tests.documentation import (
 from tests.upstream_repository import write_upstream
 from trtllm_forge import __version__, errors
 from trtllm_forge.cli.app import app
-from trtllm_forge.gpu import GpuReport
+from trtllm_forge.files.resources import sample_checkpoint_dir
+from trtllm_forge.machine.gpu import GpuReport
 from trtllm_forge.package import plan_package, write_package
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.resources import sample_checkpoint_dir
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def test_command_prints_what_the_page_shows(
 ) -> None:
     # Nothing here gets as far as the export, which alone needs the extra.
     monkeypatch.setattr(OpenVinoRuntime, "require_machine", lambda *_, **__: None)
-    monkeypatch.setattr("trtllm_forge.machine.probe_gpus", lambda: GpuReport(gpus=()))
+    monkeypatch.setattr("trtllm_forge.machine.survey.probe_gpus", lambda: GpuReport(gpus=()))
     SETTINGS.get((command.page, command.line), lambda: None)()
     WORKED_ON.get(command.line.split()[1], lambda: None)()
 

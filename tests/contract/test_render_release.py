@@ -28,7 +28,7 @@ from tests.rendering import (
 )
 from tests.small_stage import printed
 from trtllm_forge.errors import RenderError
-from trtllm_forge.resources import templates_dir
+from trtllm_forge.files.resources import templates_dir
 from trtllm_forge.runtimes import EngineModel
 from trtllm_forge.stages import render as render_module
 from trtllm_forge.stages.render import MODELS

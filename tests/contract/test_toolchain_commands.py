@@ -28,8 +28,8 @@ from trtllm_forge.checkpoint import Quantization
 from trtllm_forge.config.keys import PRECISION_FLAGS
 from trtllm_forge.config.load import load_flags
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.resources import data_path
 from trtllm_forge.releases.catalogue import read_catalogue
-from trtllm_forge.resources import data_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

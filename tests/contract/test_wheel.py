@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trtllm_forge.resources import templates_dir
+from trtllm_forge.files.resources import templates_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trtllm_forge.resources import sample_checkpoint_dir
+from trtllm_forge.files.resources import sample_checkpoint_dir
 
 if TYPE_CHECKING:
     from tests.twin import TwinWorkshop

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from trtllm_forge.lifeline import stat_fields
+from trtllm_forge.machine.process.lifeline import stat_fields
 from trtllm_forge.reporter import SilentReporter
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from trtllm_forge.bench import run as run_module
 from trtllm_forge.ci.summary import summarize
 from trtllm_forge.cli.app import app
-from trtllm_forge.resources import sample_checkpoint_dir
+from trtllm_forge.files.resources import sample_checkpoint_dir
 from trtllm_forge.serving.server_record import ServerUrls
 
 if TYPE_CHECKING:

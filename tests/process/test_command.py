@@ -11,8 +11,7 @@ import pytest
 
 from tests.process.recording import RecordingReporter
 from trtllm_forge.errors import BuildError, ForgeError
-from trtllm_forge.pipeline.command import run_command
-from trtllm_forge.pipeline.stage import Command
+from trtllm_forge.machine.process.command import Command, run_command
 
 if TYPE_CHECKING:
     from pathlib import Path

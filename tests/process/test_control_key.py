@@ -15,15 +15,10 @@ from tests.process.fake_triton import build_repository, put_on_path
 from tests.process.recording import RecordingReporter, eventually
 from trtllm_forge.cli.app import app
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.lifeline import living_members
-from trtllm_forge.process import ManagedProcess
-from trtllm_forge.serving.control_key import (
-    KeyInArguments,
-    make_private,
-    overwrite_in_arguments,
-    read_key,
-    write_private,
-)
+from trtllm_forge.files.private import make_private, read_key, write_private
+from trtllm_forge.machine.process.lifeline import living_members
+from trtllm_forge.machine.process.managed import ManagedProcess
+from trtllm_forge.serving.control_key import KeyInArguments, overwrite_in_arguments
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.serve import start_server
 from trtllm_forge.serving.serve_options import ServeOptions

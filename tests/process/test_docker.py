@@ -15,11 +15,10 @@ import pytest
 from tests.process.recording import RecordingReporter, eventually, is_running
 from trtllm_forge.cli.console import error_text
 from trtllm_forge.errors import BuildError, PrerequisiteError
-from trtllm_forge.executors import Mount
-from trtllm_forge.executors.docker import DockerExecutor
-from trtllm_forge.pipeline.command import run_command
-from trtllm_forge.pipeline.stage import Command
-from trtllm_forge.process import ManagedProcess
+from trtllm_forge.machine.executors.docker import DockerExecutor
+from trtllm_forge.machine.process.command import Command, run_command
+from trtllm_forge.machine.process.docker import Mount
+from trtllm_forge.machine.process.managed import ManagedProcess
 
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
 LABEL = "compile-0a1b"

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.process.recording import RecordingReporter, eventually, is_running
-from trtllm_forge import lifeline
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.lifeline import living_members
-from trtllm_forge.process import ManagedProcess
+from trtllm_forge.machine.process import lifeline
+from trtllm_forge.machine.process.lifeline import living_members
+from trtllm_forge.machine.process.managed import ManagedProcess
 
 SERVERS_DIR = Path(__file__).parent.parent / "servers"
 CHECKOUT_DIR = SERVERS_DIR.parent.parent

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from tests.process.recording import eventually
 from tests.process.test_docker import IMAGE, NO_RUNTIME, StandIn
 from tests.rank_repositories import engine_model, write_config
-from trtllm_forge import lifeline
 from trtllm_forge.cli.app import app
-from trtllm_forge.gpu import Gpu, GpuReport
+from trtllm_forge.machine.gpu import Gpu, GpuReport
+from trtllm_forge.machine.process import lifeline
 from trtllm_forge.serving import container_options
 from trtllm_forge.serving.ports import free_port
 

@@ -20,7 +20,7 @@ from trtllm_forge.architectures import known_architectures
 from trtllm_forge.checkpoint import read_checkpoint_config
 from trtllm_forge.config.models import BuildSection, ForgeConfig
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.executors.local import LocalExecutor
+from trtllm_forge.machine.executors.local import LocalExecutor
 from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
 from trtllm_forge.runtimes.trtllm.tools import Tools

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from trtllm_forge.process import ManagedProcess
+from trtllm_forge.machine.process.managed import ManagedProcess
 from trtllm_forge.reporter import SilentReporter
 
 with ManagedProcess(

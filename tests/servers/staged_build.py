@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 from tests.small_stage import SmallStage
 from trtllm_forge.errors import BuildError
+from trtllm_forge.machine.process.command import Command, run_command
 from trtllm_forge.manifest import MANIFEST_NAME, Manifest, SourceCheckpoint
-from trtllm_forge.pipeline.command import run_command
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.publish import is_published, publish_entry, remove_leftovers
 from trtllm_forge.pipeline.run import lock_of, run_plan
-from trtllm_forge.pipeline.stage import Command
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.stages.render import link_tree

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.process.recording import eventually, is_running
-from trtllm_forge.lifeline import living_members, stat_fields
-from trtllm_forge.rank_log import rank_log_path
+from trtllm_forge.machine.process.lifeline import living_members, stat_fields
+from trtllm_forge.machine.process.rank_log import rank_log_path
 from trtllm_forge.serving.ports import free_port
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from tests.process.recording import RecordingReporter, eventually
 from tests.rendering import render, stage, tree
 from trtllm_forge.check import check_repository
 from trtllm_forge.check.view import CheckOptions
-from trtllm_forge.process import ManagedProcess
+from trtllm_forge.machine.process.managed import ManagedProcess
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.triton.launch import Ports, TritonStart, triton_argv
 from trtllm_forge.triton.locate import locate_triton

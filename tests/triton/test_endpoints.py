@@ -20,7 +20,7 @@ from tests.triton.mock_repository import build_mock_repository
 from tests.triton.ranks import serve_ranks
 from tests.triton.test_launch import forge_serve, server
 from trtllm_forge.cli.app import app
-from trtllm_forge.lifeline import living_members
+from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.probe import probe_server
 from trtllm_forge.serving.serve import start_server

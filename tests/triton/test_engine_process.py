@@ -13,8 +13,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.triton.served import Served, serve
-from trtllm_forge.lifeline import living_members
-from trtllm_forge.resources import sample_checkpoint_dir
+from trtllm_forge.files.resources import sample_checkpoint_dir
+from trtllm_forge.machine.process.lifeline import living_members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ from tests.process.fake_triton import build_repository
 from tests.process.recording import RecordingReporter, eventually, is_running
 from tests.triton.mock_repository import MODELS, Fault, build_mock_repository
 from trtllm_forge.cli.app import app
-from trtllm_forge.lifeline import living_members
+from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.serving.complete import complete
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.probe import probe_server

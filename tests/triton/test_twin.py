@@ -15,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.triton.grpc_stream import GrpcStream, long_inputs
-from trtllm_forge.resources import sample_checkpoint_dir
+from trtllm_forge.files.resources import sample_checkpoint_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,9 +17,9 @@ from trtllm_forge.bench.prompts import (
     task_prompts,
 )
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.resources import sample_checkpoint_dir
 from trtllm_forge.fim import FimTemplate
 from trtllm_forge.presets import fim_template_from_tokenizer
-from trtllm_forge.resources import sample_checkpoint_dir
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,9 +16,9 @@ from trtllm_forge.architectures import known_architectures
 from trtllm_forge.checkpoint import verify_checkpoint
 from trtllm_forge.checkpoint_files import choose_files
 from trtllm_forge.errors import CheckpointError
-from trtllm_forge.local_checkpoint import digest_files
+from trtllm_forge.files.known_digests import digest_files
+from trtllm_forge.files.resources import sample_checkpoint_dir
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.resources import sample_checkpoint_dir
 from trtllm_forge.settings import read_settings
 from trtllm_forge.stages.download import DownloadStage, resolve_checkpoint
 

@@ -10,9 +10,9 @@ from tests.small_stage import printed
 from trtllm_forge.architectures import find_architecture
 from trtllm_forge.config.load import load_flags
 from trtllm_forge.errors import ConfigError, PrerequisiteError
-from trtllm_forge.executors.local import Toolchain
-from trtllm_forge.gpu import GpuReport, named_gpu
-from trtllm_forge.machine import Machine
+from trtllm_forge.machine.executors.local import Toolchain
+from trtllm_forge.machine.gpu import GpuReport, named_gpu
+from trtllm_forge.machine.survey import Machine
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.choice import RuntimeChoice, choose_runtime, require_known_release
 from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
@@ -76,7 +76,7 @@ def tools_of(choice: RuntimeChoice) -> Any:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Give the machine a TensorRT-LLM 1.1.0 of its own."""
-    monkeypatch.setattr("trtllm_forge.executors.local.local_toolchain", lambda: TOOLCHAIN)
+    monkeypatch.setattr("trtllm_forge.machine.executors.local.local_toolchain", lambda: TOOLCHAIN)
     return machine(toolchain=TOOLCHAIN)
 
 

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from trtllm_forge import __version__
-from trtllm_forge.ci.file import write_workflow
 from trtllm_forge.ci.github import github_text
 from trtllm_forge.ci.gitlab import gitlab_text
 from trtllm_forge.ci.summary import code, summarize
 from trtllm_forge.ci.workflow import Workflow, plan_workflow
 from trtllm_forge.ci.yaml_text import yaml_text
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.output import write_workflow
 
 ACTION = re.compile(r"[\w-]+/[\w/-]+@v\d+")
 

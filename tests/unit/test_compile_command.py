@@ -10,13 +10,13 @@ import pytest
 from tests.engine_runtime import engine_checkpoint, engine_config, engine_runtime
 from tests.small_stage import RecordingReporter, printed
 from trtllm_forge.errors import ConfigError, PrerequisiteError
-from trtllm_forge.executors import Mount
-from trtllm_forge.executors.docker import DockerExecutor
+from trtllm_forge.machine.executors.docker import DockerExecutor
+from trtllm_forge.machine.process.docker import Mount
 from trtllm_forge.pipeline.stage import stage_key
 from trtllm_forge.runtimes.trtllm.compile import CompileStage
 
 if TYPE_CHECKING:
-    from trtllm_forge.pipeline.stage import Command
+    from trtllm_forge.machine.process.command import Command
 
 LLAMA = "LlamaForCausalLM"
 

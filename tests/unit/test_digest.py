@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trtllm_forge.digest import canonical_json, sha256_file, sha256_text, sha256_tree
+from trtllm_forge.files.digest import canonical_json, sha256_file, sha256_text, sha256_tree
 
 if TYPE_CHECKING:
     from pathlib import Path

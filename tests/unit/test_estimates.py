@@ -9,7 +9,7 @@ import pytest
 
 from trtllm_forge.errors import CheckpointError
 from trtllm_forge.estimates import Estimates, count_parameters, estimate, read_geometry
-from trtllm_forge.gpu import GIB, named_gpu
+from trtllm_forge.machine.gpu import GIB, named_gpu
 from trtllm_forge.parameters import Matrix, layers_of_stages
 from trtllm_forge.sizes import (
     engine_bytes_per_rank,

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from trtllm_forge.cli.console import error_text
-from trtllm_forge.docker_client import gpu_request
 from trtllm_forge.errors import ConfigError, ForgeError, PrerequisiteError
-from trtllm_forge.executors import ExecutorChoice, Mount, choose_executor
-from trtllm_forge.executors.docker import DockerExecutor
-from trtllm_forge.executors.local import LocalExecutor, Toolchain, local_toolchain
-from trtllm_forge.pipeline.stage import Command
+from trtllm_forge.machine.executors.choice import ExecutorChoice, choose_executor
+from trtllm_forge.machine.executors.docker import DockerExecutor
+from trtllm_forge.machine.executors.local import LocalExecutor, Toolchain, local_toolchain
+from trtllm_forge.machine.process.command import Command
+from trtllm_forge.machine.process.docker import Mount, gpu_request
 from trtllm_forge.reporter import SilentReporter
 
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"

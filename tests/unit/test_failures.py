@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from trtllm_forge.failures import (
+from trtllm_forge.files.resources import read_yaml
+from trtllm_forge.machine.process.failures import (
     Diagnosis,
     KnownFailure,
     find_failure,
     known_failures,
     without_marks,
 )
-from trtllm_forge.resources import read_yaml
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "troubleshooting.md"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from trtllm_forge.resources import data_path, read_yaml
+from trtllm_forge.files.resources import data_path, read_yaml
 
 TOOLS = ("convert_checkpoint", "quantize", "trtllm_build")
 RELEASES = ["0.16", "0.17", "0.18", "0.19", "0.20", "0.21", "1.0", "1.1", "1.2"]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.gpu import GIB, Gpu, detect_gpus, named_gpu, named_gpus, probe_gpus
-from trtllm_forge.resources import read_yaml
+from trtllm_forge.files.resources import read_yaml
+from trtllm_forge.machine.gpu import GIB, Gpu, detect_gpus, named_gpu, named_gpus, probe_gpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from trtllm_forge.resources import templates_dir
+from trtllm_forge.files.resources import templates_dir
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -9,9 +9,9 @@ import pytest
 
 from tests.small_stage import RecordingReporter, printed
 from trtllm_forge import __version__
-from trtllm_forge.digest import sha256_file
 from trtllm_forge.errors import CheckpointError, PrerequisiteError
-from trtllm_forge.gpu import Gpu
+from trtllm_forge.files.digest import sha256_file
+from trtllm_forge.machine.gpu import Gpu
 from trtllm_forge.manifest import (
     MANIFEST_NAME,
     ImageReference,
@@ -376,7 +376,7 @@ def on_machine(
 ) -> None:
     """Let this machine have these GPUs, by compute capability, and these packages."""
     found = tuple(Gpu(name="X", memory_bytes=1, compute_capability=c) for c in gpus)
-    monkeypatch.setattr("trtllm_forge.gpu.detect_gpus", lambda: found)
+    monkeypatch.setattr("trtllm_forge.machine.gpu.detect_gpus", lambda: found)
     monkeypatch.setattr(trust, "_installed", lambda name: versions.get(name.replace("-", "_")))
 
 

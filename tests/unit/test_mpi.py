@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.rank_log import RankLog, rank_log_path
+from trtllm_forge.machine.process.rank_log import RankLog, rank_log_path
 from trtllm_forge.serving.rank_failure import RankEnding, before_blame, find_rank_ending
 from trtllm_forge.triton import mpi
 from trtllm_forge.triton.mpi import Launcher, Placement, locate_launcher, split_rank

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from trtllm_forge.architectures import find_architecture
 from trtllm_forge.checkpoint import parse_checkpoint_config
 from trtllm_forge.errors import CheckpointError, ConfigError
+from trtllm_forge.files.resources import data_path, sample_checkpoint_dir
 from trtllm_forge.fim import assemble_fim_prompt
 from trtllm_forge.geometry import read_geometry
 from trtllm_forge.parameters import count_parameters
@@ -22,7 +23,6 @@ from trtllm_forge.presets import (
     resolve_model,
     shipped_config,
 )
-from trtllm_forge.resources import data_path, sample_checkpoint_dir
 
 if TYPE_CHECKING:
     from pathlib import Path

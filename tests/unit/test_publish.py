@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.small_stage import RecordingReporter, SmallStage, build, printed
-from trtllm_forge.digest import sha256_file
 from trtllm_forge.errors import BuildError, ConfigError
+from trtllm_forge.files.digest import sha256_file
 from trtllm_forge.pipeline import place
 from trtllm_forge.pipeline import publish as publish_module
 from trtllm_forge.pipeline.publish import (

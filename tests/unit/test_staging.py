@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trtllm_forge.staging import free_name, write_whole
+from trtllm_forge.files.staging import free_name, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.process.fake_triton import MODEL_FAILS_LOG
-from trtllm_forge.failures import Diagnosis
+from trtllm_forge.machine.process.failures import Diagnosis
 from trtllm_forge.triton.startup_log import (
     StartupFailure,
     find_startup_failure,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
 
 Verdict = Literal["slower", "faster", "same", "shown"]
 

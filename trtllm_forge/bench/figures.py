@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trtllm_forge.bench.load import Pace, Traffic
     from trtllm_forge.bench.target import Target
     from trtllm_forge.bench.wire import Wire
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
     from trtllm_forge.metrics import Answered, Quantity
 
 BUSY_CLIENT_SHARE = 0.7

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trtllm_forge import __version__
 
 if TYPE_CHECKING:
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
 
 _PACKAGES = (
     "grpcio",
@@ -96,7 +96,7 @@ def _cpu() -> str:
 
 
 def _gpus() -> list[str]:
-    from trtllm_forge.gpu import detect_gpus
+    from trtllm_forge.machine.gpu import detect_gpus
 
     return [gpu.name for gpu in detect_gpus()]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from trtllm_forge.bench.wire import Received, Wire
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
 
 Arrivals = Literal["poisson", "constant"]
 

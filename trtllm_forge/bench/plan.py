@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from trtllm_forge.bench.load import Arrivals
     from trtllm_forge.bench.prompts import Task
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
 
 DEFAULT_REQUESTS_PER_SLOT = 8
 DEFAULT_RATE_REQUESTS = 32

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from trtllm_forge.bench.answers import Reading
     from trtllm_forge.bench.wire import Wire
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
 
 _PAIRS = 8
 _OUTPUT_TOKENS = 4

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.resources import data_path
 from trtllm_forge.fim import assemble_fim_prompt
-from trtllm_forge.resources import data_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from trtllm_forge.bench.prompts import Prompts, Tokens
     from trtllm_forge.bench.target import Target
     from trtllm_forge.bench.wire import Wire
-    from trtllm_forge.digest import JsonValue
     from trtllm_forge.errors import ForgeError
+    from trtllm_forge.files.digest import JsonValue
     from trtllm_forge.fim import FimTemplate
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.state import ServerAddress

@@ -148,7 +148,7 @@ def _rules(request: CheckRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def _options(request: CheckRequest) -> CheckOptions:
     if request.gpu is not None:
-        from trtllm_forge.gpu import named_gpu
+        from trtllm_forge.machine.gpu import named_gpu
 
         named_gpu(request.gpu)
     if request.mount_root is not None and not request.mount_root.startswith("/"):

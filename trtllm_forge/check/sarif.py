@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from trtllm_forge import __version__
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.staging import write_whole
+from trtllm_forge.files.staging import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

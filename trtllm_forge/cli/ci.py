@@ -126,7 +126,7 @@ def summary(
 def _deliver(
     console: Console, workflow: Workflow, text: str, path: Path, *, force: bool, dry_run: bool
 ) -> None:
-    from trtllm_forge.ci.file import write_workflow
+    from trtllm_forge.files.output import write_workflow
 
     document = {"schema": 1, "path": str(path), "text": text}
     if dry_run:

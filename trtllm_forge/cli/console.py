@@ -286,7 +286,7 @@ def _error_document(error: ForgeError, exit_code: int) -> dict[str, object]:
 
 def _safe(text: str) -> str:
     """Return what others wrote without the passwords of the addresses in it."""
-    from trtllm_forge.hub_errors import without_credentials
+    from trtllm_forge.machine.process.secrets import without_credentials
 
     return without_credentials(text)
 

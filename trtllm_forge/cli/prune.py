@@ -67,10 +67,8 @@ def prune(
             pruned_document,
             pruned_text,
             show_count,
-            show_size,
         )
         from trtllm_forge.errors import ConfigError
-        from trtllm_forge.pipeline.durations import parse_duration
         from trtllm_forge.pipeline.inventory import (
             PruneRule,
             choose_to_prune,
@@ -79,6 +77,7 @@ def prune(
         )
         from trtllm_forge.pipeline.prune import Pruned, remove_entries
         from trtllm_forge.pipeline.store import Store
+        from trtllm_forge.quantities import parse_duration, show_size
         from trtllm_forge.settings import read_settings
 
         rule = PruneRule(

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.staging import free_name, staging
 from trtllm_forge.migrate.engine_flags import engine_flag_moves
 from trtllm_forge.migrate.moves import engine_moves, llmapi_moves
 from trtllm_forge.migrate.release import find_source_release
@@ -24,7 +25,6 @@ from trtllm_forge.migrate.source import CORE, read_model, read_source
 from trtllm_forge.migrate.steps import engine_steps, llmapi_notes, llmapi_steps, release_notes
 from trtllm_forge.migrate.tensors import migration_facts, moves_between_releases, moves_to_llmapi
 from trtllm_forge.releases.catalogue import read_catalogue, version_key
-from trtllm_forge.staging import free_name, staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from trtllm_forge.files.resources import read_yaml
 from trtllm_forge.migrate.report import TensorMove
 from trtllm_forge.migrate.source import CORE, FRONTS
-from trtllm_forge.resources import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

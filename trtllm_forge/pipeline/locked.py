@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.digest import JsonValue
 from trtllm_forge.errors import BuildError, ConfigError
+from trtllm_forge.files.digest import JsonValue
 from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock_file
 from trtllm_forge.pipeline.plan import changes_since
 

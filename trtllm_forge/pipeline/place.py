@@ -15,7 +15,7 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from trtllm_forge.digest import sha256_file
+from trtllm_forge.files.digest import sha256_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.digest import canonical_json
+from trtllm_forge.files.digest import canonical_json
 from trtllm_forge.pipeline.stage import facts_of, stage_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
+    from trtllm_forge.machine.process.command import Command
     from trtllm_forge.pipeline.lock import Lock, LockedStage
-    from trtllm_forge.pipeline.stage import Command, Keyed, Stage, StageFacts
+    from trtllm_forge.pipeline.stage import Keyed, Stage, StageFacts
     from trtllm_forge.pipeline.store import Entry, Store
 
 FORCED = "forced"

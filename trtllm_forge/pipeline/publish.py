@@ -12,13 +12,12 @@ from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from trtllm_forge.digest import sha256_file
 from trtllm_forge.errors import BuildError, ConfigError
-from trtllm_forge.pipeline.added import added_to
+from trtllm_forge.files.added import added_to
+from trtllm_forge.files.digest import sha256_file
+from trtllm_forge.files.staging import free_name, remove_tree
 from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
 from trtllm_forge.pipeline.place import LINK_ABOVE_BYTES, is_placed, place_file
-from trtllm_forge.pipeline.store import remove_tree
-from trtllm_forge.staging import free_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from trtllm_forge.digest import canonical_json, sha256_text
+from trtllm_forge.files.digest import canonical_json, sha256_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
+    from trtllm_forge.machine.process.command import Command
     from trtllm_forge.reporter import Reporter
 
 KEY_VERSION = 1
 """Part of every key; raised whenever the way keys are computed changes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """A child process that a stage starts.
-
-    Attributes:
-        argv: What is executed, after the executor's wrapping.
-        inner_argv: The command without the wrapping; equal to ``argv`` when there is none.
-        env: Variables set on top of forge's own environment; never a secret.
-        cwd: Working directory, or None for forge's own.
-    """
-
-    argv: tuple[str, ...]
-    inner_argv: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
-    cwd: Path | None = None
 
 
 class Keyed(Protocol):

@@ -20,21 +20,21 @@ import errno
 import fcntl
 import json
 import os
-import shutil
 import socket
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.digest import canonical_json, sha256_file, sha256_text
 from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.files.digest import canonical_json, sha256_file, sha256_text
+from trtllm_forge.files.staging import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any, TextIO
 
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
     from trtllm_forge.reporter import Reporter
 
 ENTRY_SCHEMA = 1
@@ -301,14 +301,6 @@ class Store:
             why = f"{error.strerror}: {error.filename}"
             hint = "FORGE_CACHE_DIR=/writable/folder forge build ..."
             raise PrerequisiteError(what, why=why, hint=hint) from error
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder and all below it, read-only files too; nothing there is fine."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
 
 
 def _describe(

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.resources import read_yaml
 from trtllm_forge.releases.overlay import read_overlay
-from trtllm_forge.resources import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.resources import data_path
+from trtllm_forge.files.resources import data_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.config.command import build_command, other_runtime_command
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.executors import Mount, choose_executor
-from trtllm_forge.gpu import named_gpu
+from trtllm_forge.machine.executors.choice import choose_executor
+from trtllm_forge.machine.gpu import named_gpu
+from trtllm_forge.machine.process.docker import Mount
 from trtllm_forge.releases.catalogue import FLOW_NAMES, read_catalogue
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
     from trtllm_forge.architectures import Architecture
     from trtllm_forge.config.models import ForgeConfig
-    from trtllm_forge.executors import Executor
-    from trtllm_forge.gpu import Gpu
-    from trtllm_forge.machine import Machine
+    from trtllm_forge.machine.executors import Executor
+    from trtllm_forge.machine.gpu import Gpu
+    from trtllm_forge.machine.survey import Machine
     from trtllm_forge.releases.catalogue import Catalogue, Flow, Image, Release
     from trtllm_forge.runtimes import Runtime, RuntimeName
     from trtllm_forge.runtimes.trtllm.tools import Tools

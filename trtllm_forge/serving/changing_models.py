@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge.errors import ConfigError, ServerError
+from trtllm_forge.machine.process.memory import memory_bytes
 from trtllm_forge.serving.launch_plan import completes_config, serve_command, view_dir
 from trtllm_forge.serving.model_control import ModelControl
-from trtllm_forge.serving.readiness import memory_bytes
 from trtllm_forge.serving.served_set import changing, read_served_set
 from trtllm_forge.serving.state import find_server
 from trtllm_forge.serving.swap_memory import require_memory

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.docker_client import last_line
 from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.machine.process.docker import last_line
 from trtllm_forge.manifest import read_manifest
 from trtllm_forge.serving.trust import comparable_release
 from trtllm_forge.triton.engine_ranks import json_object
@@ -22,7 +22,7 @@ from trtllm_forge.triton.mount import cpp_models, engine_dir
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtllm_forge.docker_client import DockerClient
+    from trtllm_forge.machine.process.docker import DockerClient
     from trtllm_forge.releases.catalogue import Catalogue, Image
     from trtllm_forge.reporter import Reporter
 

@@ -7,9 +7,9 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.docker_client import DockerClient, gpu_devices, gpu_request
 from trtllm_forge.errors import ConfigError, PrerequisiteError, ServerError
-from trtllm_forge.gpu import probe_gpus
+from trtllm_forge.machine.gpu import probe_gpus
+from trtllm_forge.machine.process.docker import DockerClient, gpu_devices, gpu_request
 from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.serving.container_image import (
     candidate_images,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from trtllm_forge.docker_client import DockerClient
 from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.machine.process.docker import DockerClient
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.serving.stub_watch import (
     STUB_COMMAND,

@@ -14,13 +14,11 @@ key is overwritten in them. What remains is the moment between the two.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.lifeline import living_members, stat_fields
+from trtllm_forge.machine.process.lifeline import living_members, stat_fields
 from trtllm_forge.triton.launch import CONTROL_HEADER
 
 if TYPE_CHECKING:
@@ -44,51 +42,6 @@ def key_path(state_dir: Path, stamp: str) -> Path:
 def put_into_command(key: str) -> Mapping[str, str]:
     """Return what the word is replaced with when the command is run: name and key of the header."""
     return {f"{CONTROL_HEADER}={KEY_WORD}": f"{CONTROL_HEADER}={key}"}
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that its user alone can read, whole or not at all."""
-    make_private(path.parent)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    # Not a file that is there already, whoever made it.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    scratch.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(scratch, flags, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.rename(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-
-
-def make_private(folder: Path) -> None:
-    """Have a folder of forge's own, and those that it makes above it, for its user alone.
-
-    Raises:
-        PrerequisiteError: The folder is another user's, who could put anything into it.
-    """
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in (*reversed(missing), folder):
-        path.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.geteuid():
-        what = f"{folder} belongs to another user"
-        raise PrerequisiteError(
-            what, why="what a server loads from there has to be this user's own"
-        )
-    folder.chmod(0o700)
-
-
-def read_key(path: Path | None) -> str | None:
-    """Return the key in a file, or None where there is none or it is another user's."""
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
 
 
 class KeyInArguments:

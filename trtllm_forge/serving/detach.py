@@ -34,7 +34,7 @@ from trtllm_forge.errors import (
     RenderError,
     ServerError,
 )
-from trtllm_forge.process import environment_without_secrets
+from trtllm_forge.machine.process.secrets import environment_without_secrets
 from trtllm_forge.serving.named_repository import NamedRepository
 from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.serving.server_record import process_id

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.lifeline import CONTAINER_PREFIX
+from trtllm_forge.machine.process.lifeline import CONTAINER_PREFIX
 from trtllm_forge.serving.control_key import KEY_WORD, key_path
 from trtllm_forge.serving.served_place import served_place, tls_mounts
 from trtllm_forge.serving.server_record import ServerUrls

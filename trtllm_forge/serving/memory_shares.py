@@ -15,10 +15,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.cache_document import show_size
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.gpu import free_gpu_bytes
-from trtllm_forge.machine import free_memory_bytes
+from trtllm_forge.machine.gpu import free_gpu_bytes
+from trtllm_forge.machine.survey import free_memory_bytes
+from trtllm_forge.quantities import show_size
 from trtllm_forge.serving.swap_memory import kv_bytes_per_token
 from trtllm_forge.triton.mount import CPP_BACKEND, engine_dir
 from trtllm_forge.triton.repository import parse_model_config

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from trtllm_forge.process import ManagedProcess, environment_without_secrets
-from trtllm_forge.serving.control_key import make_private, put_into_command, write_private
+from trtllm_forge.files.private import make_private, write_private
+from trtllm_forge.machine.process.managed import ManagedProcess
+from trtllm_forge.machine.process.secrets import environment_without_secrets
+from trtllm_forge.serving.control_key import put_into_command
 from trtllm_forge.serving.server_record import record_path
 from trtllm_forge.triton.mpi import split_rank
 

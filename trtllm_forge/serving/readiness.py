@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.cache_document import show_size
-from trtllm_forge.lifeline import living_members
+from trtllm_forge.machine.process.memory import memory_bytes
+from trtllm_forge.quantities import show_size
 from trtllm_forge.serving.container_watch import container_leader, is_container_running
 from trtllm_forge.serving.control_key import KeyInArguments
 from trtllm_forge.serving.ports import is_held_by_group
@@ -18,7 +18,7 @@ from trtllm_forge.triton.startup_log import LoadedModels
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtllm_forge.process import ManagedProcess
+    from trtllm_forge.machine.process.managed import ManagedProcess
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.launch_plan import LaunchPlan
 
@@ -99,11 +99,6 @@ def wait_until_ready(
             raise not_ready_error(process, timeout_s, plan.command)
 
 
-def memory_bytes(group: int) -> int:
-    """Return what the processes of a group hold in memory, what they share counted once."""
-    return sum(map(_proportional_bytes, living_members(group)))
-
-
 class _Loading:
     """Tells, once a second, which models are being loaded, for how long, and the memory."""
 
@@ -168,11 +163,3 @@ def _size_bytes(folder: Path) -> int:
             elif entry.is_file():
                 size += entry.stat().st_size
     return size
-
-
-def _proportional_bytes(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0
-    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))

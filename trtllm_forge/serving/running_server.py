@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from trtllm_forge.process import ManagedProcess
+    from trtllm_forge.machine.process.managed import ManagedProcess
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.launch_plan import LaunchPlan
     from trtllm_forge.serving.server_record import ServerState

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError, PrerequisiteError
-from trtllm_forge.gpu import detect_gpus
+from trtllm_forge.machine.gpu import detect_gpus
 from trtllm_forge.serving.exposure import exposure_warning
 from trtllm_forge.serving.launch_plan import plan_launch, serve_command
 from trtllm_forge.serving.memory_shares import require_shares

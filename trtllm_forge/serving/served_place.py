@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from trtllm_forge.executors import Mount
+from trtllm_forge.machine.process.docker import Mount
 from trtllm_forge.serving.served_view import front_model, served_view
 from trtllm_forge.triton.container import ANY_ADDRESS, SCRATCH_DIR
 from trtllm_forge.triton.container_folder import MODELS_DIR, container_folder

@@ -26,8 +26,8 @@ from os import getpid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trtllm_forge.lifeline import START_TIME_FIELD, stat_fields
-from trtllm_forge.serving.control_key import read_key, write_private
+from trtllm_forge.files.private import read_key, write_private
+from trtllm_forge.machine.process.lifeline import START_TIME_FIELD, stat_fields
 from trtllm_forge.triton.grpc_tls import GrpcTrust
 
 if TYPE_CHECKING:

@@ -6,10 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trtllm_forge.cache_document import show_size
 from trtllm_forge.errors import ForgeError
-from trtllm_forge.pipeline.durations import show_duration
-from trtllm_forge.serving.readiness import memory_bytes
+from trtllm_forge.machine.process.memory import memory_bytes
+from trtllm_forge.quantities import show_duration, show_size
 from trtllm_forge.serving.server_record import read_record, record_path
 from trtllm_forge.serving.state import served_fronts
 from trtllm_forge.triton.client import TritonHttp

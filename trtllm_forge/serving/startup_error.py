@@ -7,15 +7,15 @@ import signal
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ServerError
-from trtllm_forge.failures import find_failure
-from trtllm_forge.rank_log import rank_log_path
+from trtllm_forge.machine.process.failures import find_failure
+from trtllm_forge.machine.process.rank_log import rank_log_path
 from trtllm_forge.serving.rank_failure import before_blame, find_rank_ending
 from trtllm_forge.triton.startup_log import find_startup_failure, models_still_loading
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtllm_forge.process import ManagedProcess
+    from trtllm_forge.machine.process.managed import ManagedProcess
     from trtllm_forge.serving.rank_failure import RankEnding
     from trtllm_forge.serving.stub_watch import DeadStub
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError, ServerError
-from trtllm_forge.serving.control_key import make_private
+from trtllm_forge.files.private import make_private
 from trtllm_forge.serving.launch_plan import view_dir
 from trtllm_forge.serving.served_set import read_served_set
 from trtllm_forge.serving.served_view import FRONT_MODEL, front_model

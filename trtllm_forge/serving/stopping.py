@@ -8,8 +8,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge import lifeline
 from trtllm_forge.errors import ServerError
+from trtllm_forge.machine.process import lifeline
 from trtllm_forge.serving.launch_plan import leftovers
 from trtllm_forge.serving.server_record import read_record, record_path
 from trtllm_forge.serving.state import state_lock

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from trtllm_forge.lifeline import stat_fields
+from trtllm_forge.machine.process.lifeline import stat_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

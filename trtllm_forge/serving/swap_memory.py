@@ -12,10 +12,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.cache_document import show_size
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.gpu import free_gpu_bytes
-from trtllm_forge.machine import free_memory_bytes
+from trtllm_forge.machine.gpu import free_gpu_bytes
+from trtllm_forge.machine.survey import free_memory_bytes
+from trtllm_forge.quantities import show_size
 from trtllm_forge.triton.mount import cpp_models, engine_dir
 
 if TYPE_CHECKING:

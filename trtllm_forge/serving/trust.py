@@ -26,7 +26,7 @@ from trtllm_forge.verification import verify_files
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtllm_forge.gpu import Gpu
+    from trtllm_forge.machine.gpu import Gpu
     from trtllm_forge.manifest import Manifest
     from trtllm_forge.reporter import Reporter
 
@@ -125,7 +125,7 @@ def _require_gpu(repository_dir: Path, manifest: Manifest, hint: str) -> None:
     wanted = manifest.gpu_architecture
     if wanted is None:
         return
-    from trtllm_forge.gpu import detect_gpus
+    from trtllm_forge.machine.gpu import detect_gpus
 
     # Without a GPU it is Triton that says so, or another machine that serves.
     others = [gpu for gpu in detect_gpus() if gpu.architecture != _plain(wanted)]

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge import __version__
-from trtllm_forge.digest import sha256_file, sha256_text
 from trtllm_forge.errors import RenderError
+from trtllm_forge.files.digest import sha256_file, sha256_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtllm_forge.check.finding import Finding
-    from trtllm_forge.digest import JsonValue
-    from trtllm_forge.pipeline.stage import Command
+    from trtllm_forge.files.digest import JsonValue
+    from trtllm_forge.machine.process.command import Command
     from trtllm_forge.reporter import Reporter
 
 FINDINGS_NAME = "findings.json"

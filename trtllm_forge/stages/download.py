@@ -30,8 +30,9 @@ from trtllm_forge.checkpoint_files import (
     is_weight,
     require_tokenizer,
 )
-from trtllm_forge.digest import canonical_json, sha256_file, sha256_text
 from trtllm_forge.errors import CheckpointError, ForgeError, PrerequisiteError
+from trtllm_forge.files.digest import canonical_json, sha256_file, sha256_text
+from trtllm_forge.files.known_digests import digest_files
 from trtllm_forge.hub import (
     HubAccess,
     drop_damaged_files,
@@ -40,15 +41,14 @@ from trtllm_forge.hub import (
     read_hub_access,
     remember_revision,
 )
-from trtllm_forge.local_checkpoint import digest_files
 from trtllm_forge.presets import ModelReference, Preset, resolve_model, shipped_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from trtllm_forge.digest import JsonValue
-    from trtllm_forge.pipeline.stage import Command
+    from trtllm_forge.files.digest import JsonValue
+    from trtllm_forge.machine.process.command import Command
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.settings import Settings
 

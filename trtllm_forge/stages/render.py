@@ -16,9 +16,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge import __version__
-from trtllm_forge.digest import sha256_tree
 from trtllm_forge.errors import CheckpointError, RenderError
-from trtllm_forge.resources import templates_dir
+from trtllm_forge.files.digest import sha256_tree
+from trtllm_forge.files.resources import templates_dir
 from trtllm_forge.runtimes import ENGINE_DIR
 from trtllm_forge.stages.engine_facts import EngineFacts, read_engine_facts
 from trtllm_forge.triton.contract import read_contract
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtllm_forge.config.models import RepositorySection
-    from trtllm_forge.digest import JsonValue
-    from trtllm_forge.pipeline.stage import Command
+    from trtllm_forge.files.digest import JsonValue
+    from trtllm_forge.machine.process.command import Command
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes import EngineModel
     from trtllm_forge.triton.contract import ModelContract, ReleaseContract

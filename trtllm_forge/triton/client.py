@@ -21,7 +21,7 @@ from trtllm_forge.triton.launch import CONTROL_HEADER
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
 
 _HEALTH_TIMEOUT_S = 5.0
 _PIECE_BYTES = 1 << 16

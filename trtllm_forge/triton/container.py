@@ -23,12 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.docker_client import LABEL_KEY, LIMITS, container_environment, mount_option
+from trtllm_forge.machine.process.docker import (
+    LABEL_KEY,
+    LIMITS,
+    container_environment,
+    mount_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtllm_forge.executors import Mount
+    from trtllm_forge.machine.process.docker import Mount
     from trtllm_forge.triton.launch import Ports
 
 STAMP_LABEL = f"{LABEL_KEY}.stamp"

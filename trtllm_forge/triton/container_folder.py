@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import PrerequisiteError, ServerError
-from trtllm_forge.executors import Mount
+from trtllm_forge.machine.process.docker import Mount
 from trtllm_forge.triton.mount import PATH_PARAMETERS, cpp_models, folder_below
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from trtllm_forge.digest import sha256_text
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.resources import data_path
+from trtllm_forge.files.digest import sha256_text
+from trtllm_forge.files.resources import data_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -25,8 +25,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.digest import sha256_text
 from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.files.digest import sha256_text
 from trtllm_forge.triton.interpreter import Interpreter, check_wheel_runs, this_interpreter
 
 if TYPE_CHECKING:

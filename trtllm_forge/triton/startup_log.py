@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from trtllm_forge.failures import Diagnosis, find_failure
+from trtllm_forge.machine.process.failures import Diagnosis, find_failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

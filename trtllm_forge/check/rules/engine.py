@@ -217,7 +217,7 @@ def gpu_architecture(view: RepositoryView) -> Iterable[Problem]:
     """TensorRT refuses with ``expecting compute``: kernels are chosen for one architecture."""
     if view.options.gpu is None:
         return
-    from trtllm_forge.gpu import named_gpu
+    from trtllm_forge.machine.gpu import named_gpu
 
     wanted = named_gpu(view.options.gpu)
     for model, parameter, engine in _tensorrt(view):

@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.resources import read_yaml
 from trtllm_forge.releases.catalogue import read_catalogue
-from trtllm_forge.resources import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

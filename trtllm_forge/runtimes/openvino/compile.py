@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.checkpoint import read_checkpoint_config
 from trtllm_forge.errors import BuildError
-from trtllm_forge.pipeline.command import run_command
-from trtllm_forge.pipeline.stage import Command
+from trtllm_forge.machine.process.command import Command, run_command
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtllm_forge.digest import JsonValue
+    from trtllm_forge.files.digest import JsonValue
     from trtllm_forge.reporter import Reporter
 
 ENGINE_SCHEMA = 1

@@ -11,7 +11,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.executors import Mount
+from trtllm_forge.machine.process.docker import Mount
 from trtllm_forge.releases.flags import CommandLine
 from trtllm_forge.runtimes.trtllm.engine import ExpectedEngine, read_engine, write_engine_document
 from trtllm_forge.runtimes.trtllm.tools import naming_log
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from trtllm_forge.digest import JsonValue
-    from trtllm_forge.pipeline.stage import Command
+    from trtllm_forge.files.digest import JsonValue
+    from trtllm_forge.machine.process.command import Command
     from trtllm_forge.releases.flags import FlagTable
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes.trtllm.recipe import Recipe
@@ -98,7 +98,7 @@ class CompileStage:
     @property
     def parameters(self) -> Mapping[str, JsonValue]:
         """Return what the engine depends on, its GPU architecture included."""
-        from trtllm_forge.digest import sha256_tree
+        from trtllm_forge.files.digest import sha256_tree
 
         limits = self.limits
         lora: dict[str, JsonValue] = {}

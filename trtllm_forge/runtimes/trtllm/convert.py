@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import BuildError
-from trtllm_forge.executors import Mount
+from trtllm_forge.machine.process.docker import Mount
 from trtllm_forge.releases.flags import CommandLine
 from trtllm_forge.runtimes.trtllm.tools import naming_log
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtllm_forge.architectures import Architecture
-    from trtllm_forge.digest import JsonValue
-    from trtllm_forge.pipeline.stage import Command
+    from trtllm_forge.files.digest import JsonValue
+    from trtllm_forge.machine.process.command import Command
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes.trtllm.recipe import Recipe
     from trtllm_forge.runtimes.trtllm.tools import Tools
@@ -214,7 +214,7 @@ class ConvertStage:
             return "default of the release"
         if not self._has_local_calibration():
             return self.calib_dataset
-        from trtllm_forge.digest import sha256_file, sha256_tree
+        from trtllm_forge.files.digest import sha256_file, sha256_tree
 
         path = Path(self._calibration_path())
         return f"sha256:{sha256_tree(path) if path.is_dir() else sha256_file(path)}"

@@ -8,15 +8,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import BuildError
-from trtllm_forge.executors import Mount
-from trtllm_forge.pipeline.command import run_command
-from trtllm_forge.pipeline.stage import Command
+from trtllm_forge.machine.process.command import Command, run_command
+from trtllm_forge.machine.process.docker import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from trtllm_forge.executors import Executor
+    from trtllm_forge.machine.executors import Executor
     from trtllm_forge.releases.catalogue import Release
     from trtllm_forge.reporter import Reporter
 

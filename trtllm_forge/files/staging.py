@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from contextlib import contextmanager, suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING
-
-from trtllm_forge.pipeline.store import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,3 +81,11 @@ def _remove(path: Path) -> None:
         remove_tree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder and all below it, read-only files too; nothing there is fine."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)

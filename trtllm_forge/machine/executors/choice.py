@@ -1,87 +1,22 @@
-"""Where a stage's commands run: on this machine, or in the image of the release.
-
-An executor wraps the commands that a runtime composes and says beforehand what it lacks. What is
-run, and with which arguments, is the runtime's business.
-"""
+"""Chooses the executor of a build, and says why."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from trtllm_forge.executors.docker import DockerExecutor
-    from trtllm_forge.executors.local import Toolchain
-    from trtllm_forge.pipeline.stage import Command
-    from trtllm_forge.reporter import Reporter
-
-ExecutorName = Literal["local", "docker"]
+    from trtllm_forge.machine.executors import Executor
+    from trtllm_forge.machine.executors.docker import DockerExecutor
+    from trtllm_forge.machine.executors.local import Toolchain
 
 _NAMES = ("auto", "docker", "local")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mount:
-    """A folder or file that a command in a container sees.
-
-    A link inside leads somewhere only if its target is mounted too: the Hub's snapshots are links
-    into ``blobs``, so mount the folder that holds both.
-
-    Attributes:
-        source: Where it is on this machine; it has to exist when the command runs.
-        target: Its absolute path for the command; the same path, unless the caller renames it.
-        read_only: The command may not write below it.
-    """
-
-    source: Path
-    target: str
-    read_only: bool
-
-
-class Executor(Protocol):
-    """What every executor offers."""
-
-    @property
-    def name(self) -> ExecutorName:
-        """Return the word the executor is known by."""
-
-    def wrap(
-        self,
-        command: Command,
-        *,
-        mounts: Sequence[Mount],
-        needs_gpu: bool,
-        needs_network: bool = False,
-        label: str,
-    ) -> Command:
-        """Return what is executed for ``command``, whose own argv stays as ``inner_argv``.
-
-        Pure, so that a plan shows what a build runs. ``label`` is letters, digits, ``_``, ``.``
-        and ``-``, and belongs to one command at a time of one cache: a stage and its key.
-        """
-
-    def require(
-        self, reporter: Reporter, *, confirm: Callable[[str], bool], needs_gpu: bool = True
-    ) -> None:
-        """Make sure that wrapped commands can run; ``confirm`` is asked before a download.
-
-        Raises:
-            PrerequisiteError: Something is missing, or the download was refused.
-        """
-
-    def clean_up(self, label: str, reporter: Reporter) -> None:
-        """End what a command of this label has left running; never raises.
-
-        For before a command, as forge may have been killed during the last one, and after one
-        that failed or was interrupted.
-        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +53,9 @@ def choose_executor(
     Raises:
         ConfigError: There is no executor of that name, or no image for docker to run.
     """
-    from trtllm_forge.docker_client import gpu_request
-    from trtllm_forge.executors.docker import DockerExecutor
-    from trtllm_forge.executors.local import LocalExecutor, local_toolchain
+    from trtllm_forge.machine.executors.docker import DockerExecutor
+    from trtllm_forge.machine.executors.local import LocalExecutor, local_toolchain
+    from trtllm_forge.machine.process.docker import gpu_request
 
     if name not in _NAMES:
         what = f"there is no executor {name}"

@@ -1,4 +1,4 @@
-"""Durations as they are typed and shown: ``30d``, ``12h``, ``45m``, ``10s``."""
+"""Sizes and durations as text, and back: ``1.5 GiB``, ``30d``, ``12h``, ``45m``, ``10s``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from trtllm_forge.errors import ConfigError
 
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def parse_duration(text: str) -> float:
@@ -30,3 +32,12 @@ def show_duration(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
     return "0s"
+
+
+def show_size(size_bytes: float) -> str:
+    """Return a size in the largest unit that gives at least 1."""
+    unit = 0
+    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
+        size_bytes /= 1024
+        unit += 1
+    return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"

@@ -13,12 +13,12 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.process import environment_without_secrets
+from trtllm_forge.machine.process.secrets import environment_without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-    from trtllm_forge.executors import Mount
     from trtllm_forge.reporter import Reporter
 
 LABEL_KEY = "trtllm-forge"
@@ -192,3 +192,21 @@ def last_lines(text: str) -> str:
     written = [line.rstrip() for line in text.splitlines() if line.strip()]
     said = [line for line in written if not line.startswith(("Run 'docker ", "See 'docker "))]
     return "\n".join(said[-_SHOWN_LINES:]) or "it printed nothing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A folder or file that a command in a container sees.
+
+    A link inside leads somewhere only if its target is mounted too: the Hub's snapshots are links
+    into ``blobs``, so mount the folder that holds both.
+
+    Attributes:
+        source: Where it is on this machine; it has to exist when the command runs.
+        target: Its absolute path for the command; the same path, unless the caller renames it.
+        read_only: The command may not write below it.
+    """
+
+    source: Path
+    target: str
+    read_only: bool

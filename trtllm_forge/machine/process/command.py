@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trtllm_forge.failures import Diagnosis, Where, find_failure
-from trtllm_forge.process import ManagedProcess, environment_without_secrets
+from trtllm_forge.machine.process.failures import Diagnosis, Where, find_failure
+from trtllm_forge.machine.process.managed import ManagedProcess
+from trtllm_forge.machine.process.secrets import environment_without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from trtllm_forge.errors import ForgeError
-    from trtllm_forge.pipeline.stage import Command
     from trtllm_forge.reporter import Reporter
 
 _SHOWN_LINES = 8
@@ -88,3 +89,20 @@ def _known_cause(known: Diagnosis) -> str:
 def _last_lines(lines: tuple[str, ...]) -> str:
     written = [line for line in lines if line.strip()]
     return "\n".join(written[-_SHOWN_LINES:]) or "it printed nothing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A child process that a stage starts.
+
+    Attributes:
+        argv: What is executed, after the executor's wrapping.
+        inner_argv: The command without the wrapping; equal to ``argv`` when there is none.
+        env: Variables set on top of forge's own environment; never a secret.
+        cwd: Working directory, or None for forge's own.
+    """
+
+    argv: tuple[str, ...]
+    inner_argv: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None

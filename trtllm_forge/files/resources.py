@@ -7,7 +7,7 @@ from typing import Any
 
 from trtllm_forge.errors import PrerequisiteError
 
-_PACKAGE_DIR = Path(__file__).resolve().parent
+_PACKAGE_DIR = Path(__file__).resolve().parent.parent
 
 
 def templates_dir() -> Path:

@@ -17,9 +17,10 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge import lifeline
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.rank_log import RankLog
+from trtllm_forge.machine.process import lifeline
+from trtllm_forge.machine.process.rank_log import RankLog
+from trtllm_forge.machine.process.secrets import environment_without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,22 +30,16 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from trtllm_forge.rank_log import SplitRank
+    from trtllm_forge.machine.process.rank_log import SplitRank
     from trtllm_forge.reporter import Reporter
 
 WaitOutcome = Literal["ready", "ended", "timeout"]
 
-_SECRETS = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NGC_API_KEY", "NGC_CLI_API_KEY"})
 _KEPT_LINES = 200
 _LINE_LIMIT_BYTES = 1 << 16
 _POLL_S = 0.02
 _KILL_WAIT_S = 5.0
 _DRAIN_WAIT_S = 1.0
-
-
-def environment_without_secrets() -> dict[str, str]:
-    """Return forge's environment without tokens of the Hub and of NGC, which no child needs."""
-    return {name: value for name, value in os.environ.items() if name not in _SECRETS}
 
 
 class ManagedProcess:

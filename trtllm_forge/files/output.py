@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.staging import write_whole
+from trtllm_forge.files.staging import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.executors.local import local_toolchain
-from trtllm_forge.gpu import probe_gpus
+from trtllm_forge.machine.executors.local import local_toolchain
+from trtllm_forge.machine.gpu import probe_gpus
 
 if TYPE_CHECKING:
-    from trtllm_forge.executors.local import Toolchain
-    from trtllm_forge.gpu import GpuReport
+    from trtllm_forge.machine.executors.local import Toolchain
+    from trtllm_forge.machine.gpu import GpuReport
 
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.process import environment_without_secrets
+from trtllm_forge.machine.process.secrets import environment_without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trtllm_forge.executors import ExecutorName, Mount
-    from trtllm_forge.pipeline.stage import Command
+    from trtllm_forge.machine.executors import ExecutorName
+    from trtllm_forge.machine.process.command import Command
+    from trtllm_forge.machine.process.docker import Mount
     from trtllm_forge.reporter import Reporter
 
 IMAGE_EXAMPLES_DIR = Path("/app/examples")

@@ -22,8 +22,10 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.digest import sha256_text
-from trtllm_forge.docker_client import (
+from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.files.digest import sha256_text
+from trtllm_forge.machine.process.command import Command
+from trtllm_forge.machine.process.docker import (
     LABEL_KEY,
     LIMITS,
     DockerClient,
@@ -34,16 +36,16 @@ from trtllm_forge.docker_client import (
     mount_option,
     no_nvidia_runtime,
 )
-from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.pipeline.stage import Command
-from trtllm_forge.process import ManagedProcess, environment_without_secrets
+from trtllm_forge.machine.process.managed import ManagedProcess
+from trtllm_forge.machine.process.secrets import environment_without_secrets
 from trtllm_forge.reporter import SilentReporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from trtllm_forge.executors import ExecutorName, Mount
+    from trtllm_forge.machine.executors import ExecutorName
+    from trtllm_forge.machine.process.docker import Mount
     from trtllm_forge.reporter import Reporter
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -1,0 +1,1 @@
+"""Files: digests, writing whole or not at all, private files, and what ships with forge."""

@@ -1,0 +1,56 @@
+"""Files and folders that their user alone can read."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import PrerequisiteError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that its user alone can read, whole or not at all."""
+    make_private(path.parent)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    # Not a file that is there already, whoever made it.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    scratch.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(scratch, flags, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.rename(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def make_private(folder: Path) -> None:
+    """Have a folder of forge's own, and those that it makes above it, for its user alone.
+
+    Raises:
+        PrerequisiteError: The folder is another user's, who could put anything into it.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in (*reversed(missing), folder):
+        path.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.geteuid():
+        what = f"{folder} belongs to another user"
+        raise PrerequisiteError(
+            what, why="what a server loads from there has to be this user's own"
+        )
+    folder.chmod(0o700)
+
+
+def read_key(path: Path | None) -> str | None:
+    """Return the key in a file, or None where there is none or it is another user's."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None

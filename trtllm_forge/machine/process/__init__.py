@@ -1,0 +1,1 @@
+"""Child processes that forge owns, and docker's client."""

@@ -1,0 +1,20 @@
+"""The memory that processes hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trtllm_forge.machine.process.lifeline import living_members
+
+
+def memory_bytes(group: int) -> int:
+    """Return what the processes of a group hold in memory, what they share counted once."""
+    return sum(map(_proportional_bytes, living_members(group)))
+
+
+def _proportional_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
