@@ -23,11 +23,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from tests.servers.staged_build import files_of  # noqa: E402 - the checkout is no package
+from trtllm_forge.delivery.manifest import read_manifest  # noqa: E402
+from trtllm_forge.delivery.verification import verify_files  # noqa: E402
 from trtllm_forge.files.digest import sha256_file  # noqa: E402
-from trtllm_forge.manifest import read_manifest  # noqa: E402
 from trtllm_forge.pipeline.store import Store  # noqa: E402
 from trtllm_forge.reporter import SilentReporter  # noqa: E402
-from trtllm_forge.verification import verify_files  # noqa: E402
 
 DEADLINE_S = 60
 PRECISIONS = ("int4", "int8", "fp16", "bf16")

@@ -11,14 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.architectures import find_architecture
-from trtllm_forge.config.models import ForgeConfig, RepositorySection
+from trtllm_forge.build.stages.render import RenderStage
+from trtllm_forge.checkpoint.architectures import find_architecture
+from trtllm_forge.config.schema import ForgeConfig, RepositorySection
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.machine.gpu import GpuReport
 from trtllm_forge.machine.survey import Machine
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.choice import choose_runtime
-from trtllm_forge.settings import read_settings
-from trtllm_forge.stages.render import RenderStage
 
 if TYPE_CHECKING:
     from trtllm_forge.runtimes import RuntimeName

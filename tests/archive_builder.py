@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 
 from tests.checkpoint_builder import write_files
-from trtllm_forge.package import trailer_of
-from trtllm_forge.package_index import INDEX_NAME, TOP_FOLDER
+from trtllm_forge.delivery.package import trailer_of
+from trtllm_forge.delivery.package_index import INDEX_NAME, TOP_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from trtllm_forge.check import Report
+    from trtllm_forge.check.run import Report
 
     Mutation = Callable[[Path], object]
 

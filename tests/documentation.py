@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.presets import all_presets
+from trtllm_forge.checkpoint.presets import all_presets
 from trtllm_forge.releases.catalogue import read_catalogue
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtllm_forge.architectures import find_architecture
-from trtllm_forge.checkpoint import CheckpointConfig
+from trtllm_forge.checkpoint.architectures import find_architecture
+from trtllm_forge.checkpoint.contents import CheckpointConfig
 from trtllm_forge.config.keys import PRECISION_FLAGS, config_keys
 from trtllm_forge.config.load import load_flags
 from trtllm_forge.machine.executors.local import LocalExecutor
@@ -16,8 +16,8 @@ from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
 from trtllm_forge.runtimes.trtllm.tools import IMAGE_EXAMPLES_DIR, Tools
 
 if TYPE_CHECKING:
-    from trtllm_forge.checkpoint import Quantization
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.checkpoint.contents import Quantization
+    from trtllm_forge.config.schema import ForgeConfig
 
 
 def engine_tools(version: str = "1.2.1", **changes: Any) -> Tools:

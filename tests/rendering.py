@@ -10,16 +10,16 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from tests.checkpoint_builder import write_files
-from trtllm_forge.architectures import find_architecture
-from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection
+from trtllm_forge.build.stages.render import RenderStage
+from trtllm_forge.checkpoint.architectures import find_architecture
+from trtllm_forge.config.schema import BuildSection, ForgeConfig, RepositorySection
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.files.resources import data_path
 from trtllm_forge.machine.gpu import GpuReport
 from trtllm_forge.machine.survey import Machine
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes import EngineModel
 from trtllm_forge.runtimes.choice import choose_runtime
-from trtllm_forge.settings import read_settings
-from trtllm_forge.stages.render import RenderStage
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,11 +17,11 @@ _TIMES = 11
 
 def main() -> None:
     """Render into folders below the one given."""
-    from trtllm_forge.building import prepare_build
+    from trtllm_forge.build.build import prepare_build
     from trtllm_forge.config.load import load_config
+    from trtllm_forge.config.settings import read_settings
     from trtllm_forge.files.resources import sample_checkpoint_dir
     from trtllm_forge.reporter import SilentReporter
-    from trtllm_forge.settings import read_settings
 
     root = Path(sys.argv[1])
     reporter = SilentReporter()

@@ -11,25 +11,25 @@ import pytest
 
 from tests.checkpoint_builder import checkpoint_files, write_files
 from tests.small_stage import RecordingReporter, SmallStage, printed
-from trtllm_forge.building import prepare_build, run_build
-from trtllm_forge.checkpoint import read_checkpoint_config
-from trtllm_forge.config.models import (
+from trtllm_forge.build.build import prepare_build, run_build
+from trtllm_forge.checkpoint.contents import read_checkpoint_config
+from trtllm_forge.config.schema import (
     BuildSection,
     CheckpointSection,
     ForgeConfig,
     RepositorySection,
 )
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import ConfigError, ForgeError, PrerequisiteError
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes import openvino
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime, convert_tokenizer
-from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.repository import read_model_configs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trtllm_forge.build_document import BuildResult, PreparedBuild
+    from trtllm_forge.build.document import BuildResult, PreparedBuild
 
 FILES = {"engine.json": b"{}", "tokenizer.json": b"{}"}
 

@@ -21,8 +21,8 @@ from tests.check_fixtures import (
     replace,
 )
 from tests.rendering import tree
-from trtllm_forge.check import check_repository
 from trtllm_forge.check.registry import all_rules
+from trtllm_forge.check.run import check_repository
 from trtllm_forge.check.sarif import sarif_document
 from trtllm_forge.cli.app import app
 from trtllm_forge.triton.model_schema import schema_mistakes

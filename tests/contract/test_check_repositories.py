@@ -22,7 +22,7 @@ from tests.check_fixtures import (
 )
 from tests.check_upstream import RELEASES, write_upstream
 from tests.rendering import stage
-from trtllm_forge.check import check_repository
+from trtllm_forge.check.run import check_repository
 from trtllm_forge.check.view import CheckOptions
 
 if TYPE_CHECKING:

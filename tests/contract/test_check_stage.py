@@ -16,8 +16,8 @@ from tests.check_fixtures import (
     replace,
 )
 from tests.small_stage import RecordingReporter, printed
+from trtllm_forge.build.stages.check import CheckStage
 from trtllm_forge.errors import ConfigError, RenderError
-from trtllm_forge.stages.check import CheckStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_build_imports_the_rules_only_to_apply_them() -> None:
-    code = "import sys, trtllm_forge.building; print('trtllm_forge.check' in sys.modules)"
+    code = "import sys, trtllm_forge.build.build; print('trtllm_forge.check' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from tests.small_stage import SmallStage, build
 from trtllm_forge.cli.app import app
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.run import lock_of
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.quantities import parse_duration, show_duration
-from trtllm_forge.settings import read_settings
 
 DAY_S = 86_400
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trtllm_forge.cli.app import app
-from trtllm_forge.config.models import Precision
+from trtllm_forge.config.schema import Precision
 
 
 def run(line: str) -> tuple[int, str, str]:

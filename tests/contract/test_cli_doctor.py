@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from tests.process.test_trtllm_build import put_in_place
 from tests.stand_ins.toolchain import H100, T4, StandInGpu, StandInToolchain, install_toolchain
-from trtllm_forge import machine_checks
 from trtllm_forge.cli.app import app
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.runtimes import openvino
+from trtllm_forge.support import machine_checks
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.small_stage import SmallStage
 from trtllm_forge.cli.app import app
-from trtllm_forge.manifest import read_manifest, values_that_differ
+from trtllm_forge.delivery.manifest import read_manifest, values_that_differ
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 
 CONFIG = "ensemble/config.pbtxt"

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from tests.checkpoint_builder import checkpoint_files, write_files
 from tests.documentation import pages
-from trtllm_forge.architectures import known_architectures
+from trtllm_forge.checkpoint.architectures import known_architectures
+from trtllm_forge.checkpoint.presets import all_presets
 from trtllm_forge.cli.app import app
-from trtllm_forge.presets import all_presets
-from trtllm_forge.release_tools import converters_of, tools_of
 from trtllm_forge.releases.catalogue import read_catalogue
+from trtllm_forge.support.release_tools import converters_of, tools_of
 
 OVERLAY = """\
 schema: 1

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from tests.checkpoint_builder import write_files
-from trtllm_forge.config.models import ForgeConfig
+from trtllm_forge.build.stages.render import RenderStage
+from trtllm_forge.config.schema import ForgeConfig
 from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.llmapi import CHECKPOINT_DIR, LlmApiRuntime
-from trtllm_forge.stages.render import RenderStage
 from trtllm_forge.triton.repository import read_model_configs
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from tests.checkpoint_builder import write_files
 from tests.rendering import contract_models, parameters, parse_configs, tree
 from tests.upstream_repository import ENGINE, FILLED, write_upstream
 from trtllm_forge.cli.console import error_text
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import CheckpointError, ConfigError, ForgeError, RenderError
 from trtllm_forge.migrate import migrate_repository
 from trtllm_forge.migrate.tensors import migration_facts
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.contract import known_releases, read_contract
 from trtllm_forge.triton.repository import verify_repository
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from trtllm_forge.architectures import find_architecture
-from trtllm_forge.building import prepare_build
-from trtllm_forge.config.models import BuildSection, ForgeConfig
+from trtllm_forge.build.build import prepare_build
+from trtllm_forge.checkpoint.architectures import find_architecture
+from trtllm_forge.checkpoint.geometry import read_geometry
+from trtllm_forge.checkpoint.parameters import count_parameters
+from trtllm_forge.checkpoint.presets import Preset, all_presets, find_preset, shipped_config
+from trtllm_forge.config.schema import BuildSection, ForgeConfig
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import CheckpointError
-from trtllm_forge.geometry import read_geometry
-from trtllm_forge.parameters import count_parameters
-from trtllm_forge.presets import Preset, all_presets, find_preset, shipped_config
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.settings import read_settings
 
 if TYPE_CHECKING:
-    from trtllm_forge.build_document import PreparedBuild
+    from trtllm_forge.build.document import PreparedBuild
 
 PRESETS = all_presets()
 

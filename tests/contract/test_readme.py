@@ -29,9 +29,9 @@ from tests.documentation import (
 from tests.upstream_repository import write_upstream
 from trtllm_forge import __version__, errors
 from trtllm_forge.cli.app import app
+from trtllm_forge.delivery.package import plan_package, write_package
 from trtllm_forge.files.resources import sample_checkpoint_dir
 from trtllm_forge.machine.gpu import GpuReport
-from trtllm_forge.package import plan_package, write_package
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 

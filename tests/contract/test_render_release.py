@@ -27,11 +27,11 @@ from tests.rendering import (
     without_false,
 )
 from tests.small_stage import printed
+from trtllm_forge.build.stages import render as render_module
+from trtllm_forge.build.stages.render import MODELS
 from trtllm_forge.errors import RenderError
 from trtllm_forge.files.resources import templates_dir
 from trtllm_forge.runtimes import EngineModel
-from trtllm_forge.stages import render as render_module
-from trtllm_forge.stages.render import MODELS
 from trtllm_forge.triton.contract import known_releases
 from trtllm_forge.triton.repository import read_model_configs
 

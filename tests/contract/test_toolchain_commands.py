@@ -23,8 +23,8 @@ import pytest
 from tests.engine_runtime import engine_checkpoint, engine_runtime, typed_flags
 from tests.stand_ins.toolchain import read_table
 from tests.stand_ins.toolchain.invocation import parser_of
-from trtllm_forge.architectures import known_architectures
-from trtllm_forge.checkpoint import Quantization
+from trtllm_forge.checkpoint.architectures import known_architectures
+from trtllm_forge.checkpoint.contents import Quantization
 from trtllm_forge.config.keys import PRECISION_FLAGS
 from trtllm_forge.config.load import load_flags
 from trtllm_forge.errors import ConfigError
@@ -34,7 +34,7 @@ from trtllm_forge.releases.catalogue import read_catalogue
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.config.schema import ForgeConfig
 
 RELEASES = (
     *("0.16.0", "0.17.0", "0.18.2", "0.19.0", "0.20.0", "0.21.0"),

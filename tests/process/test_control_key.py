@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from tests.process.fake_triton import build_repository, put_on_path
 from tests.process.recording import RecordingReporter, eventually
 from trtllm_forge.cli.app import app
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.files.private import make_private, read_key, write_private
 from trtllm_forge.machine.process.lifeline import living_members
@@ -22,7 +23,6 @@ from trtllm_forge.serving.control_key import KeyInArguments, overwrite_in_argume
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.serve import start_server
 from trtllm_forge.serving.serve_options import ServeOptions
-from trtllm_forge.settings import read_settings
 
 KEY = "0123456789abcdef0123456789abcdef"
 LINE = "2026-11-28T17:18:48Z I 6102 model_lifecycle.cc:472] loading"

@@ -14,15 +14,16 @@ import pytest
 
 from tests.checkpoint_builder import checkpoint_files, safetensors_bytes
 from tests.servers.hub import COMMIT, Faults, HubFile, LocalHub
+from trtllm_forge.build.stages.download import DownloadStage, ResolvedCheckpoint, resolve_checkpoint
+from trtllm_forge.checkpoint.hub import repo_dir
+from trtllm_forge.checkpoint.hub_access import HubAccess
+from trtllm_forge.checkpoint.hub_transfer import MAX_ATTEMPTS
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import CheckpointError, ConfigError, ForgeError, PrerequisiteError
-from trtllm_forge.hub import HubAccess, repo_dir
-from trtllm_forge.hub_transfer import MAX_ATTEMPTS
 from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.run import StageResult, run_plan
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.settings import read_settings
-from trtllm_forge.stages.download import DownloadStage, ResolvedCheckpoint, resolve_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

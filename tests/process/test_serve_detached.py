@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from tests.process.fake_triton import MODEL_FAILS_LOG, build_repository, put_on_path
 from tests.process.recording import eventually, is_running
 from trtllm_forge.cli.app import app
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.machine.process.lifeline import living_members, stat_fields
 from trtllm_forge.serving.server_record import all_records
 from trtllm_forge.serving.state import LOCK_NAME
-from trtllm_forge.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from tests.process.fake_triton import MODEL_FAILS_LOG, build_repository, put_on_path
 from tests.process.recording import RecordingReporter, eventually, is_running
 from trtllm_forge.cli.app import app
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import PrerequisiteError, ServerError
 from trtllm_forge.serving import serve as serve_module
 from trtllm_forge.serving.running_server import ServedModel
@@ -28,7 +29,6 @@ from trtllm_forge.serving.serve import start_server
 from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.serving.server_record import process_id
 from trtllm_forge.serving.state import LOCK_NAME, running_servers
-from trtllm_forge.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,6 +19,7 @@ from tests.process.test_serve_start import (
     serve_options,
     start_forge_serve,
 )
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import ServerError
 from trtllm_forge.serving.serve import start_server
 from trtllm_forge.serving.server_record import (
@@ -28,7 +29,6 @@ from trtllm_forge.serving.server_record import (
     write_record,
 )
 from trtllm_forge.serving.state import running_servers
-from trtllm_forge.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

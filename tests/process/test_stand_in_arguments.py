@@ -16,9 +16,9 @@ import pytest
 from tests.checkpoint_builder import checkpoint_files, write_files
 from tests.stand_ins.toolchain import TABLES_DIR, read_table
 from tests.stand_ins.toolchain.invocation import parser_of
-from trtllm_forge.architectures import known_architectures
-from trtllm_forge.checkpoint import read_checkpoint_config
-from trtllm_forge.config.models import BuildSection, ForgeConfig
+from trtllm_forge.checkpoint.architectures import known_architectures
+from trtllm_forge.checkpoint.contents import read_checkpoint_config
+from trtllm_forge.config.schema import BuildSection, ForgeConfig
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.machine.executors.local import LocalExecutor
 from trtllm_forge.releases.catalogue import read_catalogue

@@ -28,7 +28,7 @@ from tests.check_fixtures import (
 )
 from tests.process.recording import RecordingReporter, eventually
 from tests.rendering import render, stage, tree
-from trtllm_forge.check import check_repository
+from trtllm_forge.check.run import check_repository
 from trtllm_forge.check.view import CheckOptions
 from trtllm_forge.machine.process.managed import ManagedProcess
 from trtllm_forge.serving.ports import free_port

@@ -20,13 +20,13 @@ from tests.triton.mock_repository import build_mock_repository
 from tests.triton.ranks import serve_ranks
 from tests.triton.test_launch import forge_serve, server
 from trtllm_forge.cli.app import app
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.probe import probe_server
 from trtllm_forge.serving.serve import start_server
 from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.serving.state import running_servers
-from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.launch import CONTROL_HEADER, GRPC_CONTROL_HEADER
 
 if TYPE_CHECKING:

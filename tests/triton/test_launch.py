@@ -18,6 +18,7 @@ from tests.process.fake_triton import build_repository
 from tests.process.recording import RecordingReporter, eventually, is_running
 from tests.triton.mock_repository import MODELS, Fault, build_mock_repository
 from trtllm_forge.cli.app import app
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.serving.complete import complete
 from trtllm_forge.serving.ports import free_port
@@ -26,7 +27,6 @@ from trtllm_forge.serving.serve import start_server
 from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.serving.server_record import ServerUrls
 from trtllm_forge.serving.state import LOCK_NAME
-from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.client import TritonAnswerError, TritonHttp
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from tests.checkpoint_builder import write_files
 from tests.process.recording import RecordingReporter, eventually
 from tests.triton.grpc_stream import GrpcStream
 from tests.triton.served import Served
-from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection
+from trtllm_forge.build.stages.render import RenderStage
+from trtllm_forge.config.schema import BuildSection, ForgeConfig, RepositorySection
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.llmapi import LlmApiRuntime
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.serve import start_server
 from trtllm_forge.serving.serve_options import ServeOptions
-from trtllm_forge.settings import read_settings
-from trtllm_forge.stages.render import RenderStage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,11 +18,11 @@ from tests.triton.ranks import is_server, rank_of
 from tests.triton.test_launch import forge_serve
 from tests.triton.test_supervision import LETTERS, Stream, slow_repository, stub_of
 from trtllm_forge.cli.app import app
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.files.private import read_key
 from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.machine.process.rank_log import rank_log_path
 from trtllm_forge.serving.server_record import all_records
-from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.client import TritonHttp
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ import pytest
 from tests.process.recording import eventually, is_running
 from tests.triton.mock_repository import build_mock_repository
 from tests.triton.test_launch import forge_serve
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import ForgeError
 from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.serving.state import running_servers
-from trtllm_forge.settings import read_settings
 from trtllm_forge.triton.client import TritonHttp
 from trtllm_forge.triton.grpc_generation import GrpcGeneration
 

@@ -24,11 +24,11 @@ from tests.process.recording import RecordingReporter
 from tests.rendering import stage
 from tests.tokenizer_builder import END
 from tests.triton.served import Served
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.serving.ports import free_port
 from trtllm_forge.serving.serve import start_server
 from trtllm_forge.serving.serve_options import ServeOptions
-from trtllm_forge.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

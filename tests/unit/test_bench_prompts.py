@@ -16,10 +16,10 @@ from trtllm_forge.bench.prompts import (
     synthetic_prompts,
     task_prompts,
 )
+from trtllm_forge.checkpoint.fim import FimTemplate
+from trtllm_forge.checkpoint.presets import fim_template_from_tokenizer
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.resources import sample_checkpoint_dir
-from trtllm_forge.fim import FimTemplate
-from trtllm_forge.presets import fim_template_from_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from trtllm_forge.bench.answers import read_answer
 from trtllm_forge.bench.http_wire import HttpWire
+from trtllm_forge.bench.metrics import Answered, Arrival
 from trtllm_forge.bench.target import Target
 from trtllm_forge.bench.wire import Failure, Received, Response, open_wire
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.metrics import Answered, Arrival
 from trtllm_forge.serving.server_record import ServerUrls
 from trtllm_forge.triton.client import TensorSpec
 

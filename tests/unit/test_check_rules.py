@@ -11,8 +11,8 @@ import pytest
 
 from tests.check_cases import CASES
 from tests.check_fixtures import BASES, OPTIONS, Case, codes
-from trtllm_forge.check import check_repository
 from trtllm_forge.check.registry import all_rules
+from trtllm_forge.check.run import check_repository
 
 if TYPE_CHECKING:
     from trtllm_forge.check.view import CheckOptions

@@ -12,15 +12,15 @@ from tests.checkpoint_builder import (
     write_files,
 )
 from tests.small_stage import printed
-from trtllm_forge.architectures import known_architectures
-from trtllm_forge.checkpoint import verify_checkpoint
-from trtllm_forge.checkpoint_files import choose_files
+from trtllm_forge.build.stages.download import DownloadStage, resolve_checkpoint
+from trtllm_forge.checkpoint.architectures import known_architectures
+from trtllm_forge.checkpoint.contents import verify_checkpoint
+from trtllm_forge.checkpoint.files import choose_files
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import CheckpointError
 from trtllm_forge.files.known_digests import digest_files
 from trtllm_forge.files.resources import sample_checkpoint_dir
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.settings import read_settings
-from trtllm_forge.stages.download import DownloadStage, resolve_checkpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,9 @@ import pytest
 
 from tests.engine_runtime import engine_config, typed_flags
 from tests.small_stage import printed
-from trtllm_forge.architectures import find_architecture
+from trtllm_forge.checkpoint.architectures import find_architecture
 from trtllm_forge.config.load import load_flags
+from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.machine.executors.local import Toolchain
 from trtllm_forge.machine.gpu import GpuReport, named_gpu
@@ -16,7 +17,6 @@ from trtllm_forge.machine.survey import Machine
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.choice import RuntimeChoice, choose_runtime, require_known_release
 from trtllm_forge.runtimes.trtllm import TrtLlmRuntime
-from trtllm_forge.settings import read_settings
 
 BIG_CODE = "GPTBigCodeForCausalLM"
 LLAMA = "LlamaForCausalLM"

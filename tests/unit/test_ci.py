@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from trtllm_forge import __version__
-from trtllm_forge.ci.github import github_text
-from trtllm_forge.ci.gitlab import gitlab_text
-from trtllm_forge.ci.summary import code, summarize
-from trtllm_forge.ci.workflow import Workflow, plan_workflow
-from trtllm_forge.ci.yaml_text import yaml_text
+from trtllm_forge.delivery.ci.github import github_text
+from trtllm_forge.delivery.ci.gitlab import gitlab_text
+from trtllm_forge.delivery.ci.summary import code, summarize
+from trtllm_forge.delivery.ci.workflow import Workflow, plan_workflow
+from trtllm_forge.delivery.ci.yaml_text import yaml_text
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.output import write_workflow
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from trtllm_forge.config.keys import config_keys
-from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection, ServeSection
+from trtllm_forge.config.schema import BuildSection, ForgeConfig, RepositorySection, ServeSection
 
 
 def test_every_key_has_a_flag_and_a_variable_of_its_own() -> None:

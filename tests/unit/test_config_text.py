@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trtllm_forge.config.keys import config_keys
 from trtllm_forge.config.load import load_config, load_flags
-from trtllm_forge.config.models import ForgeConfig
+from trtllm_forge.config.schema import ForgeConfig
 from trtllm_forge.config.text import forge_yaml_text, show_document, show_text
 
 

@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 
-from trtllm_forge.errors import CheckpointError
-from trtllm_forge.estimates import Estimates, count_parameters, estimate, read_geometry
-from trtllm_forge.machine.gpu import GIB, named_gpu
-from trtllm_forge.parameters import Matrix, layers_of_stages
-from trtllm_forge.sizes import (
+from trtllm_forge.build.estimates import Estimates, count_parameters, estimate, read_geometry
+from trtllm_forge.build.sizes import (
     engine_bytes_per_rank,
     host_memory_bytes,
     kv_bytes_per_token_per_rank,
@@ -19,6 +16,9 @@ from trtllm_forge.sizes import (
     usable_gpu_bytes,
     weight_bytes_per_rank,
 )
+from trtllm_forge.checkpoint.parameters import Matrix, layers_of_stages
+from trtllm_forge.errors import CheckpointError
+from trtllm_forge.machine.gpu import GIB, named_gpu
 
 MIB = 1 << 20
 

@@ -7,17 +7,17 @@ import pytest
 import yaml
 
 from tests.small_stage import printed
-from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection
+from trtllm_forge.config.schema import BuildSection, ForgeConfig, RepositorySection
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.releases.catalogue import Release, read_catalogue
-from trtllm_forge.runtimes.llmapi import CHECKPOINT_DIR, LlmApiRuntime, release_of
-from trtllm_forge.runtimes.llmapi.arguments import (
+from trtllm_forge.releases.llmapi_arguments import (
     ArgumentTable,
     PromptLookup,
     argument_names,
     prompt_lookup_for,
     read_arguments,
 )
+from trtllm_forge.runtimes.llmapi import CHECKPOINT_DIR, LlmApiRuntime, release_of
 from trtllm_forge.runtimes.llmapi.model_yaml import (
     cuda_graph_batch_sizes,
     model_arguments,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tests.small_stage import printed
-from trtllm_forge.checkpoint import CheckpointConfig, Quantization
-from trtllm_forge.config.models import BuildSection, ForgeConfig
+from trtllm_forge.checkpoint.contents import CheckpointConfig, Quantization
+from trtllm_forge.config.schema import BuildSection, ForgeConfig
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.runtimes.llmapi import LlmApiRuntime
 from trtllm_forge.runtimes.llmapi.quantization import recipe_of, require_gpu, require_precision

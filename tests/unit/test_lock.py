@@ -7,12 +7,12 @@ import pytest
 
 from tests.small_stage import SmallStage, build, lock_after, printed
 from trtllm_forge import __version__
+from trtllm_forge.build.provenance import is_repeatable
 from trtllm_forge.errors import BuildError, ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME, Lock, LockedStage, read_lock
 from trtllm_forge.pipeline.locked import HeldLock, find_held_lock
 from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.store import OutputFile, Store
-from trtllm_forge.provenance import is_repeatable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,10 +9,8 @@ import pytest
 
 from tests.small_stage import RecordingReporter, printed
 from trtllm_forge import __version__
-from trtllm_forge.errors import CheckpointError, PrerequisiteError
-from trtllm_forge.files.digest import sha256_file
-from trtllm_forge.machine.gpu import Gpu
-from trtllm_forge.manifest import (
+from trtllm_forge.build.provenance import is_repeatable
+from trtllm_forge.delivery.manifest import (
     MANIFEST_NAME,
     ImageReference,
     Manifest,
@@ -21,11 +19,13 @@ from trtllm_forge.manifest import (
     read_manifest,
     values_that_differ,
 )
+from trtllm_forge.delivery.verification import Depth, Verification, verify_files
+from trtllm_forge.errors import CheckpointError, PrerequisiteError
+from trtllm_forge.files.digest import sha256_file
+from trtllm_forge.machine.gpu import Gpu
 from trtllm_forge.pipeline.store import OutputFile
-from trtllm_forge.provenance import is_repeatable
 from trtllm_forge.serving import trust
 from trtllm_forge.serving.trust import require_trusted
-from trtllm_forge.verification import Depth, Verification, verify_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -302,7 +302,7 @@ def test_small_edit_with_the_old_size_and_time_is_found_without_reading_large_fi
     path.write_bytes(b"NAME")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     # Reading it would fail.
-    monkeypatch.setattr("trtllm_forge.verification.digest_files", None)
+    monkeypatch.setattr("trtllm_forge.delivery.verification.digest_files", None)
 
     assert differences(verify(repository_dir, "times")) == ["changed ensemble/config.pbtxt"]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtllm_forge import metrics
-from trtllm_forge.metrics import Answered, Arrival, Distribution, Window
+from trtllm_forge.bench import metrics
+from trtllm_forge.bench.metrics import Answered, Arrival, Distribution, Window
 
 
 def answered(

@@ -24,12 +24,12 @@ from tests.archive_builder import (
 from tests.checkpoint_builder import write_files
 from tests.rendering import tree
 from trtllm_forge.cli.console import error_text
+from trtllm_forge.delivery.package import plan_package, write_package
+from trtllm_forge.delivery.package_index import IndexedLink, path_obstacle
+from trtllm_forge.delivery.unpack import default_output_dir, unpack_package, verify_package
 from trtllm_forge.errors import BuildError, CheckpointError, ConfigError, ForgeError
 from trtllm_forge.files.staging import staging
-from trtllm_forge.package import plan_package, write_package
-from trtllm_forge.package_index import IndexedLink, path_obstacle
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.unpack import default_output_dir, unpack_package, verify_package
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

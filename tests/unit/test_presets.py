@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trtllm_forge.architectures import find_architecture
-from trtllm_forge.checkpoint import parse_checkpoint_config
-from trtllm_forge.errors import CheckpointError, ConfigError
-from trtllm_forge.files.resources import data_path, sample_checkpoint_dir
-from trtllm_forge.fim import assemble_fim_prompt
-from trtllm_forge.geometry import read_geometry
-from trtllm_forge.parameters import count_parameters
-from trtllm_forge.presets import (
+from trtllm_forge.checkpoint.architectures import find_architecture
+from trtllm_forge.checkpoint.contents import parse_checkpoint_config
+from trtllm_forge.checkpoint.fim import assemble_fim_prompt
+from trtllm_forge.checkpoint.geometry import read_geometry
+from trtllm_forge.checkpoint.parameters import count_parameters
+from trtllm_forge.checkpoint.presets import (
     ShippedConfig,
     all_presets,
     fim_template_from_tokenizer,
@@ -23,6 +21,8 @@ from trtllm_forge.presets import (
     resolve_model,
     shipped_config,
 )
+from trtllm_forge.errors import CheckpointError, ConfigError
+from trtllm_forge.files.resources import data_path, sample_checkpoint_dir
 
 if TYPE_CHECKING:
     from pathlib import Path

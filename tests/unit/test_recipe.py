@@ -11,8 +11,8 @@ from tests.engine_runtime import (
     typed_flags,
 )
 from tests.small_stage import printed
-from trtllm_forge.architectures import find_architecture
-from trtllm_forge.checkpoint import Quantization
+from trtllm_forge.checkpoint.architectures import find_architecture
+from trtllm_forge.checkpoint.contents import Quantization
 from trtllm_forge.config.load import load_flags
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.releases.catalogue import read_catalogue

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from trtllm_forge.cli.app import app
 from trtllm_forge.cli.console import error_text
+from trtllm_forge.delivery.manifest import ImageReference, Manifest, SourceCheckpoint
+from trtllm_forge.delivery.sbom import SbomModel, SbomSubject, sbom_document, subject_of_manifest
 from trtllm_forge.errors import ConfigError, PrerequisiteError
-from trtllm_forge.manifest import ImageReference, Manifest, SourceCheckpoint
 from trtllm_forge.pipeline.store import OutputFile
-from trtllm_forge.sbom import SbomModel, SbomSubject, sbom_document, subject_of_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path

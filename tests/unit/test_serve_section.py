@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtllm_forge.cli.serve_section import serve_section
-from trtllm_forge.config.models import ForgeConfig, ServeSection
+from trtllm_forge.config.schema import ForgeConfig, ServeSection
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.serving.serve_options import ServeOptions
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtllm_forge.bench.metrics import Answered, Arrival
 from trtllm_forge.bench.wire import Failure
-from trtllm_forge.metrics import Answered, Arrival
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge import metrics
+from trtllm_forge.bench import metrics
 from trtllm_forge.bench.answers import read_answer
 
 if TYPE_CHECKING:
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from trtllm_forge.bench.answers import Reading
     from trtllm_forge.bench.load import Pace, Traffic
+    from trtllm_forge.bench.metrics import Answered, Quantity
     from trtllm_forge.bench.target import Target
     from trtllm_forge.bench.wire import Wire
     from trtllm_forge.files.digest import JsonValue
-    from trtllm_forge.metrics import Answered, Quantity
 
 BUSY_CLIENT_SHARE = 0.7
 """CPU time of the client, as a share of one core, from which on it may be what is measured."""

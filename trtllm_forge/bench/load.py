@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.metrics import Window
+from trtllm_forge.bench.metrics import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

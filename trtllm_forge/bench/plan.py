@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast, get_args
 
 from trtllm_forge.bench.load import Pace
+from trtllm_forge.bench.metrics import Quantity
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.metrics import Quantity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

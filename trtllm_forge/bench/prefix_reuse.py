@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from trtllm_forge import metrics
+from trtllm_forge.bench import metrics
 from trtllm_forge.bench.answers import read_answer
 from trtllm_forge.bench.prompts import task_prompts
 from trtllm_forge.errors import ProbeError

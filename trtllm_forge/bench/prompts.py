@@ -16,15 +16,15 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from trtllm_forge.checkpoint.fim import assemble_fim_prompt
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.resources import data_path
-from trtllm_forge.fim import assemble_fim_prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from trtllm_forge.fim import FimTemplate
+    from trtllm_forge.checkpoint.fim import FimTemplate
 
 Task = Literal["completion", "fim", "edit"]
 

@@ -16,6 +16,7 @@ from trtllm_forge.bench.answers import read_answer
 from trtllm_forge.bench.figures import BUSY_CLIENT_SHARE, failures, figures, measure, timeline
 from trtllm_forge.bench.fingerprint import fingerprint
 from trtllm_forge.bench.load import run_load
+from trtllm_forge.bench.metrics import FORMULAS, percentile, tokens_per_s, ttft_s
 from trtllm_forge.bench.prompts import (
     file_prompts,
     load_tokens,
@@ -25,7 +26,6 @@ from trtllm_forge.bench.prompts import (
 from trtllm_forge.bench.target import CORE_MODEL, find_target, layer_targets
 from trtllm_forge.bench.wire import open_wire
 from trtllm_forge.errors import ConfigError, ProbeError, ServerError
-from trtllm_forge.metrics import FORMULAS, percentile, tokens_per_s, ttft_s
 from trtllm_forge.serving.complete import TOKENIZER_DIR
 from trtllm_forge.serving.served_view import FRONT_MODEL
 from trtllm_forge.triton.client import TritonHttp
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from trtllm_forge.bench.prompts import Prompts, Tokens
     from trtllm_forge.bench.target import Target
     from trtllm_forge.bench.wire import Wire
+    from trtllm_forge.checkpoint.fim import FimTemplate
     from trtllm_forge.errors import ForgeError
     from trtllm_forge.files.digest import JsonValue
-    from trtllm_forge.fim import FimTemplate
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.state import ServerAddress
 
@@ -201,7 +201,7 @@ class _Bench:
         folder = self._tokenizer_dir
         if folder is None or not (folder / "tokenizer.json").is_file():
             return None
-        from trtllm_forge.presets import fim_template_from_tokenizer
+        from trtllm_forge.checkpoint.presets import fim_template_from_tokenizer
 
         return fim_template_from_tokenizer(folder)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from trtllm_forge.check.files import read_json
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtllm_forge.check.view import ResolvedPath
+    from trtllm_forge.check.files import ResolvedPath
 
 _RANK_FILE = re.compile(r"rank(\d+)\.engine")
 
@@ -142,21 +143,6 @@ def read_engine_folder(place: ResolvedPath) -> EngineFolder:
         described=described,
         rank_bytes=ranks,
     )
-
-
-def read_json(path: Any) -> tuple[dict[str, Any], str]:
-    """Return a JSON object, or nothing and why it cannot be read."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        return {}, f"it is not UTF-8: {error.reason}"
-    except OSError as error:
-        return {}, str(error.strerror or error)
-    except ValueError as error:
-        return {}, str(error)
-    if not isinstance(document, dict):
-        return {}, f"it holds {type(document).__name__}, not an object"
-    return document, ""
 
 
 def _number(value: object) -> int | None:

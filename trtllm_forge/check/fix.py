@@ -15,7 +15,7 @@ from trtllm_forge.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtllm_forge.check import Report
+    from trtllm_forge.check.run import Report
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.check.reading import small_file
+from trtllm_forge.check.files import small_file
 from trtllm_forge.triton.pbtxt import Field, Message, Scalar, SyntaxMistake, parse_pbtxt
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
@@ -34,8 +35,11 @@ class ServedRelease:
     contract: ReleaseContract | None
 
 
-def find_release(view: RepositoryView) -> ServedRelease | None:
-    """Return the release, from what is most certain; None where nothing tells.
+@lru_cache(maxsize=1)
+def release_of(view: RepositoryView) -> ServedRelease | None:
+    """Return the release that a repository is for; None where nothing tells.
+
+    The most certain source decides. Rules ask again and again, about one repository at a time.
 
     Raises:
         ConfigError: ``--trtllm-version`` names a release whose models are not known.
@@ -54,6 +58,12 @@ def find_release(view: RepositoryView) -> ServedRelease | None:
     return None if closest is None else closest[1]
 
 
+def contract_of(view: RepositoryView) -> ReleaseContract | None:
+    """Return what the release of a repository declares of its models."""
+    release = release_of(view)
+    return None if release is None else release.contract
+
+
 def release_by_tensors(view: RepositoryView) -> str | None:
     """Return the newest release of which all the repository's tensors are.
 
@@ -62,7 +72,7 @@ def release_by_tensors(view: RepositoryView) -> str | None:
     closest = _closest(view, "engine", _element_types(view))
     if closest is None or closest[0]:
         return None
-    found, held = closest[1].contract, view.contract
+    found, held = closest[1].contract, contract_of(view)
     is_same = found is not None and held is not None and found.models == held.models
     return None if is_same else closest[1].version
 

@@ -7,10 +7,10 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.check import Report, check_repository
+from trtllm_forge.check.registry import split_codes
+from trtllm_forge.check.run import Report, check_repository
 from trtllm_forge.check.view import CheckOptions
 from trtllm_forge.errors import ConfigError, RenderError
-from trtllm_forge.stages.check import split_codes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,7 +132,7 @@ def run_check(request: CheckRequest) -> CheckOutcome:
 
 def _rules(request: CheckRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     from trtllm_forge.config.load import load_config
-    from trtllm_forge.settings import build_option_environment
+    from trtllm_forge.config.settings import build_option_environment
 
     flags: dict[str, object] = {
         name: ",".join(codes)

@@ -16,8 +16,8 @@ from trtllm_forge.files.staging import write_whole
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtllm_forge.check import Report
     from trtllm_forge.check.finding import Finding, Rule
+    from trtllm_forge.check.run import Report
 
 SCHEMA_URI = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVELS = {"error": "error", "warning": "warning", "info": "note"}

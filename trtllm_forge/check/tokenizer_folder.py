@@ -14,13 +14,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from trtllm_forge.check.engine_folder import read_json
+from trtllm_forge.check.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from trtllm_forge.check.view import ResolvedPath
+    from trtllm_forge.check.files import ResolvedPath
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 _WHOLE_BYTES = 512 << 10

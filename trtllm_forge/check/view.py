@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.check.engine_folder import EngineFolder, read_engine_folder
+from trtllm_forge.check.files import ResolvedPath
 from trtllm_forge.check.model import Model, read_model
 from trtllm_forge.check.model_yaml import ModelYaml, read_model_yaml
 from trtllm_forge.check.tokenizer_folder import TokenizerFolder, read_tokenizer_folder
@@ -23,8 +24,6 @@ from trtllm_forge.check.tokenizer_folder import TokenizerFolder, read_tokenizer_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtllm_forge.check.release import ServedRelease
-    from trtllm_forge.triton.contract import ReleaseContract
 
 LOCK_NAME = "forge.lock"
 MANIFEST_NAME = "forge.manifest.json"
@@ -57,35 +56,7 @@ class CheckOptions:
     has_other_mounts: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResolvedPath:
-    """A path of a configuration, looked for on this machine.
-
-    Attributes:
-        written: As it stands in the file.
-        local: Where it would be here, or None where that cannot be told.
-        is_inside: Whether it lies in the repository.
-        is_expected: Whether it has to be here: it lies in the repository, or other paths
-            outside of it are found.
-    """
-
-    written: str
-    local: Path | None
-    is_inside: bool
-    is_expected: bool
-
-    @property
-    def exists(self) -> bool:
-        """Return whether there is something here."""
-        return self.local is not None and self.local.exists()
-
-    @property
-    def lack(self) -> str:
-        """Return in words why it is no folder."""
-        return f"{self.written} is {'a file, no folder' if self.exists else 'not there'}"
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RepositoryView:
     """All models of a repository, and the records that forge leaves beside them."""
 
@@ -146,18 +117,6 @@ class RepositoryView:
                 if root is not None:
                     return root
         return None
-
-    @cached_property
-    def release(self) -> ServedRelease | None:
-        """Return the release that the repository is for, and how that is known."""
-        from trtllm_forge.check.release import find_release
-
-        return find_release(self)
-
-    @cached_property
-    def contract(self) -> ReleaseContract | None:
-        """Return what the release declares of its models."""
-        return None if self.release is None else self.release.contract
 
     @cached_property
     def engines(self) -> Mapping[str, EngineFolder]:

@@ -87,8 +87,8 @@ def bench(
             return
 
         from trtllm_forge.bench.run import run_bench
+        from trtllm_forge.config.settings import read_settings
         from trtllm_forge.serving.state import find_running_server
-        from trtllm_forge.settings import read_settings
 
         address = find_running_server(
             read_settings().state_dir,

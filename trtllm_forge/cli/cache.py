@@ -33,10 +33,10 @@ def ls(
 ) -> None:
     """List the entries by stage, those used last first."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.cache_document import entries_document, entries_text
+        from trtllm_forge.config.settings import read_settings
         from trtllm_forge.pipeline.inventory import list_entries, require_store
         from trtllm_forge.pipeline.store import Store
-        from trtllm_forge.settings import read_settings
+        from trtllm_forge.pipeline.store_document import entries_document, entries_text
 
         settings = read_settings()
         store = Store(settings.cache_dir)
@@ -50,10 +50,10 @@ def ls(
 def du(*, json: JsonOption = False, verbose: VerboseOption = 0, quiet: QuietOption = False) -> None:
     """Add up what the store takes on disk; a file with several names counts once."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.cache_document import use_document, use_text
+        from trtllm_forge.config.settings import read_settings
         from trtllm_forge.pipeline.inventory import disk_use, require_store
         from trtllm_forge.pipeline.store import Store
-        from trtllm_forge.settings import read_settings
+        from trtllm_forge.pipeline.store_document import use_document, use_text
 
         store = Store(read_settings().cache_dir)
         require_store(store)

@@ -21,7 +21,7 @@ from trtllm_forge.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from trtllm_forge.ci.workflow import Workflow
+    from trtllm_forge.delivery.ci.workflow import Workflow
 
 WorkflowOutputOption = Annotated[
     Path | None,
@@ -74,8 +74,8 @@ def github(
 ) -> None:
     """Write the workflow of GitHub Actions."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.ci.github import DEFAULT_PATH, github_text
-        from trtllm_forge.ci.workflow import plan_workflow
+        from trtllm_forge.delivery.ci.github import DEFAULT_PATH, github_text
+        from trtllm_forge.delivery.ci.workflow import plan_workflow
 
         extra = ("--code-scanning",) if code_scanning else ()
         workflow = plan_workflow(
@@ -100,8 +100,8 @@ def gitlab(
 ) -> None:
     """Write the pipeline of GitLab CI."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.ci.gitlab import DEFAULT_PATH, gitlab_text
-        from trtllm_forge.ci.workflow import plan_workflow
+        from trtllm_forge.delivery.ci.gitlab import DEFAULT_PATH, gitlab_text
+        from trtllm_forge.delivery.ci.workflow import plan_workflow
 
         workflow = plan_workflow(system="gitlab", model=model, config_path=config, with_gpu=gpu)
         text, path = gitlab_text(workflow), output or Path(DEFAULT_PATH)
@@ -117,7 +117,7 @@ def summary(
 ) -> None:
     """Print the documents as one page of Markdown."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.ci.summary import summarize
+        from trtllm_forge.delivery.ci.summary import summarize
 
         text = summarize(documents)
         console.result(text.rstrip("\n"), {"schema": 1, "markdown": text})

@@ -80,10 +80,10 @@ def complete(
 ) -> None:
     """Print the text the model writes."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.config.settings import read_settings
         from trtllm_forge.serving.complete import Sampling
         from trtllm_forge.serving.complete import complete as ask
         from trtllm_forge.serving.state import find_running_server
-        from trtllm_forge.settings import read_settings
 
         address = find_running_server(
             read_settings().state_dir,

@@ -26,8 +26,8 @@ def show(
     """Load the configuration as ``build`` would and print it."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.load import load_config
+        from trtllm_forge.config.settings import build_option_environment
         from trtllm_forge.config.text import show_document, show_text
-        from trtllm_forge.settings import build_option_environment
 
         loaded = load_config(
             flags={**flags, "model": model},

@@ -53,11 +53,11 @@ def doctor(
 ) -> None:
     """Look at the machine and print what each runtime finds and misses."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.checkpoint.hub import read_hub_access
         from trtllm_forge.config.load import load_config
-        from trtllm_forge.doctor import examine
-        from trtllm_forge.hub import read_hub_access
+        from trtllm_forge.config.settings import build_option_environment, read_settings
         from trtllm_forge.releases.catalogue import read_catalogue
-        from trtllm_forge.settings import build_option_environment, read_settings
+        from trtllm_forge.support.doctor import examine
 
         asked = load_config(
             flags={"trtllm_version": trtllm_version},

@@ -29,8 +29,8 @@ def init(
 ) -> None:
     """Write ``forge.yaml`` here, with what was given set and the rest commented out."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.config.file_name import DEFAULT_CONFIG_NAME
-        from trtllm_forge.starter import make_starter, write_starter
+        from trtllm_forge.build.starter import make_starter, write_starter
+        from trtllm_forge.config.settings import DEFAULT_CONFIG_NAME
 
         path = Path(DEFAULT_CONFIG_NAME)
         text = make_starter({**flags, "model": model})

@@ -33,11 +33,11 @@ def logs(
 ) -> None:
     """Print the end of a server's log."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ConfigError, ServerError
         from trtllm_forge.serving import log_tail
         from trtllm_forge.serving.server_status import last_words, log_document
         from trtllm_forge.serving.state import find_server
-        from trtllm_forge.settings import read_settings
 
         if follow and json:
             what = "--follow has no end, and --json prints one document"

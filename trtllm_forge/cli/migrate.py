@@ -84,9 +84,9 @@ def migrate(
 ) -> None:
     """Write the new repository and report what was carried over and what was not."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.config.settings import read_settings
         from trtllm_forge.migrate import migrate_repository
         from trtllm_forge.serving.repositories import named_folder
-        from trtllm_forge.settings import read_settings
 
         settings = read_settings()
         report = migrate_repository(

@@ -57,10 +57,14 @@ def package(
 ) -> None:
     """Write the package; equal repositories give equal bytes."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.package import plan_package, require_writable, write_package
-        from trtllm_forge.package_document import package_document, plan_document, plan_text
+        from trtllm_forge.config.settings import read_settings
+        from trtllm_forge.delivery.package import plan_package, require_writable, write_package
+        from trtllm_forge.delivery.package_document import (
+            package_document,
+            plan_document,
+            plan_text,
+        )
         from trtllm_forge.serving.repositories import named_folder
-        from trtllm_forge.settings import read_settings
 
         model_repos_dir = read_settings().model_repos_dir
         repository = named_folder(repository, model_repos_dir, command="forge package")

@@ -58,10 +58,10 @@ def probe(
 ) -> None:
     """Run all probes and print what each found."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ProbeError
         from trtllm_forge.serving.probe import probe_server
         from trtllm_forge.serving.state import find_running_server
-        from trtllm_forge.settings import read_settings
 
         address = find_running_server(
             read_settings().state_dir,

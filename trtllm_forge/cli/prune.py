@@ -62,12 +62,7 @@ def prune(
 ) -> None:
     """Choose, ask, and remove what no build needs at this moment."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.cache_document import (
-            entries_text,
-            pruned_document,
-            pruned_text,
-            show_count,
-        )
+        from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ConfigError
         from trtllm_forge.pipeline.inventory import (
             PruneRule,
@@ -77,8 +72,13 @@ def prune(
         )
         from trtllm_forge.pipeline.prune import Pruned, remove_entries
         from trtllm_forge.pipeline.store import Store
+        from trtllm_forge.pipeline.store_document import (
+            entries_text,
+            pruned_document,
+            pruned_text,
+            show_count,
+        )
         from trtllm_forge.quantities import parse_duration, show_size
-        from trtllm_forge.settings import read_settings
 
         rule = PruneRule(
             older_than_s=None if older_than is None else parse_duration(older_than),

@@ -31,9 +31,9 @@ def render(
 ) -> None:
     """Render, check and publish the repository; no engine is made or needed."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.building import prepare_build, run_build
+        from trtllm_forge.build.build import prepare_build, run_build
         from trtllm_forge.config.load import load_config
-        from trtllm_forge.settings import build_option_environment, read_settings
+        from trtllm_forge.config.settings import build_option_environment, read_settings
 
         loaded = load_config(
             flags={**flags, "model": model},

@@ -46,9 +46,9 @@ def sbom(
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from json import loads
 
-        from trtllm_forge.sbom import repository_sbom, write_sbom
+        from trtllm_forge.config.settings import read_settings
+        from trtllm_forge.delivery.sbom import repository_sbom, write_sbom
         from trtllm_forge.serving.repositories import named_folder
-        from trtllm_forge.settings import read_settings
 
         model_repos_dir = read_settings().model_repos_dir
         repository = named_folder(repository, model_repos_dir, command="forge sbom")

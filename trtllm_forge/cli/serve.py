@@ -74,11 +74,11 @@ def serve(
     typed = dict(locals())
     with open_console(json=json, verbose=verbose, quiet=quiet) as console, leaving_on_sigterm():
         from trtllm_forge.cli.serve_section import serve_section
+        from trtllm_forge.config.settings import read_settings
         from trtllm_forge.serving.detach import start_detached
         from trtllm_forge.serving.named_repository import serving_options
         from trtllm_forge.serving.serve import plan_server, start_server
         from trtllm_forge.serving.serve_options import ServeOptions
-        from trtllm_forge.settings import read_settings
 
         settings = read_settings()
         section = serve_section(typed, config, no_verify=no_verify)

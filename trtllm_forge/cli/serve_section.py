@@ -6,10 +6,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.config.file_name import DEFAULT_CONFIG_NAME
+from trtllm_forge.config.settings import DEFAULT_CONFIG_NAME, build_option_environment
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.serving.serve_options import ServeOptions
-from trtllm_forge.settings import build_option_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +36,7 @@ def serve_section(
     if not (no_verify or has_file or environment or _says_something(typed)):
         return {}
     from trtllm_forge.config.load import load_config
-    from trtllm_forge.config.models import ServeSection
+    from trtllm_forge.config.schema import ServeSection
 
     flags = {name: typed[name] for name in ServeSection.model_fields}
     if no_verify and flags["verify"] is not None:

@@ -48,9 +48,9 @@ def stop(
 ) -> None:
     """Let the running requests of a server end, and stop it."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ConfigError
         from trtllm_forge.serving.stopping import stop_servers, stopped_text
-        from trtllm_forge.settings import read_settings
 
         if all_servers and name is not None:
             what = f"{name} and --all say two things"

@@ -40,8 +40,8 @@ def unpack(
 ) -> None:
     """Verify every digest and put the repository in place at once."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
-        from trtllm_forge.package_document import unpacked_document
-        from trtllm_forge.unpack import default_output_dir, unpack_package, verify_package
+        from trtllm_forge.delivery.package_document import unpacked_document
+        from trtllm_forge.delivery.unpack import default_output_dir, unpack_package, verify_package
 
         output_dir = output or default_output_dir(package)
         if dry_run:

@@ -12,7 +12,7 @@ from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
 
 if TYPE_CHECKING:
-    from trtllm_forge.verification import Verification
+    from trtllm_forge.delivery.verification import Verification
 
 RepositoryArgument = Annotated[
     str,
@@ -29,11 +29,11 @@ def verify(
 ) -> None:
     """Read every file and compare its digest with the manifest's."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
+        from trtllm_forge.config.settings import read_settings
+        from trtllm_forge.delivery.manifest import MANIFEST_NAME, read_manifest
+        from trtllm_forge.delivery.verification import verify_files
         from trtllm_forge.errors import CheckpointError
-        from trtllm_forge.manifest import MANIFEST_NAME, read_manifest
         from trtllm_forge.serving.repositories import find_repository
-        from trtllm_forge.settings import read_settings
-        from trtllm_forge.verification import verify_files
 
         settings = read_settings()
         folder = find_repository(

@@ -70,9 +70,9 @@ def versions(
     """Print what is known of the releases, with how sure it is."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.load import load_config
+        from trtllm_forge.config.settings import build_option_environment
         from trtllm_forge.releases.catalogue import read_catalogue
-        from trtllm_forge.settings import build_option_environment
-        from trtllm_forge.versions import answer
+        from trtllm_forge.support.versions import answer
 
         loaded = load_config(
             flags={"releases_file": releases_file},

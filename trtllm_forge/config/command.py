@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.config.keys import ConfigKey, config_keys
 
 if TYPE_CHECKING:
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.config.schema import ForgeConfig
 
 
 def build_command(config: ForgeConfig, **changes: str | int | None) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic import BaseModel
 
-from trtllm_forge.config import models
-from trtllm_forge.config.models import ForgeConfig, Precision, Wanted
+from trtllm_forge.config import schema as models
+from trtllm_forge.config.schema import ForgeConfig, Precision, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from trtllm_forge.config.document import ConfigDocument, read_document
-from trtllm_forge.config.file_name import DEFAULT_CONFIG_NAME
 from trtllm_forge.config.keys import PRECISION_FLAGS, ConfigKey, config_keys
 from trtllm_forge.config.mistakes import Mistake, config_error, nearest
-from trtllm_forge.config.models import ForgeConfig
+from trtllm_forge.config.schema import ForgeConfig
+from trtllm_forge.config.settings import DEFAULT_CONFIG_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

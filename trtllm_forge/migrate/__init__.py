@@ -29,13 +29,13 @@ from trtllm_forge.releases.catalogue import read_catalogue, version_key
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trtllm_forge.config.settings import Settings
     from trtllm_forge.migrate.release import SourceRelease
     from trtllm_forge.migrate.served import ServedModel
     from trtllm_forge.migrate.settings import CarriedSettings
     from trtllm_forge.migrate.source import SourceRepository
     from trtllm_forge.releases.catalogue import Release
     from trtllm_forge.reporter import Reporter
-    from trtllm_forge.settings import Settings
 
 LLMAPI = "llmapi"
 _MOUNT_ROOT = "/models"

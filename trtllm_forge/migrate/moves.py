@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trtllm_forge.build.stages.render import MODELS
 from trtllm_forge.migrate.report import SettingMove
 from trtllm_forge.migrate.source import CORE
 from trtllm_forge.migrate.tensors import migration_facts
-from trtllm_forge.stages.render import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,17 +7,17 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from trtllm_forge.build.stages.render import TOKENIZER_DIR, RenderStage
 from trtllm_forge.migrate.source import CORE
+from trtllm_forge.releases.llmapi_arguments import read_arguments
 from trtllm_forge.runtimes import ENGINE_DIR, EngineModel
 from trtllm_forge.runtimes.llmapi import LlmApiRuntime
-from trtllm_forge.runtimes.llmapi.arguments import read_arguments
 from trtllm_forge.runtimes.llmapi.model_yaml import (
     MODEL_YAML,
     ModelArguments,
     model_arguments,
     require_known,
 )
-from trtllm_forge.stages.render import TOKENIZER_DIR, RenderStage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

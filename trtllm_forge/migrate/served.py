@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.architectures import find_architecture
-from trtllm_forge.checkpoint import read_checkpoint_config
+from trtllm_forge.checkpoint.architectures import find_architecture
+from trtllm_forge.checkpoint.contents import read_checkpoint_config
 from trtllm_forge.errors import ConfigError, ForgeError
 from trtllm_forge.releases.catalogue import read_catalogue
 
 if TYPE_CHECKING:
-    from trtllm_forge.architectures import Architecture
+    from trtllm_forge.checkpoint.architectures import Architecture
+    from trtllm_forge.config.settings import Settings
     from trtllm_forge.migrate.source import SourceRepository
     from trtllm_forge.releases.catalogue import Flow, Release
     from trtllm_forge.reporter import Reporter
-    from trtllm_forge.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def require_flow(served: ServedModel, flow: Flow, release: Release, *, again: st
 def _resolve(
     model: str, settings: Settings, reporter: Reporter, *, revision: str | None = None
 ) -> ServedModel:
-    from trtllm_forge.stages.download import resolve_checkpoint
+    from trtllm_forge.build.stages.download import resolve_checkpoint
 
     checkpoint = resolve_checkpoint(
         model, settings=settings, reporter=reporter, revision=revision, planning=True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from trtllm_forge.config.models import BuildSection, ForgeConfig, RepositorySection
+from trtllm_forge.config.schema import BuildSection, ForgeConfig, RepositorySection
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.migrate.tensors import migration_facts
 from trtllm_forge.releases.catalogue import version_key

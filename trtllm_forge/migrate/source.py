@@ -17,7 +17,7 @@ from trtllm_forge.errors import ConfigError, RenderError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtllm_forge.manifest import Manifest
+    from trtllm_forge.delivery.manifest import Manifest
 
 CORE = "tensorrt_llm"
 FRONTS = ("ensemble", "tensorrt_llm_bls", "tensorrt_llm")
@@ -123,7 +123,7 @@ def read_source(folder: Path) -> SourceRepository:
         RenderError: A ``config.pbtxt`` does not parse, or is not filled in.
         CheckpointError: Its manifest is damaged.
     """
-    from trtllm_forge.manifest import read_manifest
+    from trtllm_forge.delivery.manifest import read_manifest
 
     paths = sorted(folder.glob("*/config.pbtxt"))
     if not paths:
@@ -240,7 +240,7 @@ def _architecture(pretrained: Mapping[str, Any]) -> str:
     The gpt family's converter calls several architectures by one name, and tells them apart by
     a variant.
     """
-    from trtllm_forge.architectures import known_architectures
+    from trtllm_forge.checkpoint.architectures import known_architectures
 
     name, variant = str(pretrained.get("architecture", "")), pretrained.get("gpt_variant")
     known = known_architectures()

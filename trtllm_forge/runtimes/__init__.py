@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from trtllm_forge.checkpoint import CheckpointConfig
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.checkpoint.contents import CheckpointConfig
+    from trtllm_forge.config.schema import ForgeConfig
     from trtllm_forge.pipeline.stage import Stage
     from trtllm_forge.releases.catalogue import Evidence as EvidenceLevel
     from trtllm_forge.reporter import Reporter

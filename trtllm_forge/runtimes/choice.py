@@ -16,15 +16,15 @@ from trtllm_forge.releases.catalogue import FLOW_NAMES, read_catalogue
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtllm_forge.architectures import Architecture
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.checkpoint.architectures import Architecture
+    from trtllm_forge.config.schema import ForgeConfig
+    from trtllm_forge.config.settings import Settings
     from trtllm_forge.machine.executors import Executor
     from trtllm_forge.machine.gpu import Gpu
     from trtllm_forge.machine.survey import Machine
     from trtllm_forge.releases.catalogue import Catalogue, Flow, Image, Release
     from trtllm_forge.runtimes import Runtime, RuntimeName
     from trtllm_forge.runtimes.trtllm.tools import Tools
-    from trtllm_forge.settings import Settings
 
 _FLOW_OF: dict[RuntimeName, Flow] = {"trtllm": "engine", "llmapi": "llmapi"}
 _RUNTIME_OF: dict[Flow, RuntimeName] = {"engine": "trtllm", "llmapi": "llmapi"}
@@ -336,7 +336,7 @@ def _tools(
 
 def _mounts(settings: Settings, checkpoint_dir: Path | None) -> tuple[Mount, ...]:
     """Return what every container sees: the store, and the checkpoint that it links to."""
-    from trtllm_forge.hub import read_hub_access
+    from trtllm_forge.checkpoint.hub import read_hub_access
 
     source = checkpoint_dir.absolute() if checkpoint_dir else read_hub_access().cache_dir
     folders = (settings.cache_dir, source)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from trtllm_forge.config.settings import Settings
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.model_control import ModelChange
     from trtllm_forge.serving.served_set import ServedSet
     from trtllm_forge.serving.server_record import ServerRecord
     from trtllm_forge.serving.trust import Verify
-    from trtllm_forge.settings import Settings
 
 DOCUMENT_SCHEMA = 1
 LOAD_TIMEOUT_S = 3600.0

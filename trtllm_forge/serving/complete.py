@@ -8,16 +8,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from trtllm_forge.checkpoint.fim import assemble_fim_prompt
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.fim import assemble_fim_prompt
 from trtllm_forge.triton.client import TextChunk, TritonHttp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from trtllm_forge.checkpoint.fim import FimTemplate
     from trtllm_forge.files.digest import JsonValue
-    from trtllm_forge.fim import FimTemplate
     from trtllm_forge.serving.server_record import ServerUrls
 
 FinishReason = Literal["length", "stop"]
@@ -189,7 +189,7 @@ def _inputs(
 
 
 def _fim_template(repository_dir: Path | None, prompt: str) -> FimTemplate:
-    from trtllm_forge.presets import fim_template_from_tokenizer
+    from trtllm_forge.checkpoint.presets import fim_template_from_tokenizer
 
     if repository_dir is None:
         what = "--suffix needs the served repository, whose tokenizer tells how FIM prompts look"

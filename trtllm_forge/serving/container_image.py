@@ -12,9 +12,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtllm_forge.delivery.manifest import read_manifest
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.machine.process.docker import last_line
-from trtllm_forge.manifest import read_manifest
 from trtllm_forge.serving.trust import comparable_release
 from trtllm_forge.triton.engine_ranks import json_object
 from trtllm_forge.triton.mount import cpp_models, engine_dir

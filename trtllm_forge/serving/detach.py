@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtllm_forge.config.settings import Settings
 from trtllm_forge.errors import (
     CheckpointError,
     ConfigError,
@@ -38,7 +39,6 @@ from trtllm_forge.machine.process.secrets import environment_without_secrets
 from trtllm_forge.serving.named_repository import NamedRepository
 from trtllm_forge.serving.serve_options import ServeOptions
 from trtllm_forge.serving.server_record import process_id
-from trtllm_forge.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -41,10 +41,10 @@ from trtllm_forge.triton.mpi import Launcher
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from trtllm_forge.config.settings import Settings
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.launch_plan import LaunchPlan
     from trtllm_forge.serving.serve_options import ServeOptions
-    from trtllm_forge.settings import Settings
     from trtllm_forge.triton.container import ContainerOptions
     from trtllm_forge.triton.rank_layout import RankLayout
 

@@ -19,15 +19,15 @@ import re
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
+from trtllm_forge.delivery.manifest import MANIFEST_NAME, read_manifest
+from trtllm_forge.delivery.verification import verify_files
 from trtllm_forge.errors import CheckpointError, PrerequisiteError
-from trtllm_forge.manifest import MANIFEST_NAME, read_manifest
-from trtllm_forge.verification import verify_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trtllm_forge.delivery.manifest import Manifest
     from trtllm_forge.machine.gpu import Gpu
-    from trtllm_forge.manifest import Manifest
     from trtllm_forge.reporter import Reporter
 
 Verify = Literal["times", "full", "off"]

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from trtllm_forge.delivery.manifest import MANIFEST_NAME, read_manifest
 from trtllm_forge.errors import CheckpointError
-from trtllm_forge.manifest import MANIFEST_NAME, read_manifest
 from trtllm_forge.triton.mount import cpp_models, engine_dir
 
 if TYPE_CHECKING:

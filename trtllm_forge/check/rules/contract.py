@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.registry import rule
+from trtllm_forge.check.release import contract_of, release_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -212,12 +213,13 @@ def batching_missing(view: RepositoryView) -> Iterable[Problem]:
 
 
 def _models(view: RepositoryView) -> Iterator[tuple[Model, ModelContract]]:
-    if view.contract is None:
+    contract = contract_of(view)
+    if contract is None:
         return
-    is_llmapi = view.contract.layout == "llmapi"
+    is_llmapi = contract.layout == "llmapi"
     for model in view.models:
         name = "tensorrt_llm" if is_llmapi and model.role == "llmapi" else model.role
-        declared = view.contract.models.get(name)
+        declared = contract.models.get(name)
         if declared is None or not model.has_config or model.mistakes:
             continue
         # An ensemble around other models than these five has tensors of its own.
@@ -244,16 +246,19 @@ def _swapped() -> list[tuple[str, str]]:
 
 
 def _is_certain(view: RepositoryView) -> bool:
-    return view.release is not None and view.release.is_certain
+    release = release_of(view)
+    return release is not None and release.is_certain
 
 
 def _release(view: RepositoryView) -> str:
-    return f"TensorRT-LLM {view.contract.release}" if view.contract else "the release"
+    contract = contract_of(view)
+    return f"TensorRT-LLM {contract.release}" if contract else "the release"
 
 
 def _is_in_doubt(view: RepositoryView, name: str) -> bool:
     """Return whether the facts about a tensor are not those of the release itself."""
-    is_exact = view.contract is not None and view.contract.confidence == "exact"
+    contract = contract_of(view)
+    is_exact = contract is not None and contract.confidence == "exact"
     return not is_exact and name.upper().startswith(_MULTIMODAL)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from trtllm_forge.check.files import small_file
 from trtllm_forge.check.finding import Problem
-from trtllm_forge.check.reading import small_file
 from trtllm_forge.check.registry import rule
-from trtllm_forge.check.release import release_by_tensors
+from trtllm_forge.check.release import release_by_tensors, release_of
 from trtllm_forge.triton.pbtxt import whole_number
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def rank_extra(view: RepositoryView) -> Iterable[Problem]:
 @rule("FL409", "engine-release", "error", "The engine was built by the server's TensorRT-LLM.")
 def engine_release(view: RepositoryView) -> Iterable[Problem]:
     """An engine loads in the release that built it and in no other."""
-    release = view.release
+    release = release_of(view)
     if release is None or not release.is_certain:
         return
     if "engine" in release.origin:

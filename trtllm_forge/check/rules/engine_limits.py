@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.registry import rule
+from trtllm_forge.check.release import contract_of
 from trtllm_forge.check.rules.engine import readable_engines
 from trtllm_forge.triton.pbtxt import whole_number
 
@@ -172,7 +173,8 @@ def logits_engine(view: RepositoryView) -> Iterable[Problem]:
 
 def _has_fixed_logits(view: RepositoryView) -> bool:
     """Return whether the release's files leave no choice: they ask for logits in FP32."""
-    return view.contract is not None and view.contract.release in ("0.16", "0.17")
+    contract = contract_of(view)
+    return contract is not None and contract.release in ("0.16", "0.17")
 
 
 def _needs_paged_context(

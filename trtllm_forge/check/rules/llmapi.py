@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
-from trtllm_forge.check.nearness import nearest_words
 from trtllm_forge.check.registry import rule
+from trtllm_forge.check.release import release_of
+from trtllm_forge.check.spelling import nearest_words
 from trtllm_forge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def argument_unknown(view: RepositoryView) -> Iterable[Problem]:
     names = _known_arguments(view)
     if names is None:
         return
-    from trtllm_forge.runtimes.llmapi.arguments import renamed_arguments
+    from trtllm_forge.releases.llmapi_arguments import renamed_arguments
 
     objects = {name.split(".")[0] for name in names if "." in name}
     for model, document in _documents(view):
@@ -330,14 +331,15 @@ def _documents(view: RepositoryView) -> Iterator[tuple[Model, ModelYaml]]:
 
 
 def _known_arguments(view: RepositoryView) -> frozenset[str] | None:
-    if view.release is None or not view.of_role("llmapi"):
+    release = release_of(view)
+    if release is None or not view.of_role("llmapi"):
         return None
     from trtllm_forge.releases.catalogue import read_catalogue
-    from trtllm_forge.runtimes.llmapi.arguments import other_arguments, read_arguments
+    from trtllm_forge.releases.llmapi_arguments import other_arguments, read_arguments
 
     try:
         catalogue = read_catalogue()
-        version = view.release.version
+        version = release.version
         return read_arguments(catalogue.find(version)).names | other_arguments()
     except ConfigError:
         return None

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem, TextEdit
-from trtllm_forge.check.nearness import nearest_words
 from trtllm_forge.check.parameter_kinds import (
     AT_LEAST_ONE,
     BATCHING,
@@ -24,7 +23,9 @@ from trtllm_forge.check.parameter_kinds import (
     WORKER_PATH,
 )
 from trtllm_forge.check.registry import rule
+from trtllm_forge.check.release import contract_of
 from trtllm_forge.check.rules.text import MANDATORY
+from trtllm_forge.check.spelling import nearest_words
 from trtllm_forge.triton.contract import known_releases, read_contract
 from trtllm_forge.triton.pbtxt import Message, whole_number
 
@@ -60,8 +61,9 @@ def parameter_misspelt(view: RepositoryView) -> Iterable[Problem]:
 @rule("FL311", "parameter-unknown", "info", "A parameter is one that the release reads.")
 def parameter_unknown(view: RepositoryView) -> Iterable[Problem]:
     """It does no harm, and nothing else either."""
+    contract = contract_of(view)
     for model, parameter, known in _unknown(view):
-        if _meant(parameter.key, known)[0] or view.contract is None:
+        if _meant(parameter.key, known)[0] or contract is None:
             continue
         others = _releases_with(model, parameter.key, view)
         where = f"; {others} has it" if others else ""
@@ -69,7 +71,7 @@ def parameter_unknown(view: RepositoryView) -> Iterable[Problem]:
             model=model.folder,
             path=model.path,
             line=parameter.key_scalar.line,
-            message=f"{model.folder} of TensorRT-LLM {view.contract.release} does not read "
+            message=f"{model.folder} of TensorRT-LLM {contract.release} does not read "
             f"{parameter.key}{where}",
         )
 
@@ -211,9 +213,10 @@ def device_ids(view: RepositoryView) -> Iterable[Problem]:
 @rule("FL323", "lora-dir-unset", "warning", "lora_prefetch_dir is a folder, or nothing.")
 def lora_dir_unset(view: RepositoryView) -> Iterable[Problem]:
     """The C++ backend of 0.19 takes an unfilled ${...} for the name of a folder."""
+    contract = contract_of(view)
     for model in view.of_role("tensorrt_llm"):
         parameter = model.parameters.get("lora_prefetch_dir")
-        release = view.contract.release if view.contract else ""
+        release = contract.release if contract else ""
         if parameter is None or "${" not in parameter.value or release != "0.19":
             continue
         scalar = parameter.value_scalar
@@ -279,12 +282,11 @@ def _set_parameters(view: RepositoryView) -> Iterator[tuple[Model, Parameter]]:
 
 def _unknown(view: RepositoryView) -> Iterator[tuple[Model, Parameter, list[str]]]:
     """Give each parameter that neither the release nor the backend reads, and those they do."""
-    if view.contract is None:
+    contract = contract_of(view)
+    if contract is None:
         return
     for model in view.models:
-        declared = view.contract.models.get(
-            "tensorrt_llm" if model.role == "llmapi" else model.role
-        )
+        declared = contract.models.get("tensorrt_llm" if model.role == "llmapi" else model.role)
         if declared is None or model.role == "ensemble":
             continue
         known = [*declared.parameters, *PYTHON_BACKEND]
@@ -302,7 +304,8 @@ def _meant(key: str, known: list[str]) -> tuple[list[str], bool]:
 
 
 def _releases_with(model: Model, key: str, view: RepositoryView) -> str:
-    layout = view.contract.layout if view.contract else "engine"
+    contract = contract_of(view)
+    layout = contract.layout if contract else "engine"
     found = []
     for release in known_releases(layout):
         declared = read_contract(release, layout).models.get(model.role)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from trtllm_forge.check.files import small_file
 from trtllm_forge.check.finding import Problem
-from trtllm_forge.check.reading import small_file
 from trtllm_forge.check.registry import rule
 from trtllm_forge.triton.python_source import syntax_mistake
 

@@ -6,8 +6,8 @@ import re
 import stat
 from typing import TYPE_CHECKING
 
+from trtllm_forge.check.files import small_file
 from trtllm_forge.check.finding import Problem
-from trtllm_forge.check.reading import small_file
 from trtllm_forge.check.registry import rule
 
 if TYPE_CHECKING:

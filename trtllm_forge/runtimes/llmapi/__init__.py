@@ -8,20 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.architectures import find_architecture
+from trtllm_forge.checkpoint.architectures import find_architecture
 from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.releases.catalogue import read_catalogue
+from trtllm_forge.releases.llmapi_arguments import read_arguments
 from trtllm_forge.runtimes import EngineModel, Evidence
-from trtllm_forge.runtimes.llmapi.arguments import read_arguments
 from trtllm_forge.runtimes.llmapi.model_yaml import CHECKPOINT_DIR, MODEL_YAML, model_arguments
 from trtllm_forge.runtimes.llmapi.quantization import require_gpu, require_precision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trtllm_forge.checkpoint import CheckpointConfig
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.checkpoint.contents import CheckpointConfig
+    from trtllm_forge.config.schema import ForgeConfig
     from trtllm_forge.pipeline.stage import Stage
     from trtllm_forge.releases.catalogue import Release
     from trtllm_forge.reporter import Reporter

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.runtimes.llmapi.arguments import argument_names, prompt_lookup_for
+from trtllm_forge.releases.llmapi_arguments import argument_names, prompt_lookup_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtllm_forge.config.models import ForgeConfig
-    from trtllm_forge.runtimes.llmapi.arguments import ArgumentTable
+    from trtllm_forge.config.schema import ForgeConfig
+    from trtllm_forge.releases.llmapi_arguments import ArgumentTable
 
 CHECKPOINT_DIR = "tensorrt_llm/1/checkpoint"
 """Where a repository holds the checkpoint, relative to the repository."""

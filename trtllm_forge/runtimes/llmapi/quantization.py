@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtllm_forge.architectures import known_architectures
+from trtllm_forge.checkpoint.architectures import known_architectures
 from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.runtimes.llmapi.arguments import quantization_facts
+from trtllm_forge.releases.llmapi_arguments import quantization_facts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trtllm_forge.checkpoint import CheckpointConfig, Quantization
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.checkpoint.contents import CheckpointConfig, Quantization
+    from trtllm_forge.config.schema import ForgeConfig
 
 _PLAIN = ("fp16", "bf16")
 _WEIGHT_ONLY = ("int8", "int4")

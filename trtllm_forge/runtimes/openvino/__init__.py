@@ -15,8 +15,8 @@ from trtllm_forge.runtimes.openvino.compile import CompileStage
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from trtllm_forge.checkpoint import CheckpointConfig
-    from trtllm_forge.config.models import ForgeConfig, Precision
+    from trtllm_forge.checkpoint.contents import CheckpointConfig
+    from trtllm_forge.config.schema import ForgeConfig, Precision
     from trtllm_forge.pipeline.stage import Stage
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes import Evidence, RuntimeName

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.checkpoint import read_checkpoint_config
+from trtllm_forge.checkpoint.contents import read_checkpoint_config
 from trtllm_forge.errors import BuildError
 from trtllm_forge.machine.process.command import Command, run_command
 

@@ -20,9 +20,9 @@ from trtllm_forge.runtimes.trtllm.tools import IMAGE_EXAMPLES_DIR
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trtllm_forge.architectures import Architecture
-    from trtllm_forge.checkpoint import CheckpointConfig
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.checkpoint.architectures import Architecture
+    from trtllm_forge.checkpoint.contents import CheckpointConfig
+    from trtllm_forge.config.schema import ForgeConfig
     from trtllm_forge.pipeline.stage import Stage
     from trtllm_forge.releases.flags import FlagTable
     from trtllm_forge.reporter import Reporter

@@ -21,7 +21,7 @@ from trtllm_forge.runtimes.trtllm.tools import naming_log
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtllm_forge.architectures import Architecture
+    from trtllm_forge.checkpoint.architectures import Architecture
     from trtllm_forge.files.digest import JsonValue
     from trtllm_forge.machine.process.command import Command
     from trtllm_forge.reporter import Reporter

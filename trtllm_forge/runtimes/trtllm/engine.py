@@ -18,7 +18,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trtllm_forge.checkpoint import read_checkpoint_config
+from trtllm_forge.checkpoint.contents import read_checkpoint_config
 from trtllm_forge.errors import BuildError
 
 if TYPE_CHECKING:

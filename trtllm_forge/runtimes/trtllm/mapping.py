@@ -8,8 +8,8 @@ from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from trtllm_forge.checkpoint import CheckpointConfig
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.checkpoint.contents import CheckpointConfig
+    from trtllm_forge.config.schema import ForgeConfig
     from trtllm_forge.releases.catalogue import Release
     from trtllm_forge.releases.flags import FlagTable
 

@@ -13,9 +13,9 @@ from trtllm_forge.releases.flags import find_flags
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtllm_forge.architectures import Architecture
-    from trtllm_forge.checkpoint import CheckpointConfig
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.checkpoint.architectures import Architecture
+    from trtllm_forge.checkpoint.contents import CheckpointConfig
+    from trtllm_forge.config.schema import ForgeConfig
     from trtllm_forge.releases.catalogue import Release
     from trtllm_forge.releases.flags import FlagTable
 

@@ -11,7 +11,7 @@ from trtllm_forge.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trtllm_forge.config.models import ForgeConfig
+    from trtllm_forge.config.schema import ForgeConfig
     from trtllm_forge.releases.catalogue import Release
 
 _DRAFT_TOKENS = 10

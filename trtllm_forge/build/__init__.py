@@ -1,0 +1,1 @@
+"""A build from MODEL to a model repository."""

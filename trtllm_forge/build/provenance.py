@@ -1,0 +1,146 @@
+"""What is known of a build once it is done, put together as its manifest.
+
+Also which bytes a build cannot promise to repeat: ``is_repeatable``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from trtllm_forge import __version__
+from trtllm_forge.delivery.manifest import ImageReference, Manifest, PassedCheck, SourceCheckpoint
+from trtllm_forge.pipeline.store import OutputFile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trtllm_forge.build.document import PreparedBuild
+    from trtllm_forge.config.schema import ForgeConfig
+    from trtllm_forge.files.digest import JsonValue
+    from trtllm_forge.pipeline.run import StageResult
+
+CHECK_STAGE = "check"
+
+_ENGINE_FILE = re.compile(r"(^|/)rank\d+\.engine$")
+# Where things lie on the building machine, how fast it is, and what is no part of a repository.
+_OF_THE_MACHINE = (
+    "model",
+    "name",
+    "executor",
+    "examples_dir",
+    "releases_file",
+    "offline",
+    "gpu",
+    "serve",
+    "check",
+)
+_FOLDERS = ("lora_dir", "calib_dataset")
+_PASSED = {
+    "download": "every file of the checkpoint is there and has its digest",
+    "render": "every config.pbtxt parses, every model.py compiles, every named model exists",
+}
+
+
+def manifest_of(prepared: PreparedBuild, results: Sequence[StageResult]) -> Manifest:
+    """Return the manifest of what ``results`` published; reads no large file."""
+    choice = prepared.choice
+    runtime = choice.runtime.name
+    # A check looks at the artifact before it and is not what is published.
+    published = [result for result in results if result.planned.stage.name != CHECK_STAGE][-1]
+    files = published.entry.outputs
+    parameters = {r.planned.stage.name: r.planned.facts.parameters for r in results}
+    image = None
+    if choice.executor == "docker" and choice.image is not None:
+        name, _, digest = choice.image.reference.partition("@")
+        image = ImageReference(reference=name, digest=digest or None)
+    return Manifest(
+        runtime=runtime,
+        checkpoint=_checkpoint(results),
+        recipe=_recipe(prepared.config, runtime),
+        versions=_versions(prepared, results),
+        gpu_architecture=_gpu_architecture(parameters),
+        image=image,
+        stages={result.planned.stage.name: result.planned.key for result in results},
+        checks=_checks(results),
+        files=files,
+        varying=(
+            "versions/python",
+            *(("image/digest",) if image else ()),
+            *(f"files/{file.path}" for file in files if _ENGINE_FILE.search(file.path)),
+        ),
+    )
+
+
+def is_repeatable(stage: str, parameters: Mapping[str, JsonValue], path: str) -> bool:
+    """Return whether two builds of one key must give the same bytes of an output.
+
+    TensorRT picks kernels by timing them, so engines differ from build to build. Calibration
+    adds up on the GPU in no fixed order, so what ``quantize.py`` writes may differ, too.
+    """
+    if _ENGINE_FILE.search(path):
+        return False
+    return not (stage == "convert" and parameters.get("tool") == "quantize")
+
+
+def _checkpoint(results: Sequence[StageResult]) -> SourceCheckpoint:
+    download = next(result for result in results if result.planned.stage.name == "download")
+    path = download.entry.files_dir / "checkpoint.json"
+    document: Any = json.loads(path.read_text(encoding="utf-8"))
+    return SourceCheckpoint(
+        repo_id=document["repo_id"],
+        revision=document["revision"],
+        origin=document["origin"],
+        licence=document["licence"],
+        files=tuple(
+            OutputFile(path=f["path"], size_bytes=f["size_bytes"], sha256=f["sha256"])
+            for f in document["files"]
+        ),
+    )
+
+
+def _recipe(config: ForgeConfig, runtime: str) -> Mapping[str, JsonValue]:
+    """Return what was asked for, without what only the building machine knows."""
+    document = config.model_dump(mode="json")
+    recipe = {name: value for name, value in document.items() if name not in _OF_THE_MACHINE}
+    recipe["runtime"] = runtime
+    build = dict(recipe["build"])
+    # How many at once changes no byte.
+    build.pop("workers", None)
+    for name in _FOLDERS:
+        # The keys hold the digest of what is in a folder; its place is this machine's own.
+        if build.get(name):
+            build[name] = PurePath(build[name]).name
+    recipe["build"] = build
+    return recipe
+
+
+def _versions(prepared: PreparedBuild, results: Sequence[StageResult]) -> Mapping[str, str]:
+    versions: dict[str, str] = {}
+    for result in results:
+        versions.update(result.planned.facts.tool_versions)
+    if prepared.choice.runtime.name == "llmapi":
+        versions["tensorrt_llm"] = prepared.choice.release.version
+    return {**versions, "trtllm-forge": __version__, "python": platform.python_version()}
+
+
+def _gpu_architecture(parameters: Mapping[str, Mapping[str, JsonValue]]) -> str | None:
+    architecture = parameters.get("compile", {}).get("gpu_architecture")
+    return str(architecture) if architecture else None
+
+
+def _checks(results: Sequence[StageResult]) -> tuple[PassedCheck, ...]:
+    passed = []
+    for result in results:
+        name = result.planned.stage.name
+        if name in _PASSED:
+            passed.append(PassedCheck(stage=name, passed=_PASSED[name]))
+        elif name == CHECK_STAGE:
+            path = result.entry.files_dir / "findings.json"
+            summary: Any = json.loads(path.read_text(encoding="utf-8"))["summary"]
+            words = f"no rule finds an error; warnings: {summary['warnings']}"
+            passed.append(PassedCheck(stage=name, passed=words))
+    return tuple(passed)

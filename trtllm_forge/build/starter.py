@@ -1,0 +1,43 @@
+"""Makes the first ``forge.yaml`` of a project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trtllm_forge.checkpoint.presets import resolve_model
+from trtllm_forge.config.load import load_flags
+from trtllm_forge.config.text import forge_yaml_text
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.staging import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def make_starter(flags: Mapping[str, object]) -> str:
+    """Return a commented ``forge.yaml`` in which only what ``flags`` holds is set.
+
+    Raises:
+        ConfigError: A flag's value is wrong, or the model is none that forge could find.
+    """
+    loaded = load_flags(flags)
+    if loaded.config.model is not None:
+        resolve_model(loaded.config.model, revision=loaded.config.checkpoint.revision)
+    return forge_yaml_text(loaded)
+
+
+def write_starter(path: Path, text: str, *, replace: bool) -> None:
+    """Write the file whole or not at all.
+
+    Raises:
+        ConfigError: It is there already and ``replace`` is false, or it cannot be written.
+    """
+    if path.exists() and not replace:
+        what = f"{path} is there already"
+        raise ConfigError(what, why="it may hold your own values", hint="forge init --force")
+    try:
+        write_whole(path, text)
+    except OSError as error:
+        what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
+        raise ConfigError(what) from error

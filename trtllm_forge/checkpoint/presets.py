@@ -1,0 +1,301 @@
+"""What MODEL may be on the command line: a preset, a Hub id, a folder or ``sample``.
+
+Presets and FIM templates come from ``data/presets.yaml``, which documents its own fields; what a
+plan needs of a preset's ``config.json`` while the Hub cannot be asked, from
+``data/preset_configs.json``, which does so too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import shlex
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from trtllm_forge.checkpoint.fim import FimTemplate
+from trtllm_forge.errors import CheckpointError, ConfigError
+from trtllm_forge.files.resources import data_path, read_yaml, sample_checkpoint_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SAMPLE_NAME = "sample"
+
+ModelKind = Literal["sample", "preset", "directory", "hub"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A model that goes by a short name.
+
+    Attributes:
+        name: The short name.
+        repo_id: Its Hugging Face name.
+        family: What forge calls its kind, finer than Hugging Face's ``model_type``.
+        fim: How it is asked to fill in, or None when it was not trained to.
+        licence: The Hub's word for its licence.
+        gated: Whether the Hub asks for an accepted licence and a token.
+        kv_cache_free_gpu_mem_fraction: Its own default, or None for the general one.
+    """
+
+    name: str
+    repo_id: str
+    family: str
+    fim: FimTemplate | None
+    licence: str
+    gated: bool
+    kv_cache_free_gpu_mem_fraction: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShippedConfig:
+    """What forge itself knows of a preset's ``config.json``.
+
+    Attributes:
+        document: The keys that a plan needs, as the ``config.json`` has them.
+        evidence: ``exact`` when every key stands in a source, else ``memory``.
+        sources: Files of public repositories, ``repository@commit:path``.
+        unchecked: Keys that were written down from memory.
+    """
+
+    document: Mapping[str, Any]
+    evidence: Literal["exact", "memory"]
+    sources: tuple[str, ...]
+    unchecked: tuple[str, ...]
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Return what to know before relying on it, a sentence each."""
+        if not self.unchecked:
+            return ()
+        return (f"not checked against a source, of these numbers: {', '.join(self.unchecked)}",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReference:
+    """What the user's MODEL stands for.
+
+    Attributes:
+        kind: Which of the four it is; ``preset`` and ``hub`` both live on the Hub.
+        text: MODEL as the user typed it, for hints.
+        name: Short name for the repository built from it.
+        repo_id: Hugging Face name; for a folder its name, for the sample ``sample``.
+        revision: The revision asked for, not resolved; None for the newest.
+        preset: The preset, when its name or its Hub id was given.
+        folder: Where the checkpoint is, when it is on this machine already.
+    """
+
+    kind: ModelKind
+    text: str
+    name: str
+    repo_id: str
+    revision: str | None = None
+    preset: Preset | None = None
+    folder: Path | None = None
+
+
+def all_presets() -> tuple[Preset, ...]:
+    """Return every preset, in the order of the data file."""
+    return tuple(_load().presets.values())
+
+
+def find_preset(name: str) -> Preset | None:
+    """Return the preset of that name, upper and lower case alike, or None."""
+    return _load().presets.get(name.lower())
+
+
+def shipped_config(preset: Preset) -> ShippedConfig:
+    """Return what ships with forge of a preset's ``config.json``; every preset has it."""
+    entry = _load_configs()[preset.name]
+    return ShippedConfig(
+        document=entry["config"],
+        evidence=entry["evidence"],
+        sources=tuple(entry["sources"]),
+        unchecked=tuple(entry["unchecked"]),
+    )
+
+
+def nearest_preset(name: str) -> str | None:
+    """Return the preset name closest to ``name``, a typo or a Hub id, or None."""
+    names = {known.name: known.name for known in all_presets()} | {SAMPLE_NAME: SAMPLE_NAME}
+    for known in all_presets():
+        names[known.repo_id.lower()] = known.name
+        names[known.repo_id.lower().split("/")[1]] = known.name
+    wanted = name.lower()
+    for candidate in (wanted, wanted.rsplit("/", 1)[-1]):
+        close = difflib.get_close_matches(candidate, names, n=1, cutoff=0.6)
+        if close:
+            return names[close[0]]
+    return None
+
+
+def resolve_model(model: str, *, revision: str | None = None) -> ModelReference:
+    """Return what ``model`` stands for, without touching the network.
+
+    A preset wins over a folder of the same name; ``./name`` always means the folder.
+
+    Raises:
+        ConfigError: It is none of the four, or a revision was given for a folder.
+        CheckpointError: It is a path to a file.
+    """
+    if model == SAMPLE_NAME:
+        _refuse_revision(model, revision, "the sample ships with forge and has no revisions")
+        folder = sample_checkpoint_dir()
+        return ModelReference(
+            kind="sample", text=model, name=SAMPLE_NAME, repo_id=SAMPLE_NAME, folder=folder
+        )
+    preset = find_preset(model)
+    if preset is not None:
+        return ModelReference(
+            kind="preset",
+            text=model,
+            name=preset.name,
+            repo_id=preset.repo_id,
+            revision=revision,
+            preset=preset,
+        )
+    path = Path(model).expanduser()
+    if path.exists():
+        return _local_reference(model, path, revision)
+    if _HUB_ID.fullmatch(model):
+        preset = next((p for p in all_presets() if p.repo_id.lower() == model.lower()), None)
+        return ModelReference(
+            kind="hub",
+            text=model,
+            name=preset.name if preset else model.split("/")[1].lower(),
+            repo_id=preset.repo_id if preset else model,
+            revision=revision,
+            preset=preset,
+        )
+    raise _unknown_model(model)
+
+
+def fim_template_from_tokenizer(tokenizer_dir: Path) -> FimTemplate | None:
+    """Return the FIM template whose tokens a tokenizer has, or None.
+
+    Stop strings that the tokenizer has no token for are left out. Tokens show that the
+    tokenizer was made for FIM, not that the weights were trained for it.
+    """
+    tokens = _added_tokens(tokenizer_dir)
+    for known in _load().fim_templates.values():
+        if known.tokens <= tokens:
+            # SentencePiece keeps the space before a token as U+2581, within the token.
+            spelled = {*tokens, *(token.lstrip("\u2581") for token in tokens)}
+            stop = tuple(text for text in known.template.stop if text in spelled)
+            return replace(known.template, stop=stop)
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _KnownTemplate:
+    template: FimTemplate
+    tokens: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Catalogue:
+    fim_templates: dict[str, _KnownTemplate]
+    presets: dict[str, Preset]
+
+
+@lru_cache(maxsize=1)
+def _load() -> _Catalogue:
+    document = read_yaml("presets.yaml")
+    templates = {
+        name: _KnownTemplate(
+            template=FimTemplate(
+                prefix=fields["prefix"],
+                suffix=fields["suffix"],
+                middle=fields["middle"],
+                order=fields.get("order", "psm"),
+                stop=tuple(fields["stop"]),
+            ),
+            tokens=frozenset(fields["tokens"]),
+        )
+        for name, fields in document["fim_templates"].items()
+    }
+    presets = {
+        name: Preset(
+            name=name,
+            repo_id=fields["repo_id"],
+            family=fields["family"],
+            fim=templates[fields["fim"]].template if fields["fim"] else None,
+            licence=fields["licence"],
+            gated=fields["gated"],
+            kv_cache_free_gpu_mem_fraction=fields.get("kv_cache_free_gpu_mem_fraction"),
+        )
+        for name, fields in document["presets"].items()
+    }
+    return _Catalogue(fim_templates=templates, presets=presets)
+
+
+@lru_cache(maxsize=1)
+def _load_configs() -> dict[str, dict[str, Any]]:
+    document = json.loads(data_path("preset_configs.json").read_text(encoding="utf-8"))
+    presets: dict[str, dict[str, Any]] = document["presets"]
+    return presets
+
+
+def _local_reference(model: str, path: Path, revision: str | None) -> ModelReference:
+    if not path.is_dir():
+        what = f"{model} is a file, a checkpoint is a folder with config.json and weights"
+        hint = (
+            f"forge build {shlex.quote(str(path.parent))}"
+            if (path.parent / "config.json").exists()
+            else ""
+        )
+        raise CheckpointError(what, hint=hint)
+    _refuse_revision(model, revision, f"{model} is a folder on this machine")
+    folder = path.resolve()
+    return ModelReference(
+        kind="directory", text=model, name=folder.name, repo_id=folder.name, folder=folder
+    )
+
+
+def _refuse_revision(model: str, revision: str | None, why: str) -> None:
+    if revision is not None:
+        what = f"revision {revision} was asked for, but only a model on the Hub has revisions"
+        raise ConfigError(what, why=why, hint=f"forge build {shlex.quote(model)}")
+
+
+def _unknown_model(model: str) -> ConfigError:
+    if "/" in model or model.startswith("~"):
+        return ConfigError(
+            f"there is no folder {model}",
+            why="MODEL is a preset, a Hub id such as bigcode/starcoder2-3b, a folder or sample",
+        )
+    nearest = nearest_preset(model)
+    return ConfigError(
+        f'unknown preset "{model}"',
+        why=f"it is not one of the {len(all_presets())} presets, no folder and no Hub id",
+        hint=f"forge build {nearest}" if nearest else f"forge build {SAMPLE_NAME}",
+    )
+
+
+def _added_tokens(tokenizer_dir: Path) -> frozenset[str]:
+    tokens: set[str] = set()
+    document = _read_object(tokenizer_dir / "tokenizer.json")
+    tokens.update(str(entry["content"]) for entry in document.get("added_tokens", ()))
+    document = _read_object(tokenizer_dir / "tokenizer_config.json")
+    decoder = document.get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        tokens.update(str(entry["content"]) for entry in decoder.values())
+    tokens.update(_read_object(tokenizer_dir / "added_tokens.json"))
+    return frozenset(tokens)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        what = f"{path} cannot be read"
+        raise CheckpointError(what, why=str(error)) from error
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,1 @@
+"""What leaves the machine: manifest, verification, package, SBOM and CI workflows."""

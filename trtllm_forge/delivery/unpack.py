@@ -1,0 +1,383 @@
+"""Takes a package apart again: all of it, exactly what its index says, or nothing.
+
+Nothing in an archive is believed. Members have to come as the index lists them, in its order and
+of its sizes, so that nothing else can be in it, and the index itself has been checked. Files are
+written beside the output folder; links come last, when no file can be written through one.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tarfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from trtllm_forge.delivery.manifest import MANIFEST_NAME
+from trtllm_forge.delivery.package import PACKAGE_SUFFIX, TRAILER_BYTES, load_zstandard, trailer_of
+from trtllm_forge.delivery.package_index import (
+    INDEX_NAME,
+    MAX_INDEX_BYTES,
+    TOP_FOLDER,
+    PackageIndex,
+    parse_index,
+)
+from trtllm_forge.errors import BuildError, CheckpointError, ConfigError
+from trtllm_forge.files.staging import remove_tree, staging
+from trtllm_forge.pipeline.lock import LOCK_NAME
+from trtllm_forge.pipeline.publish import require_own_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trtllm_forge.delivery.package_index import IndexedFile
+    from trtllm_forge.reporter import Reporter
+
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_CHUNK_BYTES = 1 << 20
+_ZEROS = bytes(_CHUNK_BYTES)
+# Of tar's own: a header, a PAX header before it, and the block that tarfile reads ahead.
+_HEADER_BYTES = 64 << 10
+_MAX_WINDOW_BYTES = 1 << 27
+_KINDS = {
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.DIRTYPE: "a folder",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a named pipe",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unpacked:
+    """What a package held.
+
+    Attributes:
+        output_dir: Where it is now; None when it was only verified.
+        index: Its files, all of which have the digests that it says.
+    """
+
+    output_dir: Path | None
+    index: PackageIndex
+
+
+def default_output_dir(package_path: Path) -> Path:
+    """Return the folder a package is unpacked to where none is named: beside the shell."""
+    name = package_path.name
+    return Path(name.removesuffix(PACKAGE_SUFFIX) if name != PACKAGE_SUFFIX else "package")
+
+
+def verify_package(package_path: Path, reporter: Reporter) -> Unpacked:
+    """Read the whole package and compare every digest; write nothing.
+
+    Raises:
+        ConfigError: It cannot be read.
+        CheckpointError: It is cut off, damaged, or not what a package is.
+    """
+    index = _take_apart(package_path, None, reporter)
+    return Unpacked(output_dir=None, index=index)
+
+
+def unpack_package(package_path: Path, output_dir: Path, reporter: Reporter) -> Unpacked:
+    """Put the package's repository at ``output_dir``, when all of it is as its index says.
+
+    A repository that forge made there before is replaced; anything else is left alone.
+
+    Raises:
+        ConfigError: The package cannot be read, or the folder is not forge's.
+        CheckpointError: The package is cut off, damaged, or not what a package is.
+        BuildError: No space is left.
+    """
+    _require_package(package_path)
+    require_own_folder(output_dir)
+    with _writing(output_dir):
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
+        with staging(output_dir, "unpacked") as staged_dir:
+            staged_dir.mkdir()
+            index = _take_apart(package_path, staged_dir, reporter)
+            _touch_records(staged_dir)
+            _put_in_place(staged_dir, output_dir)
+    return Unpacked(output_dir=output_dir, index=index)
+
+
+def _require_package(package_path: Path) -> None:
+    """Raise where a file is none at first sight, before anything is said of the output."""
+    try:
+        with package_path.open("rb") as file:
+            _whole_bytes(package_path, file)
+    except OSError as error:
+        what = f"{package_path} cannot be read"
+        raise ConfigError(what, why=error.strerror or str(error)) from error
+
+
+def _touch_records(staged_dir: Path) -> None:
+    """Make lock and manifest the newest files: all others were just compared with the index.
+
+    So that neither ``serve`` nor a build takes a large file for one that was written later.
+    """
+    for name in (LOCK_NAME, MANIFEST_NAME):
+        if (staged_dir / name).is_file():
+            (staged_dir / name).touch()
+
+
+class _Source:
+    """The compressed file, which knows how far it was read."""
+
+    def __init__(self, file: IO[bytes], size_bytes: int) -> None:
+        self._file = file
+        self._left = size_bytes
+        self.position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        chunk = self._file.read(wanted)
+        self._left -= len(chunk)
+        self.position += len(chunk)
+        return chunk
+
+
+class _Bounded:
+    """The archive, which gives no more at a time than what is due there can take.
+
+    A header may claim gigabytes for a name, and a few bytes of zstd may stand for them.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._left = 0
+
+    def allow(self, size_bytes: int) -> None:
+        self._left = size_bytes
+
+    def read(self, size: int) -> bytes:
+        if size > self._left:
+            raise _TooLongError
+        chunk: bytes = self._stream.read(size)
+        self._left -= len(chunk)
+        return chunk
+
+
+class _TooLongError(Exception):
+    """More came than the index announces."""
+
+
+class _Unpacking:
+    """One pass over a package, which can say where it is."""
+
+    def __init__(self, package_path: Path, source: _Source, stream: _Bounded) -> None:
+        self.package = str(package_path)
+        self.source = source
+        self.stream = stream
+        self.member = INDEX_NAME
+
+    def damaged(self, *, because: str) -> CheckpointError:
+        what = f"{self.package} is damaged, at {self.member}"
+        return CheckpointError(what, why=f"{because}, near byte {self.source.position} of the file")
+
+    def refused(self, *, because: str) -> CheckpointError:
+        what = f"{self.package} is refused: {because}"
+        return CheckpointError(what, why="forge packages hold no such thing; nothing was written")
+
+
+def _take_apart(package_path: Path, target_dir: Path | None, reporter: Reporter) -> PackageIndex:
+    zstandard = load_zstandard()
+    try:
+        file = package_path.open("rb")
+    except OSError as error:
+        what = f"{package_path} cannot be read"
+        raise ConfigError(what, why=error.strerror or str(error)) from error
+    with file:
+        source = _Source(file, _whole_bytes(package_path, file))
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+        reader = decompressor.stream_reader(source, read_across_frames=True, closefd=False)
+        bounded = _Bounded(reader)
+        unpacking = _Unpacking(package_path, source, bounded)
+        try:
+            bounded.allow(_HEADER_BYTES)
+            with tarfile.open(fileobj=bounded, mode="r|") as archive:  # type: ignore[call-overload]
+                index = _read_index(archive, unpacking)
+                _take_members(archive, index, target_dir, unpacking, reporter)
+        except zstandard.ZstdError as error:
+            raise unpacking.damaged(because=f"zstd: {error}") from error
+        except (tarfile.TarError, EOFError) as error:
+            raise unpacking.damaged(because=f"tar: {error}") from error
+        except _TooLongError as error:
+            raise unpacking.damaged(because="more comes than its index announces") from error
+    if target_dir is not None:
+        _make_links(index, target_dir, unpacking)
+    return index
+
+
+def _whole_bytes(package_path: Path, file: IO[bytes]) -> int:
+    """Return the bytes before the frame that ends a package.
+
+    Raises:
+        CheckpointError: The file is no package, or its end is not there.
+    """
+    size_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if file.read(len(_ZSTD_MAGIC)) != _ZSTD_MAGIC:
+        what = f"{package_path} is no forge package"
+        raise CheckpointError(what, why="it does not begin as a zstd file does")
+    content_bytes = max(size_bytes - TRAILER_BYTES, 0)
+    file.seek(content_bytes)
+    if file.read() != trailer_of(content_bytes):
+        what = f"{package_path} is not whole: its end is missing after byte {size_bytes}"
+        why = "a copy or a download was cut, or something was written behind its end"
+        raise CheckpointError(what, why=why)
+    file.seek(0)
+    return content_bytes
+
+
+def _read_index(archive: tarfile.TarFile, unpacking: _Unpacking) -> PackageIndex:
+    member = archive.next()
+    if member is None or member.name != INDEX_NAME or not _is_plain(member):
+        what = f"{unpacking.package} is no forge package"
+        raise CheckpointError(what, why=f"its first member is not {INDEX_NAME}")
+    if member.size > MAX_INDEX_BYTES:
+        raise unpacking.refused(because=f"its index has {member.size} bytes")
+    unpacking.stream.allow(member.size + _HEADER_BYTES)
+    stream = archive.extractfile(member)
+    text = stream.read() if stream else b""
+    return parse_index(text, package=unpacking.package)
+
+
+def _take_members(
+    archive: tarfile.TarFile,
+    index: PackageIndex,
+    target_dir: Path | None,
+    unpacking: _Unpacking,
+    reporter: Reporter,
+) -> None:
+    done = 0
+    for file in index.files:
+        member = _next_member(archive, file.path, unpacking)
+        if not _is_plain(member) or member.size != file.size_bytes:
+            raise unpacking.refused(because=_not_a_file(member, file))
+        unpacking.stream.allow(file.size_bytes + _HEADER_BYTES)
+        stream = archive.extractfile(member)
+        assert stream is not None
+        digest = _copy(stream, None if target_dir is None else target_dir / file.path)
+        if digest != file.sha256:
+            raise unpacking.damaged(because="its digest is not that of the index")
+        done += file.size_bytes
+        reporter.progress("unpack", done, index.size_bytes, "bytes")
+    for folder in index.folders:
+        if not _next_member(archive, folder, unpacking).isdir():
+            raise unpacking.refused(because=f"{folder} is no folder")
+        if target_dir is not None:
+            (target_dir / folder).mkdir(parents=True)
+    for link in index.links:
+        member = _next_member(archive, link.path, unpacking)
+        if not member.issym() or member.linkname != link.target:
+            raise unpacking.refused(because=f"{link.path} is not the link of its index")
+    unpacking.stream.allow(_HEADER_BYTES)
+    extra = archive.next()
+    if extra is not None:
+        described = _described(extra).rstrip(",")
+        raise unpacking.refused(because=f"its index does not list {described}")
+    _require_end(unpacking)
+
+
+def _next_member(archive: tarfile.TarFile, path: str, unpacking: _Unpacking) -> tarfile.TarInfo:
+    unpacking.member = path
+    unpacking.stream.allow(_HEADER_BYTES)
+    member = archive.next()
+    if member is None:
+        raise unpacking.damaged(because="the archive ends before it")
+    if member.name != f"{TOP_FOLDER}/{path}":
+        raise unpacking.refused(because=f"{_described(member)} stands where its index has {path}")
+    return member
+
+
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    return member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and member.sparse is None
+
+
+def _not_a_file(member: tarfile.TarInfo, file: IndexedFile) -> str:
+    if not _is_plain(member):
+        return _described(member)
+    return f"{file.path} has {member.size} bytes, its index says {file.size_bytes}"
+
+
+def _described(member: tarfile.TarInfo) -> str:
+    kind = _KINDS.get(member.type, "" if _is_plain(member) else "of a kind that is not unpacked")
+    name = ascii(member.name)[1:-1][:200]
+    return f"{name}, which is {kind}," if kind else name
+
+
+def _copy(stream: IO[bytes], path: Path | None) -> str:
+    digest = hashlib.sha256()
+    if path is None:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        return digest.hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    # Whatever the archive says, nothing in a model repository has to be executable.
+    with os.fdopen(os.open(path, flags, 0o644), "wb") as target:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if chunk == _ZEROS:
+                # A hole stays a hole.
+                target.seek(len(chunk), os.SEEK_CUR)
+            else:
+                target.write(chunk)
+        target.truncate()
+    return digest.hexdigest()
+
+
+def _require_end(unpacking: _Unpacking) -> None:
+    """Raise unless zeros alone follow, as tar ends."""
+    unpacking.member = "its end"
+    unpacking.stream.allow(_HEADER_BYTES)
+    while chunk := unpacking.stream.read(tarfile.BLOCKSIZE):
+        if chunk.strip(b"\0"):
+            raise unpacking.refused(because="something stands behind the last member")
+
+
+def _make_links(index: PackageIndex, target_dir: Path, unpacking: _Unpacking) -> None:
+    top = target_dir.resolve()
+    for link in index.links:
+        path = target_dir / link.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(link.target)
+    for link in index.links:
+        # Of the finished tree, because a link may lead through others.
+        try:
+            resolved = (target_dir / link.path).resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise unpacking.refused(because=f"the link {link.path} leads nowhere") from error
+        if Path(link.target).is_absolute() or not resolved.is_relative_to(top):
+            raise unpacking.refused(because=f"the link {link.path} leads out of the folder")
+
+
+def _put_in_place(staged_dir: Path, output_dir: Path) -> None:
+    if not output_dir.exists():
+        staged_dir.rename(output_dir)
+        return
+    aside_dir = staged_dir.with_name(f"{staged_dir.name}.old.unpacked")
+    output_dir.rename(aside_dir)
+    try:
+        staged_dir.rename(output_dir)
+    except OSError:
+        aside_dir.rename(output_dir)
+        raise
+    remove_tree(aside_dir)
+
+
+@contextmanager
+def _writing(output_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what = f"no space left on the disk that holds {output_dir.absolute().parent}"
+            raise BuildError(what, why="nothing was put in place", hint="df -h") from error
+        what = f"{output_dir} cannot be written"
+        why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        raise ConfigError(what, why=why, hint="--output ANOTHER_FOLDER") from error

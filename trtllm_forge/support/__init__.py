@@ -1,0 +1,1 @@
+"""What this machine and each release can do."""
