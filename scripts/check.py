@@ -1,4 +1,4 @@
-"""Runs the lint: formatting, ruff, mypy and the generated files; ``make lint`` and CI call it."""
+"""Runs the lint: ruff, mypy, import contracts and generated files; ``make lint`` calls it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ CHECKS = (
     (str(BIN / "ruff"), "format", "--check", "."),
     (str(BIN / "ruff"), "check", "."),
     (str(BIN / "mypy"),),
+    (str(BIN / "lint-imports"),),
     (sys.executable, "scripts/generate_docs.py", "--check"),
     (sys.executable, "scripts/render_examples.py", "--check"),
 )

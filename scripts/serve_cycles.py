@@ -30,9 +30,9 @@ sys.path.insert(0, str(ROOT))
 from tests.process.fake_triton import build_repository  # noqa: E402 - the checkout is no package
 from tests.triton.mock_repository import build_mock_repository  # noqa: E402
 from trtllm_forge.machine.process.lifeline import living_members  # noqa: E402
-from trtllm_forge.serving.ports import free_port  # noqa: E402
-from trtllm_forge.serving.server_record import ServerRecord, read_record, record_path  # noqa: E402
-from trtllm_forge.triton.launch import DEFAULT_HOST  # noqa: E402
+from trtllm_forge.serving.plan.ports import free_port  # noqa: E402
+from trtllm_forge.serving.records.record import ServerRecord, read_record, record_path  # noqa: E402
+from trtllm_forge.triton.launch.argv import DEFAULT_HOST  # noqa: E402
 
 NAME = "cycles"
 DEADLINE_S = 60.0

@@ -34,8 +34,8 @@ from scripts.measure.other_tokenizer import renumber_tokens
 from scripts.measure.workshop import Workshop
 from trtllm_forge.files.resources import sample_checkpoint_dir
 from trtllm_forge.machine.process.memory import memory_bytes
-from trtllm_forge.triton.client import TritonHttp
-from trtllm_forge.triton.grpc_generation import GrpcGeneration
+from trtllm_forge.triton.client.grpc import GrpcGeneration
+from trtllm_forge.triton.client.http import TritonHttp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from trtllm_forge.runtimes import RuntimeName
-    from trtllm_forge.triton.contract import Layout
+    from trtllm_forge.triton.repository.contract import Layout
 
 RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "trtllm")
 """Those of the engine layout."""

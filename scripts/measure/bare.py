@@ -22,7 +22,7 @@ def rendered_engine(repository_dir: Path, *, fast_math: bool) -> Any:
     """Return a repository's engine, set as its configuration says, but for fast math."""
     from google.protobuf.json_format import MessageToDict
 
-    from trtllm_forge.triton.repository import parse_model_config
+    from trtllm_forge.triton.repository.repository import parse_model_config
 
     model_dir = repository_dir / "tensorrt_llm"
     config = MessageToDict(

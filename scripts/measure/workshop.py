@@ -156,8 +156,8 @@ class Workshop:
     @contextlib.contextmanager
     def serve_bare(self, repository_dir: Path) -> Iterator[tuple[int, float]]:
         """Run the same tritonserver with the same arguments, without forge."""
-        from trtllm_forge.triton.launch import Ports, TritonStart, triton_argv
-        from trtllm_forge.triton.locate import locate_triton
+        from trtllm_forge.triton.launch.argv import Ports, TritonStart, triton_argv
+        from trtllm_forge.triton.launch.locate import locate_triton
 
         installation = locate_triton(self.root / "cache")
         http, grpc, metrics = free_ports(3)

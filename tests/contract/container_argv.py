@@ -12,7 +12,7 @@ from tests.contract.test_launch_differences import FLAGS, dry_run
 from trtllm_forge.cli.app import app
 from trtllm_forge.machine import gpu
 from trtllm_forge.machine.gpu import Gpu, GpuReport
-from trtllm_forge.serving import container_options
+from trtllm_forge.serving.plan import container_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

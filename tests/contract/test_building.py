@@ -24,7 +24,7 @@ from trtllm_forge.errors import ConfigError, ForgeError, PrerequisiteError
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes import openvino
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime, convert_tokenizer
-from trtllm_forge.triton.repository import read_model_configs
+from trtllm_forge.triton.repository.repository import read_model_configs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -25,8 +25,8 @@ from trtllm_forge.check.registry import all_rules
 from trtllm_forge.check.run import check_repository
 from trtllm_forge.check.sarif import sarif_document
 from trtllm_forge.cli.app import app
-from trtllm_forge.triton.model_schema import schema_mistakes
-from trtllm_forge.triton.pbtxt import parse_pbtxt
+from trtllm_forge.triton.repository.model_schema import schema_mistakes
+from trtllm_forge.triton.repository.pbtxt import parse_pbtxt
 
 CORE = "tensorrt_llm/config.pbtxt"
 PRE = "preprocessing/config.pbtxt"

@@ -15,7 +15,7 @@ from scripts.render_examples import EXAMPLES_DIR
 from tests.rendering import tree
 from tests.upstream_repository import write_upstream
 from trtllm_forge.cli.app import app
-from trtllm_forge.triton.repository import verify_repository
+from trtllm_forge.triton.repository.repository import verify_repository
 
 
 def run(line: str) -> tuple[int, str, str]:

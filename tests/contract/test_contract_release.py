@@ -11,7 +11,7 @@ from tests.small_stage import printed
 from tests.template_modules import template_module
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.resources import data_path, templates_dir
-from trtllm_forge.triton.contract import (
+from trtllm_forge.triton.repository.contract import (
     ElementTypes,
     Layout,
     ReleaseContract,

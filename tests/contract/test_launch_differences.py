@@ -19,16 +19,16 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.certificates import self_signed
-from tests.rank_repositories import engine_model, llmapi_model, twin_model
-from trtllm_forge.cli.app import app
-from trtllm_forge.machine.gpu import Gpu
-from trtllm_forge.serving import serve
-from trtllm_forge.triton.launch_differences import (
+from tests.contract.launch_differences import (
     DIFFERENCES,
     LaunchDifference,
     differences_table,
 )
-from trtllm_forge.triton.locate import TritonInstallation
+from tests.rank_repositories import engine_model, llmapi_model, twin_model
+from trtllm_forge.cli.app import app
+from trtllm_forge.machine.gpu import Gpu
+from trtllm_forge.serving.server import serve
+from trtllm_forge.triton.launch.locate import TritonInstallation
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,7 @@ from trtllm_forge.config.schema import ForgeConfig
 from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.llmapi import CHECKPOINT_DIR, LlmApiRuntime
-from trtllm_forge.triton.repository import read_model_configs
+from trtllm_forge.triton.repository.repository import read_model_configs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

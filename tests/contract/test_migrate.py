@@ -18,8 +18,8 @@ from trtllm_forge.errors import CheckpointError, ConfigError, ForgeError, Render
 from trtllm_forge.migrate import migrate_repository
 from trtllm_forge.migrate.tensors import migration_facts
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.triton.contract import known_releases, read_contract
-from trtllm_forge.triton.repository import verify_repository
+from trtllm_forge.triton.repository.contract import known_releases, read_contract
+from trtllm_forge.triton.repository.repository import verify_repository
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ import pytest
 from scripts import render_examples as script
 from scripts.render_examples import EXAMPLES, EXAMPLES_DIR, render_example
 from tests.rendering import tree
-from trtllm_forge.triton.repository import read_model_configs, verify_repository
+from trtllm_forge.triton.repository.repository import read_model_configs, verify_repository
 
 if TYPE_CHECKING:
     from pathlib import Path

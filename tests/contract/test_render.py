@@ -18,8 +18,8 @@ from trtllm_forge.config.schema import BuildSection
 from trtllm_forge.errors import CheckpointError, RenderError
 from trtllm_forge.files.resources import data_path, templates_dir
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.triton import contract as contract_module
-from trtllm_forge.triton.repository import read_model_configs
+from trtllm_forge.triton.repository import contract as contract_module
+from trtllm_forge.triton.repository.repository import read_model_configs
 
 EVIL = 'x" } } backend: "evil'
 

@@ -32,8 +32,8 @@ from trtllm_forge.build.stages.render import MODELS
 from trtllm_forge.errors import RenderError
 from trtllm_forge.files.resources import templates_dir
 from trtllm_forge.runtimes import EngineModel
-from trtllm_forge.triton.contract import known_releases
-from trtllm_forge.triton.repository import read_model_configs
+from trtllm_forge.triton.repository.contract import known_releases
+from trtllm_forge.triton.repository.repository import read_model_configs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ import pytest
 from tests.checkpoint_builder import write_files
 from tests.small_stage import printed
 from trtllm_forge.errors import RenderError
-from trtllm_forge.triton.repository import parse_model_config, verify_repository
+from trtllm_forge.triton.repository.repository import parse_model_config, verify_repository
 
 if TYPE_CHECKING:
     from pathlib import Path

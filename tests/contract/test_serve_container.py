@@ -30,7 +30,7 @@ from tests.contract.container_argv import (
 from tests.contract.test_launch_differences import CASES, FLAGS, Case, dry_run, machine
 from tests.rank_repositories import engine_model, twin_model, write_config
 from trtllm_forge.cli.app import app
-from trtllm_forge.serving import ports
+from trtllm_forge.serving.plan import ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable

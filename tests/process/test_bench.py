@@ -18,7 +18,7 @@ from trtllm_forge.bench import run as run_module
 from trtllm_forge.cli.app import app
 from trtllm_forge.delivery.ci.summary import summarize
 from trtllm_forge.files.resources import sample_checkpoint_dir
-from trtllm_forge.serving.server_record import ServerUrls
+from trtllm_forge.triton.client.address import ServerUrls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

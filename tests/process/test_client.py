@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 from tests.process.recording import RecordingReporter
 from trtllm_forge.cli.app import app
 from trtllm_forge.errors import ServerError
-from trtllm_forge.serving import probe as probe_module
-from trtllm_forge.serving.probe import probe_server
-from trtllm_forge.serving.server_record import ServerUrls
-from trtllm_forge.triton.client import TextChunk, TritonAnswerError, TritonHttp
+from trtllm_forge.evaluation import probe as probe_module
+from trtllm_forge.evaluation.probe import probe_server
+from trtllm_forge.triton.client.address import ServerUrls
+from trtllm_forge.triton.client.http import TextChunk, TritonAnswerError, TritonHttp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

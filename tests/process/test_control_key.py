@@ -19,10 +19,10 @@ from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.files.private import make_private, read_key, write_private
 from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.machine.process.managed import ManagedProcess
-from trtllm_forge.serving.control_key import KeyInArguments, overwrite_in_arguments
-from trtllm_forge.serving.ports import free_port
-from trtllm_forge.serving.serve import start_server
-from trtllm_forge.serving.serve_options import ServeOptions
+from trtllm_forge.serving.plan.control_key import KeyInArguments, overwrite_in_arguments
+from trtllm_forge.serving.plan.options import ServeOptions
+from trtllm_forge.serving.plan.ports import free_port
+from trtllm_forge.serving.server.serve import start_server
 
 KEY = "0123456789abcdef0123456789abcdef"
 LINE = "2026-11-28T17:18:48Z I 6102 model_lifecycle.cc:472] loading"

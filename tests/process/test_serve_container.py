@@ -16,8 +16,8 @@ from tests.rank_repositories import engine_model, write_config
 from trtllm_forge.cli.app import app
 from trtllm_forge.machine.gpu import Gpu, GpuReport
 from trtllm_forge.machine.process import lifeline
-from trtllm_forge.serving import container_options
-from trtllm_forge.serving.ports import free_port
+from trtllm_forge.serving.plan import container_options
+from trtllm_forge.serving.plan.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,15 +20,15 @@ from tests.process.recording import eventually, is_running
 from trtllm_forge.cli.app import app
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.machine.process.lifeline import living_members, stat_fields
-from trtllm_forge.serving.server_record import all_records
-from trtllm_forge.serving.state import LOCK_NAME
+from trtllm_forge.serving.records.find import LOCK_NAME
+from trtllm_forge.serving.records.record import all_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from click.testing import Result
 
-    from trtllm_forge.serving.server_record import ServerRecord
+    from trtllm_forge.serving.records.record import ServerRecord
 
 CHECKOUT_DIR = Path(__file__).parent.parent.parent
 PARENT_FIELD = 1

@@ -11,8 +11,8 @@ import pytest
 
 from tests.process.recording import RecordingReporter
 from trtllm_forge.errors import ConfigError, ServerError
-from trtllm_forge.serving import ports as ports_module
-from trtllm_forge.serving.ports import (
+from trtllm_forge.serving.plan import ports as ports_module
+from trtllm_forge.serving.plan.ports import (
     choose_ports,
     free_port,
     is_held_by_group,

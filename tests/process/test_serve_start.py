@@ -23,12 +23,12 @@ from tests.process.recording import RecordingReporter, eventually, is_running
 from trtllm_forge.cli.app import app
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import PrerequisiteError, ServerError
-from trtllm_forge.serving import serve as serve_module
-from trtllm_forge.serving.running_server import ServedModel
-from trtllm_forge.serving.serve import start_server
-from trtllm_forge.serving.serve_options import ServeOptions
-from trtllm_forge.serving.server_record import process_id
-from trtllm_forge.serving.state import LOCK_NAME, running_servers
+from trtllm_forge.serving.plan.options import ServeOptions
+from trtllm_forge.serving.records.find import LOCK_NAME, running_servers
+from trtllm_forge.serving.records.record import process_id
+from trtllm_forge.serving.server import serve as serve_module
+from trtllm_forge.serving.server.running_server import ServedModel
+from trtllm_forge.serving.server.serve import start_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,23 +12,19 @@ from typer.testing import CliRunner
 from tests.process.recording import RecordingReporter
 from trtllm_forge.cli.app import app
 from trtllm_forge.errors import ConfigError, ServerError
-from trtllm_forge.serving.server_record import (
+from trtllm_forge.serving.records.find import find_running_server, free_server_name, running_servers
+from trtllm_forge.serving.records.record import (
     ProcessId,
     ServerRecord,
-    ServerUrls,
     boot_id,
     record_path,
     start_ticks,
     write_record,
 )
-from trtllm_forge.serving.state import (
-    find_running_server,
-    free_server_name,
-    running_servers,
-)
+from trtllm_forge.triton.client.address import ServerUrls
 
 if TYPE_CHECKING:
-    from trtllm_forge.serving.server_record import ServerState
+    from trtllm_forge.serving.records.record import ServerState
 
 COMMAND = "forge probe"
 

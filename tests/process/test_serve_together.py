@@ -21,14 +21,10 @@ from tests.process.test_serve_start import (
 )
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import ServerError
-from trtllm_forge.serving.serve import start_server
-from trtllm_forge.serving.server_record import (
-    ServerRecord,
-    ServerUrls,
-    own_process_id,
-    write_record,
-)
-from trtllm_forge.serving.state import running_servers
+from trtllm_forge.serving.records.find import running_servers
+from trtllm_forge.serving.records.record import ServerRecord, own_process_id, write_record
+from trtllm_forge.serving.server.serve import start_server
+from trtllm_forge.triton.client.address import ServerUrls
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

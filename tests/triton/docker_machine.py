@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.triton.locate import locate_wheel
-from trtllm_forge.triton.mount import CPP_BACKEND
+from trtllm_forge.triton.launch.locate import locate_wheel
+from trtllm_forge.triton.repository.mount import CPP_BACKEND
 
 if TYPE_CHECKING:
     import pytest

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tests.process.recording import eventually, is_running
 from trtllm_forge.machine.process.lifeline import living_members, stat_fields
 from trtllm_forge.machine.process.rank_log import rank_log_path
-from trtllm_forge.serving.ports import free_port
+from trtllm_forge.serving.plan.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -31,9 +31,9 @@ from tests.rendering import render, stage, tree
 from trtllm_forge.check.run import check_repository
 from trtllm_forge.check.view import CheckOptions
 from trtllm_forge.machine.process.managed import ManagedProcess
-from trtllm_forge.serving.ports import free_port
-from trtllm_forge.triton.launch import Ports, TritonStart, triton_argv
-from trtllm_forge.triton.locate import locate_triton
+from trtllm_forge.serving.plan.ports import free_port
+from trtllm_forge.triton.launch.argv import Ports, TritonStart, triton_argv
+from trtllm_forge.triton.launch.locate import locate_triton
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,19 +21,20 @@ from tests.triton.ranks import serve_ranks
 from tests.triton.test_launch import forge_serve, server
 from trtllm_forge.cli.app import app
 from trtllm_forge.config.settings import read_settings
+from trtllm_forge.evaluation.probe import probe_server
 from trtllm_forge.machine.process.lifeline import living_members
-from trtllm_forge.serving.ports import free_port
-from trtllm_forge.serving.probe import probe_server
-from trtllm_forge.serving.serve import start_server
-from trtllm_forge.serving.serve_options import ServeOptions
-from trtllm_forge.serving.state import running_servers
-from trtllm_forge.triton.launch import CONTROL_HEADER, GRPC_CONTROL_HEADER
+from trtllm_forge.serving.plan.options import ServeOptions
+from trtllm_forge.serving.plan.ports import free_port
+from trtllm_forge.serving.records.find import running_servers
+from trtllm_forge.serving.server.serve import start_server
+from trtllm_forge.triton.client.http import CONTROL_HEADER
+from trtllm_forge.triton.launch.argv import GRPC_CONTROL_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.twin import TwinWorkshop
-    from trtllm_forge.serving.running_server import RunningServer
+    from trtllm_forge.serving.server.running_server import RunningServer
 
 __all__ = ["server"]
 

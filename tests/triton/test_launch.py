@@ -19,20 +19,20 @@ from tests.process.recording import RecordingReporter, eventually, is_running
 from tests.triton.mock_repository import MODELS, Fault, build_mock_repository
 from trtllm_forge.cli.app import app
 from trtllm_forge.config.settings import read_settings
+from trtllm_forge.evaluation.probe import probe_server
+from trtllm_forge.gateway.completion import complete
 from trtllm_forge.machine.process.lifeline import living_members
-from trtllm_forge.serving.complete import complete
-from trtllm_forge.serving.ports import free_port
-from trtllm_forge.serving.probe import probe_server
-from trtllm_forge.serving.serve import start_server
-from trtllm_forge.serving.serve_options import ServeOptions
-from trtllm_forge.serving.server_record import ServerUrls
-from trtllm_forge.serving.state import LOCK_NAME
-from trtllm_forge.triton.client import TritonAnswerError, TritonHttp
+from trtllm_forge.serving.plan.options import ServeOptions
+from trtllm_forge.serving.plan.ports import free_port
+from trtllm_forge.serving.records.find import LOCK_NAME
+from trtllm_forge.serving.server.serve import start_server
+from trtllm_forge.triton.client.address import ServerUrls
+from trtllm_forge.triton.client.http import TritonAnswerError, TritonHttp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trtllm_forge.serving.running_server import RunningServer
+    from trtllm_forge.serving.server.running_server import RunningServer
 
 pytestmark = pytest.mark.triton
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.process.recording import eventually, is_running
 from tests.triton.ranks import RankedServe, is_server, rank_of, serve_ranks
-from trtllm_forge.serving.ports import port_holders
+from trtllm_forge.serving.plan.ports import port_holders
 
 if TYPE_CHECKING:
     from tests.twin import TwinWorkshop

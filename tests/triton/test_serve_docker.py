@@ -22,8 +22,8 @@ from trtllm_forge.config.settings import read_settings
 from trtllm_forge.files.private import read_key
 from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.machine.process.rank_log import rank_log_path
-from trtllm_forge.serving.server_record import all_records
-from trtllm_forge.triton.client import TritonHttp
+from trtllm_forge.serving.records.record import all_records
+from trtllm_forge.triton.client.http import TritonHttp
 
 if TYPE_CHECKING:
     from tests.triton.docker_machine import DockerMachine as Machine

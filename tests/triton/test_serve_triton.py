@@ -11,8 +11,8 @@ import pytest
 from tests.triton.mock_repository import build_mock_repository
 from tests.triton.test_launch import forge_serve
 from trtllm_forge.config.settings import read_settings
-from trtllm_forge.triton.client import TritonHttp
-from trtllm_forge.triton.locate import locate_wheel
+from trtllm_forge.triton.client.http import TritonHttp
+from trtllm_forge.triton.launch.locate import locate_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path

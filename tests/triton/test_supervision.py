@@ -16,9 +16,9 @@ from tests.triton.test_launch import forge_serve
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import ForgeError
 from trtllm_forge.machine.process.lifeline import living_members
-from trtllm_forge.serving.state import running_servers
-from trtllm_forge.triton.client import TritonHttp
-from trtllm_forge.triton.grpc_generation import GrpcGeneration
+from trtllm_forge.serving.records.find import running_servers
+from trtllm_forge.triton.client.grpc import GrpcGeneration
+from trtllm_forge.triton.client.http import TritonHttp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

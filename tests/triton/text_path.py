@@ -26,9 +26,9 @@ from tests.tokenizer_builder import END
 from tests.triton.served import Served
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.serving.ports import free_port
-from trtllm_forge.serving.serve import start_server
-from trtllm_forge.serving.serve_options import ServeOptions
+from trtllm_forge.serving.plan.options import ServeOptions
+from trtllm_forge.serving.plan.ports import free_port
+from trtllm_forge.serving.server.serve import start_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -15,8 +15,8 @@ from trtllm_forge.bench.metrics import Answered, Arrival
 from trtllm_forge.bench.target import Target
 from trtllm_forge.bench.wire import Failure, Received, Response, open_wire
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.serving.server_record import ServerUrls
-from trtllm_forge.triton.client import TensorSpec
+from trtllm_forge.triton.client.address import ServerUrls
+from trtllm_forge.triton.client.http import TensorSpec
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 WIRE = HttpWire("http://127.0.0.1:8000", timeout_s=1)

@@ -7,7 +7,7 @@ from itertools import pairwise, product
 import pytest
 
 from tests.template_modules import template_module
-from trtllm_forge.serving.complete import StopCutter
+from trtllm_forge.gateway.completion import StopCutter
 
 
 def cut(stop: tuple[str, ...], pieces: list[str]) -> tuple[list[str], bool]:

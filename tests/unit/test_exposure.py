@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from trtllm_forge.serving.exposure import exposure_warning
-from trtllm_forge.triton.grpc_tls import GrpcTls
-from trtllm_forge.triton.launch import Ports
+from trtllm_forge.serving.plan.exposure import exposure_warning
+from trtllm_forge.triton.client.tls import GrpcTls
+from trtllm_forge.triton.launch.argv import Ports
 
 PORTS = Ports(http=8000, grpc=8001, metrics=8002)
 

@@ -10,7 +10,7 @@ import pytest
 from tests.process.fake_triton import build_repository
 from tests.process.recording import RecordingReporter
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.serving.repositories import find_repository, is_repository
+from trtllm_forge.serving.plan.repositories import find_repository, is_repository
 
 
 def built(folder: Path, *, at: float) -> Path:

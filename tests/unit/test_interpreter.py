@@ -9,7 +9,7 @@ import pytest
 
 from trtllm_forge.cli.console import error_text
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.triton.interpreter import Interpreter, check_wheel_runs, this_interpreter
+from trtllm_forge.triton.launch.interpreter import Interpreter, check_wheel_runs, this_interpreter
 
 GOOD = Interpreter(
     executable=Path("/srv/.venv/bin/python"),

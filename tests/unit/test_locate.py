@@ -12,8 +12,8 @@ import pytest
 
 from tests.unit.test_interpreter import GOOD
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.triton import locate
-from trtllm_forge.triton.locate import (
+from trtllm_forge.triton.launch import locate
+from trtllm_forge.triton.launch.locate import (
     TritonWheel,
     assemble_backends,
     find_wheel,

@@ -24,8 +24,8 @@ from trtllm_forge.errors import CheckpointError, PrerequisiteError
 from trtllm_forge.files.digest import sha256_file
 from trtllm_forge.machine.gpu import Gpu
 from trtllm_forge.pipeline.store import OutputFile
-from trtllm_forge.serving import trust
-from trtllm_forge.serving.trust import require_trusted
+from trtllm_forge.serving.plan import trust
+from trtllm_forge.serving.plan.trust import require_trusted
 
 if TYPE_CHECKING:
     from pathlib import Path

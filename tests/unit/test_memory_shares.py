@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtllm_forge.errors import PrerequisiteError
-from trtllm_forge.serving import memory_shares, swap_memory
-from trtllm_forge.serving.memory_shares import memory_share, require_shares
-from trtllm_forge.serving.swap_memory import memory_need, require_memory
+from trtllm_forge.serving.plan import memory as swap_memory
+from trtllm_forge.serving.plan import memory_shares
+from trtllm_forge.serving.plan.memory import memory_need, require_memory
+from trtllm_forge.serving.plan.memory_shares import memory_share, require_shares
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,11 +9,11 @@ import pytest
 from tests.rendering import render, stage
 from trtllm_forge.errors import ServerError
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.serving.drain import drain
-from trtllm_forge.serving.model_control import ModelControl
-from trtllm_forge.serving.served_set import ServedSet, read_served_set, write_served_set
-from trtllm_forge.triton.client import TritonAnswerError
-from trtllm_forge.triton.served_models import ServedRepository
+from trtllm_forge.serving.plan.served_set import ServedSet, read_served_set, write_served_set
+from trtllm_forge.serving.server.drain import drain
+from trtllm_forge.serving.swap.model_control import ModelControl
+from trtllm_forge.triton.client.http import TritonAnswerError
+from trtllm_forge.triton.repository.served_models import ServedRepository
 
 if TYPE_CHECKING:
     from pathlib import Path

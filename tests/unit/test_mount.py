@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtllm_forge.errors import ServerError
-from trtllm_forge.triton.mount import ServedFolder, cpp_models, served_folder
-from trtllm_forge.triton.repository import parse_model_config
+from trtllm_forge.triton.repository.mount import ServedFolder, cpp_models, served_folder
+from trtllm_forge.triton.repository.repository import parse_model_config
 
 if TYPE_CHECKING:
     from pathlib import Path

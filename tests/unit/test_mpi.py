@@ -11,9 +11,9 @@ import pytest
 
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.machine.process.rank_log import RankLog, rank_log_path
-from trtllm_forge.serving.rank_failure import RankEnding, before_blame, find_rank_ending
-from trtllm_forge.triton import mpi
-from trtllm_forge.triton.mpi import Launcher, Placement, locate_launcher, split_rank
+from trtllm_forge.serving.server.rank_failure import RankEnding, before_blame, find_rank_ending
+from trtllm_forge.triton.launch import mpi
+from trtllm_forge.triton.launch.mpi import Launcher, Placement, locate_launcher, split_rank
 
 OPEN_MPI_4 = "mpirun (Open MPI) 4.1.8\n\nReport bugs to http://www.open-mpi.org/community/help/\n"
 OPEN_MPI_5 = "mpirun (Open MPI) 5.0.11\n\nReport bugs to https://www.open-mpi.org/community/help/\n"

@@ -9,8 +9,8 @@ import pytest
 
 from tests.rank_repositories import engine_model, llmapi_model, twin_model, write_config
 from trtllm_forge.errors import CheckpointError, ConfigError
-from trtllm_forge.triton.engine_ranks import read_engine_ranks
-from trtllm_forge.triton.rank_layout import RankLayout, RankMode, lay_out_ranks
+from trtllm_forge.serving.plan.engine_ranks import read_engine_ranks
+from trtllm_forge.triton.launch.rank_layout import RankLayout, RankMode, lay_out_ranks
 
 if TYPE_CHECKING:
     from pathlib import Path

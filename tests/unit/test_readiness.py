@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtllm_forge.serving.readiness import default_ready_timeout_s
-from trtllm_forge.serving.restart import restart_delay_s
-from trtllm_forge.triton.startup_log import LoadedModels
+from trtllm_forge.serving.server.readiness import default_ready_timeout_s
+from trtllm_forge.serving.server.restart import restart_delay_s
+from trtllm_forge.triton.launch.startup_log import LoadedModels
 
 if TYPE_CHECKING:
     from pathlib import Path

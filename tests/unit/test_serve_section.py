@@ -12,7 +12,7 @@ import pytest
 from trtllm_forge.cli.serve_section import serve_section
 from trtllm_forge.config.schema import ForgeConfig, ServeSection
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.serving.serve_options import ServeOptions
+from trtllm_forge.serving.plan.options import ServeOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,7 @@ def test_no_verify_is_taken() -> None:
 
 def test_serving_does_not_load_the_schema() -> None:
     code = (
-        "import sys, trtllm_forge.cli.serve_section, trtllm_forge.serving.serve\n"
+        "import sys, trtllm_forge.cli.serve_section, trtllm_forge.serving.server.serve\n"
         "print(sorted({'pydantic', 'yaml'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -13,13 +13,18 @@ from tritonclient.grpc import model_config_pb2
 
 from tests.rendering import llmapi_stage, parameters, render, stage
 from trtllm_forge.errors import ServerError
-from trtllm_forge.serving.served_set import ServedSet, changing, read_served_set, write_served_set
-from trtllm_forge.triton.served_models import ServedRepository, served_models
+from trtllm_forge.serving.plan.served_set import (
+    ServedSet,
+    changing,
+    read_served_set,
+    write_served_set,
+)
+from trtllm_forge.triton.repository.served_models import ServedRepository, served_models
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtllm_forge.triton.served_models import ServedModels
+    from trtllm_forge.triton.repository.served_models import ServedModels
 
 INNER = ("postprocessing", "preprocessing", "tensorrt_llm")
 

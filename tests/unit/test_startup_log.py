@@ -6,7 +6,7 @@ import pytest
 
 from tests.process.fake_triton import MODEL_FAILS_LOG
 from trtllm_forge.machine.process.failures import Diagnosis
-from trtllm_forge.triton.startup_log import (
+from trtllm_forge.triton.launch.startup_log import (
     StartupFailure,
     find_startup_failure,
     models_still_loading,

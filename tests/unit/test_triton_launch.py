@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trtllm_forge.triton.launch import Ports, TritonStart, triton_argv
-from trtllm_forge.triton.locate import Origin, TritonInstallation
+from trtllm_forge.triton.launch.argv import Ports, TritonStart, triton_argv
+from trtllm_forge.triton.launch.locate import Origin, TritonInstallation
 
 
 def argv(origin: Origin, backend_dir: Path | None) -> tuple[str, ...]:

@@ -10,13 +10,8 @@ from tests.process.recording import RecordingReporter
 from tests.rank_repositories import engine_model, twin_model, write_config
 from trtllm_forge.cli.console import error_text
 from trtllm_forge.errors import ConfigError, PrerequisiteError
-from trtllm_forge.serving import triton_source
-from trtllm_forge.serving.triton_source import (
-    TritonSource,
-    choose_source,
-    named_triton,
-    read_source,
-)
+from trtllm_forge.serving.plan import source as triton_source
+from trtllm_forge.serving.plan.source import TritonSource, choose_source, named_triton, read_source
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtllm_forge.bench.target import Target
-    from trtllm_forge.serving.server_record import ServerUrls
-    from trtllm_forge.triton.grpc_tls import GrpcTrust
+    from trtllm_forge.triton.client.address import ServerUrls
+    from trtllm_forge.triton.client.tls import GrpcTrust
 
 _METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 _MOST_MESSAGE_BYTES = 1 << 30

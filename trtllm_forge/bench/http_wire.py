@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from trtllm_forge.bench.target import Target
-    from trtllm_forge.serving.server_record import ServerUrls
+    from trtllm_forge.triton.client.address import ServerUrls
 
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _HEAD_END = b"\r\n\r\n"

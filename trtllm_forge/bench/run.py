@@ -26,9 +26,8 @@ from trtllm_forge.bench.prompts import (
 from trtllm_forge.bench.target import CORE_MODEL, find_target, layer_targets
 from trtllm_forge.bench.wire import open_wire
 from trtllm_forge.errors import ConfigError, ProbeError, ServerError
-from trtllm_forge.serving.complete import TOKENIZER_DIR
-from trtllm_forge.serving.served_view import FRONT_MODEL
-from trtllm_forge.triton.client import TritonHttp
+from trtllm_forge.triton.client.http import TritonHttp
+from trtllm_forge.triton.repository.names import FRONT_MODEL, TOKENIZER_DIR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
     from trtllm_forge.errors import ForgeError
     from trtllm_forge.files.digest import JsonValue
     from trtllm_forge.reporter import Reporter
-    from trtllm_forge.serving.state import ServerAddress
+    from trtllm_forge.triton.client.address import ServerAddress
 
 BENCH_SCHEMA = 1
 _LATE_S = 0.01

@@ -14,7 +14,7 @@ from trtllm_forge.errors import ConfigError, ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from trtllm_forge.triton.client import ModelMetadata, TensorSpec, TritonHttp
+    from trtllm_forge.triton.client.http import ModelMetadata, TensorSpec, TritonHttp
 
 Kind = Literal["text", "ids", "llmapi"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtllm_forge.bench.target import Target
-    from trtllm_forge.serving.server_record import ServerUrls
+    from trtllm_forge.triton.client.address import ServerUrls
 
 FailureKind = Literal["refused", "broken off", "disconnected", "timeout", "unreadable", "empty"]
 """``refused``: an error instead of a first token. ``broken off``: an error after it.

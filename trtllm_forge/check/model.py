@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge.check.files import small_file
-from trtllm_forge.triton.pbtxt import Field, Message, Scalar, SyntaxMistake, parse_pbtxt
+from trtllm_forge.triton.repository.pbtxt import Field, Message, Scalar, SyntaxMistake, parse_pbtxt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

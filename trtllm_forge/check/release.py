@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.triton.contract import ElementTypes, known_releases, read_contract
+from trtllm_forge.triton.repository.contract import ElementTypes, known_releases, read_contract
 
 if TYPE_CHECKING:
     from trtllm_forge.check.view import RepositoryView
-    from trtllm_forge.triton.contract import Layout, ReleaseContract
+    from trtllm_forge.triton.repository.contract import Layout, ReleaseContract
 
 _LOGITS = ("TYPE_FP32", "TYPE_FP16")
 _FARTHEST_SHARE = 0.4

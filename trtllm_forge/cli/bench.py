@@ -88,7 +88,7 @@ def bench(
 
         from trtllm_forge.bench.run import run_bench
         from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.serving.state import find_running_server
+        from trtllm_forge.serving.records.find import find_running_server
 
         address = find_running_server(
             read_settings().state_dir,

@@ -43,7 +43,7 @@ def check(
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.check.request import CheckRequest, run_check
         from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.serving.repositories import named_folder
+        from trtllm_forge.serving.plan.repositories import named_folder
 
         model_repos_dir = read_settings().model_repos_dir
         repository = named_folder(repository, model_repos_dir, command="forge check")

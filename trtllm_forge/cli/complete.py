@@ -81,9 +81,9 @@ def complete(
     """Print the text the model writes."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.serving.complete import Sampling
-        from trtllm_forge.serving.complete import complete as ask
-        from trtllm_forge.serving.state import find_running_server
+        from trtllm_forge.gateway.completion import Sampling
+        from trtllm_forge.gateway.completion import complete as ask
+        from trtllm_forge.serving.records.find import find_running_server
 
         address = find_running_server(
             read_settings().state_dir,

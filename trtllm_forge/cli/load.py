@@ -21,8 +21,8 @@ def load(
     """Load a repository into a server beside what it serves."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.serving.changing_models import load_repository, server_to_change
-        from trtllm_forge.serving.named_repository import named_repository
+        from trtllm_forge.serving.plan.repositories import named_repository
+        from trtllm_forge.serving.swap.swap import load_repository, server_to_change
 
         settings = read_settings()
         record = server_to_change(settings, server, "load", name)

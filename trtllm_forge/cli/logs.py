@@ -35,9 +35,9 @@ def logs(
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ConfigError, ServerError
-        from trtllm_forge.serving import log_tail
-        from trtllm_forge.serving.server_status import last_words, log_document
-        from trtllm_forge.serving.state import find_server
+        from trtllm_forge.serving.records import log_tail
+        from trtllm_forge.serving.records.find import find_server
+        from trtllm_forge.serving.records.status import last_words, log_document
 
         if follow and json:
             what = "--follow has no end, and --json prints one document"

@@ -86,7 +86,7 @@ def migrate(
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.migrate import migrate_repository
-        from trtllm_forge.serving.repositories import named_folder
+        from trtllm_forge.serving.plan.repositories import named_folder
 
         settings = read_settings()
         report = migrate_repository(

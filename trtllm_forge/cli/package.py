@@ -64,7 +64,7 @@ def package(
             plan_document,
             plan_text,
         )
-        from trtllm_forge.serving.repositories import named_folder
+        from trtllm_forge.serving.plan.repositories import named_folder
 
         model_repos_dir = read_settings().model_repos_dir
         repository = named_folder(repository, model_repos_dir, command="forge package")

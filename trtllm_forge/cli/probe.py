@@ -10,7 +10,7 @@ from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
 
 if TYPE_CHECKING:
-    from trtllm_forge.serving.probe import ProbeResult
+    from trtllm_forge.evaluation.probe import ProbeResult
 
 TARGET = "Which server"
 
@@ -60,8 +60,8 @@ def probe(
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ProbeError
-        from trtllm_forge.serving.probe import probe_server
-        from trtllm_forge.serving.state import find_running_server
+        from trtllm_forge.evaluation.probe import probe_server
+        from trtllm_forge.serving.records.find import find_running_server
 
         address = find_running_server(
             read_settings().state_dir,

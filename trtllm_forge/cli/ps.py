@@ -28,8 +28,8 @@ def ps(
     """List servers, with their state and address."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.serving.server_record import all_records
-        from trtllm_forge.serving.server_status import servers_document, servers_text
+        from trtllm_forge.serving.records.record import all_records
+        from trtllm_forge.serving.records.status import servers_document, servers_text
 
         records = all_records(read_settings().state_dir)
         shown = [record for record in records if with_ended or record.is_running]

@@ -22,7 +22,7 @@ def reload(
     """Replace a repository that is served by what its folder holds now."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.serving.changing_models import reload_repository, server_to_change
+        from trtllm_forge.serving.swap.swap import reload_repository, server_to_change
 
         settings = read_settings()
         record = server_to_change(settings, server, "reload", name)

@@ -48,7 +48,7 @@ def sbom(
 
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.delivery.sbom import repository_sbom, write_sbom
-        from trtllm_forge.serving.repositories import named_folder
+        from trtllm_forge.serving.plan.repositories import named_folder
 
         model_repos_dir = read_settings().model_repos_dir
         repository = named_folder(repository, model_repos_dir, command="forge sbom")

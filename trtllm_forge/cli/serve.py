@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 
 from trtllm_forge.cli.console import open_console
-from trtllm_forge.cli.leave import leaving_on_sigterm
 from trtllm_forge.cli.options import (
     ConfigPathOption,
     DryRunOption,
@@ -37,6 +36,7 @@ from trtllm_forge.cli.serve_options import (
 )
 from trtllm_forge.cli.tls_options import GrpcTlsCaOption, GrpcTlsCertOption, GrpcTlsKeyOption
 from trtllm_forge.cli.triton_options import GpusOption, TritonOption
+from trtllm_forge.serving.server.sigterm import leaving_on_sigterm
 
 
 def serve(
@@ -75,10 +75,10 @@ def serve(
     with open_console(json=json, verbose=verbose, quiet=quiet) as console, leaving_on_sigterm():
         from trtllm_forge.cli.serve_section import serve_section
         from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.serving.detach import start_detached
-        from trtllm_forge.serving.named_repository import serving_options
-        from trtllm_forge.serving.serve import plan_server, start_server
-        from trtllm_forge.serving.serve_options import ServeOptions
+        from trtllm_forge.serving.plan.options import ServeOptions
+        from trtllm_forge.serving.plan.repositories import serving_options
+        from trtllm_forge.serving.server.detach import start_detached
+        from trtllm_forge.serving.server.serve import plan_server, start_server
 
         settings = read_settings()
         section = serve_section(typed, config, no_verify=no_verify)

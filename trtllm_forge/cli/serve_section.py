@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.config.settings import DEFAULT_CONFIG_NAME, build_option_environment
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.serving.serve_options import ServeOptions
+from trtllm_forge.serving.plan.options import ServeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,8 +22,8 @@ def status(
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ServerError
-        from trtllm_forge.serving.server_status import look_at
-        from trtllm_forge.serving.state import find_server
+        from trtllm_forge.serving.records.find import find_server
+        from trtllm_forge.serving.records.status import look_at
 
         state_dir = read_settings().state_dir
         record = find_server(state_dir, name, command="forge status", with_ended=True)

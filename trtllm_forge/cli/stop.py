@@ -13,7 +13,7 @@ from trtllm_forge.cli.server_options import WHICH, ServerArgument
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtllm_forge.serving.server_record import ServerRecord
+    from trtllm_forge.serving.records.record import ServerRecord
 
 AllOption = Annotated[
     bool, typer.Option("--all", "-a", help="All that run.", rich_help_panel=WHICH)
@@ -50,7 +50,7 @@ def stop(
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ConfigError
-        from trtllm_forge.serving.stopping import stop_servers, stopped_text
+        from trtllm_forge.serving.records.stop import stop_servers, stopped_text
 
         if all_servers and name is not None:
             what = f"{name} and --all say two things"
@@ -68,8 +68,8 @@ def stop(
 def _chosen(
     state_dir: Path, name: str | None, *, all_servers: bool, forget: bool
 ) -> list[ServerRecord]:
-    from trtllm_forge.serving.server_record import all_records
-    from trtllm_forge.serving.state import find_server
+    from trtllm_forge.serving.records.find import find_server
+    from trtllm_forge.serving.records.record import all_records
 
     if not all_servers:
         return [find_server(state_dir, name, command="forge stop", with_ended=True)]

@@ -20,7 +20,7 @@ def unload(
     """Let a repository's running requests end, and take it out of a server."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.serving.changing_models import server_to_change, unload_repository
+        from trtllm_forge.serving.swap.swap import server_to_change, unload_repository
 
         settings = read_settings()
         record = server_to_change(settings, server, "unload", name)

@@ -33,7 +33,7 @@ def verify(
         from trtllm_forge.delivery.manifest import MANIFEST_NAME, read_manifest
         from trtllm_forge.delivery.verification import verify_files
         from trtllm_forge.errors import CheckpointError
-        from trtllm_forge.serving.repositories import find_repository
+        from trtllm_forge.serving.plan.repositories import find_repository
 
         settings = read_settings()
         folder = find_repository(

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.triton.contract import known_releases, read_contract
+from trtllm_forge.triton.repository.contract import known_releases, read_contract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trtllm_forge.migrate.source import SourceRepository
-    from trtllm_forge.triton.contract import ReleaseContract
+    from trtllm_forge.triton.repository.contract import ReleaseContract
 
 _Names = frozenset[tuple[str, str, str]]
 

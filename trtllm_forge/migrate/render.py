@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from trtllm_forge.build.stages.render import TOKENIZER_DIR, RenderStage
 from trtllm_forge.migrate.source import CORE
 from trtllm_forge.releases.llmapi_arguments import read_arguments
-from trtllm_forge.runtimes import ENGINE_DIR, EngineModel
+from trtllm_forge.runtimes import EngineModel
 from trtllm_forge.runtimes.llmapi import LlmApiRuntime
 from trtllm_forge.runtimes.llmapi.model_yaml import (
     MODEL_YAML,
@@ -18,6 +18,7 @@ from trtllm_forge.runtimes.llmapi.model_yaml import (
     model_arguments,
     require_known,
 )
+from trtllm_forge.triton.repository.names import ENGINE_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ from trtllm_forge.build.stages.render import MODELS, TOKENIZER_DIR
 from trtllm_forge.migrate.engine_flags import engine_flags
 from trtllm_forge.migrate.served import shell
 from trtllm_forge.migrate.source import CORE
-from trtllm_forge.runtimes import ENGINE_DIR
 from trtllm_forge.runtimes.llmapi import CHECKPOINT_DIR
+from trtllm_forge.triton.repository.names import ENGINE_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

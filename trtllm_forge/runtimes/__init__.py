@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 RuntimeName = Literal["trtllm", "llmapi", "openvino"]
 Layout = Literal["engine", "llmapi"]
 
-ENGINE_DIR = "tensorrt_llm/1/engine"
-"""Where a repository holds its engine, relative to the repository."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class EngineModel:

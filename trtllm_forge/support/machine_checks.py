@@ -20,8 +20,8 @@ from trtllm_forge.machine.executors.docker import DockerExecutor
 from trtllm_forge.machine.executors.local import LocalExecutor
 from trtllm_forge.machine.process.docker import gpu_request
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.triton.interpreter import check_wheel_runs, this_interpreter
-from trtllm_forge.triton.locate import find_wheel
+from trtllm_forge.triton.launch.interpreter import check_wheel_runs, this_interpreter
+from trtllm_forge.triton.launch.locate import find_wheel
 
 if TYPE_CHECKING:
     from trtllm_forge.checkpoint.hub_access import HubAccess

@@ -13,12 +13,12 @@ from trtllm_forge.checkpoint.architectures import known_architectures
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.releases.flags import TOOL_NAMES, find_flags
 from trtllm_forge.releases.llmapi_arguments import read_arguments
-from trtllm_forge.triton.contract import read_contract
+from trtllm_forge.triton.repository.contract import read_contract
 
 if TYPE_CHECKING:
     from trtllm_forge.releases.catalogue import Evidence, Flow, Release
     from trtllm_forge.releases.flags import FlagTable
-    from trtllm_forge.triton.contract import Layout
+    from trtllm_forge.triton.repository.contract import Layout
 
 
 @dataclass(frozen=True, kw_only=True)

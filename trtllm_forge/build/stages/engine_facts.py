@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import RenderError
-from trtllm_forge.triton.contract import ElementTypes
+from trtllm_forge.triton.repository.contract import ElementTypes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,8 +2,8 @@
 
 Templates mirror the output folder for folder; ``.jinja`` marks what is rendered. Python models
 also get the modules of ``templates/shared`` that they import. There is one set of templates:
-what differs between releases is data (``triton/contract.py``). Templates of the ``llmapi``
-layout lie below ``templates/llmapi``.
+what differs between releases is data (``triton/repository/contract.py``). Templates of the
+``llmapi`` layout lie below ``templates/llmapi``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from trtllm_forge.build.stages.engine_facts import EngineFacts, read_engine_fact
 from trtllm_forge.errors import CheckpointError, RenderError
 from trtllm_forge.files.digest import sha256_tree
 from trtllm_forge.files.resources import templates_dir
-from trtllm_forge.runtimes import ENGINE_DIR
-from trtllm_forge.triton.contract import read_contract
-from trtllm_forge.triton.repository import verify_repository
+from trtllm_forge.triton.repository.contract import read_contract
+from trtllm_forge.triton.repository.names import ENGINE_DIR
+from trtllm_forge.triton.repository.repository import verify_repository
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trtllm_forge.machine.process.command import Command
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes import EngineModel
-    from trtllm_forge.triton.contract import ModelContract, ReleaseContract
+    from trtllm_forge.triton.repository.contract import ModelContract, ReleaseContract
 
 TOKENIZER_DIR = "preprocessing/1/tokenizer"
 """Where a repository holds its tokenizer, relative to the repository."""

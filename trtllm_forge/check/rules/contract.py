@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trtllm_forge.check.finding import Severity
     from trtllm_forge.check.model import Model, Tensor
     from trtllm_forge.check.view import RepositoryView
-    from trtllm_forge.triton.contract import ModelContract, TensorContract
+    from trtllm_forge.triton.repository.contract import ModelContract, TensorContract
 
 _ALWAYS_MADE = ("output_ids", "sequence_length", "OUTPUT", "text_output", "INPUT_ID")
 _MULTIMODAL = ("IMAGE", "VIDEO", "PIXEL")

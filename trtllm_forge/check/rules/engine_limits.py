@@ -8,7 +8,7 @@ from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.registry import rule
 from trtllm_forge.check.release import contract_of
 from trtllm_forge.check.rules.engine import readable_engines
-from trtllm_forge.triton.pbtxt import whole_number
+from trtllm_forge.triton.repository.pbtxt import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

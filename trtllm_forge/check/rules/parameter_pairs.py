@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.registry import rule
 from trtllm_forge.check.rules.parameters import wrong_value
-from trtllm_forge.triton.pbtxt import whole_number
+from trtllm_forge.triton.repository.pbtxt import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.check.files import small_file
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.registry import rule
-from trtllm_forge.triton.python_source import syntax_mistake
+from trtllm_forge.triton.repository.python_source import syntax_mistake
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.model import TRUE_WORDS
 from trtllm_forge.check.registry import rule
-from trtllm_forge.triton.shared_memory import SHM_BYTES_PER_INSTANCE
+from trtllm_forge.triton.launch.shared_memory import SHM_BYTES_PER_INSTANCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

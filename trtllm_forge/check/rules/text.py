@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from trtllm_forge.check.finding import Problem, TextEdit
 from trtllm_forge.check.parameter_kinds import PYTHON_SWITCH
 from trtllm_forge.check.registry import rule
-from trtllm_forge.triton.model_schema import schema_mistakes
+from trtllm_forge.triton.repository.model_schema import schema_mistakes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from trtllm_forge.check.model import Model
     from trtllm_forge.check.view import RepositoryView
-    from trtllm_forge.triton.pbtxt import Scalar
+    from trtllm_forge.triton.repository.pbtxt import Scalar
 
 _NAME = re.compile(r"\$\{([^}]*)\}?")
 _BOM_LENGTH = 1

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError, PrerequisiteError
-from trtllm_forge.runtimes import ENGINE_DIR, EngineModel
+from trtllm_forge.runtimes import EngineModel
 from trtllm_forge.runtimes.openvino.compile import CompileStage
+from trtllm_forge.triton.repository.names import ENGINE_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

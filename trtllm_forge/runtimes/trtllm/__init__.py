@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.releases.flags import find_flags
-from trtllm_forge.runtimes import ENGINE_DIR, EngineModel, Evidence
+from trtllm_forge.runtimes import EngineModel, Evidence
 from trtllm_forge.runtimes.trtllm.compile import CompileStage, EngineLimits, Lora
 from trtllm_forge.runtimes.trtllm.convert import ConvertStage
 from trtllm_forge.runtimes.trtllm.mapping import require_mapping
 from trtllm_forge.runtimes.trtllm.recipe import choose_recipe, has_paged_context
 from trtllm_forge.runtimes.trtllm.speculation import choose_speculation
 from trtllm_forge.runtimes.trtllm.tools import IMAGE_EXAMPLES_DIR
+from trtllm_forge.triton.repository.names import ENGINE_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,0 +1,1 @@
+"""Whether a served model answers right."""

@@ -1,0 +1,1 @@
+"""What would be started, as a value."""

@@ -1,0 +1,176 @@
+"""Which image a repository is served in, and whether it is of the repository's release.
+
+An engine loads in the TensorRT-LLM that built it and in no other, so both are compared before
+anything is started. A known image's tag tells its release, under any registry; any other image is
+asked: the variables and labels that NVIDIA's images have are inherited by those built on them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtllm_forge.delivery.manifest import read_manifest
+from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.machine.process.docker import last_line
+from trtllm_forge.serving.plan.engine_ranks import json_object
+from trtllm_forge.serving.plan.trust import comparable_release
+from trtllm_forge.triton.repository.mount import cpp_models, engine_dir
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtllm_forge.machine.process.docker import DockerClient
+    from trtllm_forge.releases.catalogue import Catalogue, Image
+    from trtllm_forge.reporter import Reporter
+
+# An image may say it itself; else it says which Triton it is, and so which of those that are known.
+_TRTLLM_VARIABLES = ("TRT_LLM_VERSION", "TRTLLM_VERSION", "TENSORRT_LLM_VERSION")
+_TRITON_VARIABLE = "NVIDIA_TRITON_SERVER_VERSION"
+_SERVER_LABEL = "com.nvidia.tritonserver.version"
+_NVIDIAS = re.compile(r"(?:.*/)?nvidia/tritonserver:\d\d\.\d\d(?P<rest>-[\w.-]+)(?:@.*)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedRelease:
+    """The TensorRT-LLM a repository was made for, and where that is written."""
+
+    version: str
+    source: str
+
+
+def wanted_release(repository_dir: Path) -> WantedRelease | None:
+    """Return the release a repository was made for: its manifest's, else its engine's."""
+    manifest = read_manifest(repository_dir)
+    version = manifest.versions.get("tensorrt_llm") if manifest else None
+    if version:
+        return WantedRelease(version=version, source="its manifest")
+    for model, config in cpp_models(repository_dir).items():
+        folder = engine_dir(config, repository_dir, model)
+        written = json_object(folder / "config.json").get("version") if folder else None
+        if isinstance(written, str):
+            return WantedRelease(version=written, source=f"{folder}/config.json")
+    return None
+
+
+def candidate_images(repository_dir: Path, catalogue: Catalogue) -> tuple[str, ...]:
+    """Return the images that carry a repository's release: the one it was built in comes first."""
+    wanted = wanted_release(repository_dir)
+    if wanted is None:
+        return ()
+    manifest = read_manifest(repository_dir)
+    built_in = [manifest.image.reference] if manifest and manifest.image else []
+    known = [
+        image.reference
+        for image in catalogue.images
+        if _is_same(image.trtllm_version, wanted.version)
+    ]
+    return tuple(dict.fromkeys([*built_in, *known]))
+
+
+def no_image_error(repository_dir: Path, command: str) -> PrerequisiteError:
+    """Return the error of a repository for which no image is known."""
+    wanted = wanted_release(repository_dir)
+    if wanted is None:
+        what = f"{repository_dir} does not say which TensorRT-LLM it is for, so no image is known"
+        why = "it has no manifest, and no engine whose config.json tells"
+    else:
+        what = f"no image carries TensorRT-LLM {wanted.version}, which {repository_dir} is for"
+        why = wanted.source
+    return PrerequisiteError(what, why=why, hint=f"{command} --triton docker:IMAGE")
+
+
+def known_image(reference: str, catalogue: Catalogue) -> Image | None:
+    """Return what is known of an image, by its tag, whichever registry it is in."""
+    own = _last_part(reference)
+    return next((i for i in catalogue.images if _last_part(i.reference) == own), None)
+
+
+def require_release(
+    reference: str,
+    repository_dir: Path,
+    catalogue: Catalogue,
+    *,
+    client: DockerClient | None,
+    reporter: Reporter,
+    command: str,
+) -> None:
+    """Compare the release in an image with a repository's.
+
+    Args:
+        reference: The image.
+        repository_dir: The repository.
+        catalogue: The images that are known.
+        client: Whom to ask about one that is not; None when nobody is to be asked.
+        reporter: Told when nothing tells.
+        command: What serves the repository, without ``--triton``.
+
+    Raises:
+        PrerequisiteError: They differ, or the image has no TensorRT-LLM at all.
+    """
+    wanted = wanted_release(repository_dir)
+    if wanted is None:
+        return
+    known = known_image(reference, catalogue)
+    found = f"TensorRT-LLM {known.trtllm_version}" if known else _without_release(reference)
+    if found is None and client is not None:
+        found = _asked(reference, catalogue, client, reporter)
+    if found is None:
+        reporter.warning(
+            f"nothing tells which TensorRT-LLM is in {reference}; {repository_dir} is for "
+            f"{wanted.version}, and an engine loads in its own release alone"
+        )
+    elif not _is_same(found.removeprefix("TensorRT-LLM "), wanted.version):
+        what = (
+            f"{repository_dir} is for TensorRT-LLM {wanted.version} ({wanted.source}), "
+            f"{reference} has {found}"
+        )
+        if not cpp_models(repository_dir):
+            reporter.warning(what)
+            return
+        why = "an engine loads in the release that built it and in no other"
+        right = candidate_images(repository_dir, catalogue)
+        hint = f"{command} --triton docker" if right else "forge versions"
+        raise PrerequisiteError(what, why=why, hint=hint)
+
+
+def _asked(
+    reference: str, catalogue: Catalogue, client: DockerClient, reporter: Reporter
+) -> str | None:
+    """Return what an image that is here says of itself."""
+    argv = ["docker", "image", "inspect", "--format", "{{json .Config}}", reference]
+    answer = client.ask(argv, reporter)
+    if answer.returncode != 0:
+        what = f"docker cannot tell what is in {reference}"
+        raise PrerequisiteError(what, why=last_line(answer))
+    try:
+        config = json.loads(answer.stdout) or {}
+    except ValueError:
+        config = {}
+    variables = dict(one.partition("=")[::2] for one in config.get("Env") or ())
+    version = next((variables[n] for n in _TRTLLM_VARIABLES if variables.get(n)), None)
+    if version is not None:
+        return f"TensorRT-LLM {version}"
+    labels = config.get("Labels") or {}
+    triton = {"triton": variables.get(_TRITON_VARIABLE), "server": labels.get(_SERVER_LABEL)}
+    for image in catalogue.images:
+        own = {"triton": image.triton_release, "server": image.versions.get("server")}
+        if any(triton[name] and triton[name] == own[name] for name in own):
+            return f"TensorRT-LLM {image.trtllm_version}"
+    return None
+
+
+def _without_release(reference: str) -> str | None:
+    """Return what an image of NVIDIA's that has no TensorRT-LLM has, or None for any other."""
+    match = _NVIDIAS.fullmatch(reference)
+    return "none" if match and not match["rest"].startswith("-trtllm") else None
+
+
+def _is_same(one: str, other: str) -> bool:
+    return comparable_release(one) == comparable_release(other)
+
+
+def _last_part(reference: str) -> str:
+    return reference.partition("@")[0].rpartition("/")[2]

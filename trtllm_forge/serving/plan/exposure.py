@@ -1,0 +1,41 @@
+"""What is open to whom when a server listens on more than the loopback device."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trtllm_forge.triton.client.tls import GrpcTls
+    from trtllm_forge.triton.launch.argv import Ports
+
+_EVERY_ADDRESS = ("0.0.0.0", "::")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def exposure_warning(host: str, ports: Ports, tls: GrpcTls | None) -> str | None:
+    """Return what to tell of a server that others can reach, or None of one they cannot."""
+    if is_loopback(host):
+        return None
+    where = "every address of this machine" if host in _EVERY_ADDRESS else host
+    grpc = f"gRPC ({ports.grpc}) is encrypted" if tls else f"gRPC ({ports.grpc}) in plain text"
+    mutual = ", for clients with a certificate alone" if tls and tls.ca_path else ""
+    return (
+        f"this server listens on {where}, and Triton asks nobody who he is\n"
+        "  open to whoever reaches it: inference, health, metadata, configuration, statistics, "
+        "metrics\n"
+        "  restricted to the key of this start: model control, shared memory, tracing, logging\n"
+        f"  on the wire: HTTP ({ports.http}) and metrics ({ports.metrics}) in plain text; "
+        f"{grpc}{mutual}\n"
+        "  put in front: a proxy with TLS and authentication, and serve on 127.0.0.1; "
+        "or a firewall"
+    )

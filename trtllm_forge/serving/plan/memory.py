@@ -1,0 +1,101 @@
+"""Is there memory for another engine beside those that a server has?
+
+While a version is replaced both are loaded, the old one for the requests that it still answers.
+What is counted is the least that the new one takes: its files, which an engine holds in memory,
+and for the twin the KV cache of one request of full length. That something more is taken is no
+reason to refuse.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.machine.gpu import free_gpu_bytes
+from trtllm_forge.machine.survey import free_memory_bytes
+from trtllm_forge.quantities import show_size
+from trtllm_forge.triton.repository.mount import cpp_models, engine_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_ENGINE_DIR = "tensorrt_llm/1/engine"
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryNeed:
+    """The least a version needs.
+
+    Attributes:
+        host_bytes: Of the machine's memory.
+        gpu_bytes: Of one GPU's: its largest rank.
+    """
+
+    host_bytes: int = 0
+    gpu_bytes: int = 0
+
+
+def memory_need(repository_dir: Path) -> MemoryNeed:
+    """Return the least memory that a repository's engines take."""
+    gpu_bytes = 0
+    for model, config in cpp_models(repository_dir).items():
+        folder = engine_dir(config, repository_dir, model)
+        sizes = [path.stat().st_size for path in folder.glob("*.engine")] if folder else []
+        gpu_bytes += max(sizes, default=0)
+    weights_path = repository_dir / _ENGINE_DIR / "openvino_model.bin"
+    host_bytes = weights_path.stat().st_size if weights_path.is_file() else 0
+    return MemoryNeed(
+        host_bytes=host_bytes + _longest_request_bytes(repository_dir), gpu_bytes=gpu_bytes
+    )
+
+
+def require_memory(repository_dir: Path, *, what: str, held_bytes: int, hint: str) -> None:
+    """Raise unless there may be memory for another engine.
+
+    Args:
+        repository_dir: What is to be loaded.
+        what: What it is, for the message.
+        held_bytes: What the server holds now.
+        hint: What frees it.
+
+    Raises:
+        PrerequisiteError: There is clearly less than it needs; says both numbers.
+    """
+    need = memory_need(repository_dir)
+    free = free_memory_bytes()
+    beside = f"the server holds {show_size(held_bytes)} now and keeps it until the new one serves"
+    if need.host_bytes > free:
+        least = show_size(need.host_bytes)
+        text = f"{what} needs {least} of memory at least, {show_size(free)} are free"
+        raise PrerequisiteError(text, why=beside, hint=hint)
+    gpus = free_gpu_bytes()
+    if need.gpu_bytes and gpus and need.gpu_bytes > max(gpus):
+        text = (
+            f"{what} needs {show_size(need.gpu_bytes)} of a GPU's memory at least, "
+            f"{show_size(max(gpus))} are free"
+        )
+        why = (
+            "the engine that serves keeps its KV cache, which takes "
+            "kv_cache_free_gpu_mem_fraction of what was free when it was loaded"
+        )
+        raise PrerequisiteError(text, why=why, hint=hint)
+
+
+def kv_bytes_per_token(limits: Mapping[str, int]) -> int:
+    """Return the KV cache of one token of the twin, exact as it is by default, in bytes."""
+    per_layer = 2 * limits["num_kv_heads"] * limits["head_dim"] * _FLOAT_BYTES
+    return limits["num_layers"] * per_layer
+
+
+def _longest_request_bytes(repository_dir: Path) -> int:
+    """Return the KV cache that the twin needs for one request of full length."""
+    path = repository_dir / _ENGINE_DIR / "engine.json"
+    try:
+        limits = json.loads(path.read_text(encoding="utf-8"))
+        return kv_bytes_per_token(limits) * int(limits["max_seq_len"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # not the twin's

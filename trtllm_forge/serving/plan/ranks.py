@@ -1,0 +1,56 @@
+"""Decides which ranks a repository is served with, and what starts them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.serving.plan.engine_ranks import read_engine_ranks
+from trtllm_forge.triton.launch.mpi import Launcher, locate_launcher
+from trtllm_forge.triton.launch.rank_layout import RankLayout, lay_out_ranks
+
+if TYPE_CHECKING:
+    from trtllm_forge.serving.plan.options import ServeOptions
+
+
+def choose_ranks(options: ServeOptions, command: str) -> RankLayout:
+    """Return the ranks that serve a repository.
+
+    Raises:
+        ConfigError: The flags contradict the engine, or each other.
+        CheckpointError: An engine is not whole.
+    """
+    engines = read_engine_ranks(options.repository_dir)
+    if len(options.folders) > 1:
+        _require_one_rank(options)
+    layout = lay_out_ranks(engines, wanted=options.world_size, mode=options.mode, command=command)
+    if options.hostfile is not None:
+        if not options.hostfile.is_file():
+            what = f"--hostfile {options.hostfile} is no file"
+            raise ConfigError(what)
+        if layout.is_topology_only:
+            what = "--hostfile is given, and the twin's ranks meet on one machine"
+            raise ConfigError(what, why="they share no work that another machine could do")
+    return layout
+
+
+def _require_one_rank(options: ServeOptions) -> None:
+    """Raise where one of several repositories has an engine of several ranks."""
+    for folder in options.folders:
+        engines = read_engine_ranks(folder)
+        ranks = max((engine.world_size for engine in engines), default=1)
+        if ranks > 1 or (options.world_size or 1) > 1:
+            what = f"{folder.name} has {max(ranks, options.world_size or 1)} ranks, and is one of "
+            what += f"{len(options.folders)} repositories"
+            why = "the ranks of an engine are servers of their own, and have no other models"
+            raise ConfigError(what, why=why, hint=f"forge serve {folder.name}")
+
+
+def choose_launcher(options: ServeOptions, layout: RankLayout) -> Launcher | None:
+    """Return what starts several ranks, or None where there is one.
+
+    Raises:
+        PrerequisiteError: Nothing here can.
+    """
+    return locate_launcher(options.launcher, os.environ) if layout.needs_launcher else None

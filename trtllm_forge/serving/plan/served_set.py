@@ -1,0 +1,166 @@
+"""Which repositories a server has now: ``served.json``, beside the folder its Triton loads from.
+
+::
+
+    {"schema": 1, "completes_config": false,
+     "repositories": [{"name": "coder", "repository": "/srv/model_repos/coder",
+                       "prefix": "coder.", "version": 2}]}
+
+The folder is the run's own: a server that is started again has what it was started with.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shlex
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import ServerError
+from trtllm_forge.triton.repository.served_models import ServedRepository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SCHEMA = 1
+_NAME = "served.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedSet:
+    """The repositories of one server.
+
+    Attributes:
+        view_dir: The folder its Triton loads from.
+        repositories: In the order in which they were named.
+        completes_config: Whether its models may complete their own configuration.
+    """
+
+    view_dir: Path
+    repositories: tuple[ServedRepository, ...]
+    completes_config: bool = False
+
+    def find(self, name: str) -> ServedRepository | None:
+        """Return the repository of a name."""
+        return next((one for one in self.repositories if one.name == name), None)
+
+    def with_repository(self, new: ServedRepository) -> ServedSet:
+        """Return it with a repository in its old one's place, or behind the others."""
+        if self.find(new.name) is None:
+            return replace(self, repositories=(*self.repositories, new))
+        return replace(
+            self,
+            repositories=tuple(new if one.name == new.name else one for one in self.repositories),
+        )
+
+    def without(self, name: str) -> ServedSet:
+        """Return it without a repository."""
+        return replace(
+            self, repositories=tuple(one for one in self.repositories if one.name != name)
+        )
+
+    def real_paths(self, text: str) -> str:
+        """Name files where the repositories have them, and not in the folder of links."""
+        for one in sorted(self.repositories, key=lambda one: -len(one.prefix)):
+            served = re.escape(f"{self.view_dir}/{one.prefix}")
+            # A second version's folder has its number, and leads to the repository's own.
+            text = re.sub(
+                rf"{served}([^/\s]+?)(?:\.\d+)?/(\d+)/",
+                lambda match, one=one: (  # type: ignore[misc]
+                    f"{one.repository_dir}/{match[1]}/{1 if one.version > 1 else match[2]}/"
+                ),
+                text,
+            )
+        return text
+
+    def text(self) -> str:
+        """Return what is written of it."""
+        entries = [
+            {
+                "name": one.name,
+                "repository": str(one.repository_dir),
+                "prefix": one.prefix,
+                "version": one.version,
+            }
+            for one in self.repositories
+        ]
+        document = {
+            "schema": _SCHEMA,
+            "completes_config": self.completes_config,
+            "repositories": entries,
+        }
+        return json.dumps(document, indent=2) + "\n"
+
+
+def read_served_set(view_dir: Path) -> ServedSet | None:
+    """Return what a server has now, or None where that cannot be changed while it runs."""
+    try:
+        document = json.loads(served_set_path(view_dir).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return ServedSet(
+        view_dir=view_dir,
+        completes_config=bool(document["completes_config"]),
+        repositories=tuple(
+            ServedRepository(
+                name=entry["name"],
+                repository_dir=Path(entry["repository"]),
+                prefix=entry["prefix"],
+                version=int(entry["version"]),
+            )
+            for entry in document["repositories"]
+        ),
+    )
+
+
+def write_served_set(served: ServedSet) -> None:
+    """Write down what a server has now, whole or not at all."""
+    path = served_set_path(served.view_dir)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    scratch.write_text(served.text(), encoding="utf-8")
+    scratch.rename(path)
+
+
+def served_set_path(view_dir: Path) -> Path:
+    """Return where it is written."""
+    return view_dir.with_name(_NAME)
+
+
+@contextmanager
+def changing(view_dir: Path, server: str) -> Iterator[None]:
+    """Let one command at a time change what a server has.
+
+    Raises:
+        ServerError: Another one does, or the server ends meanwhile.
+    """
+    try:
+        with _locked(view_dir, server):
+            yield
+    except FileNotFoundError as error:
+        if view_dir.is_dir():
+            raise
+        what = f"the server {server} has ended"
+        raise ServerError(what, hint=f"forge status {shlex.quote(server)}") from error
+
+
+@contextmanager
+def _locked(view_dir: Path, server: str) -> Iterator[None]:
+    with served_set_path(view_dir).with_suffix(".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            what = f"the models of {server} are being changed by process {lock.read() or '?'}"
+            raise ServerError(
+                what, why="one command at a time loads, unloads or reloads"
+            ) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+        lock.truncate(0)

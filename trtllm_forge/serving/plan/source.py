@@ -1,0 +1,105 @@
+"""Where the Triton comes from that serves a repository: ``--triton``.
+
+::
+
+    auto             tritonserver on PATH, else an NGC image's own folder, else the wheel; a
+                     container where a model needs the C++ backend, only the wheel is here, and
+                     docker is
+    wheel            the one of the nvidia-pytriton wheel, whatever else is here
+    docker           a container of the NGC image with the release the repository was made for
+    docker:IMAGE     a container of that image
+    PATH             a tritonserver, or a folder that holds bin/tritonserver
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from trtllm_forge.errors import ConfigError, PrerequisiteError
+from trtllm_forge.triton.launch.locate import has_whole_triton, locate_wheel, named_installation
+from trtllm_forge.triton.repository.mount import CPP_BACKEND, cpp_models
+
+if TYPE_CHECKING:
+    from trtllm_forge.reporter import Reporter
+    from trtllm_forge.triton.launch.locate import TritonInstallation
+
+_WORDS = ("auto", "docker", "wheel")
+_IMAGE_PREFIX = "docker:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonSource:
+    """What was asked for.
+
+    Attributes:
+        kind: Where it comes from.
+        path: The executable or folder that was named.
+        image: The image that was named.
+    """
+
+    kind: Literal["auto", "docker", "path", "wheel"]
+    path: Path | None = None
+    image: str | None = None
+
+
+def read_source(text: str) -> TritonSource:
+    """Return what a value of ``--triton`` means.
+
+    Raises:
+        ConfigError: It is no word that is known, and no path.
+    """
+    match text:
+        case "auto" | "docker" | "wheel":
+            return TritonSource(kind=text)
+    if text.startswith(_IMAGE_PREFIX) and (image := text.removeprefix(_IMAGE_PREFIX)):
+        return TritonSource(kind="docker", image=image)
+    if "/" in text or Path(text).exists():
+        return TritonSource(kind="path", path=Path(text).expanduser())
+    near = get_close_matches(text.partition(":")[0], _WORDS, n=1) or ["auto"]
+    what = f"--triton {text} is no place of a Triton"
+    why = "it is auto, wheel, docker, docker:IMAGE or the path of a tritonserver"
+    raise ConfigError(what, why=why, hint=f"--triton {near[0]}")
+
+
+def choose_source(text: str, repository_dir: Path, reporter: Reporter) -> TritonSource:
+    """Return where the Triton comes from that serves a repository, and tell why a container.
+
+    Raises:
+        ConfigError: See ``read_source``.
+        PrerequisiteError: It is a twin, which no image can serve.
+    """
+    source = read_source(text)
+    if source.kind == "docker":
+        _require_no_twin(repository_dir)
+    if source.kind != "auto" or has_whole_triton() or shutil.which("docker") is None:
+        return source
+    for model in cpp_models(repository_dir):
+        reporter.note(
+            f"Triton comes from docker: model {model} needs the {CPP_BACKEND} backend, "
+            "which no Triton outside of a container has here"
+        )
+        return TritonSource(kind="docker")
+    return source
+
+
+def named_triton(source: TritonSource, cache_dir: Path) -> TritonInstallation:
+    """Return the Triton of a source that says which one is meant, and is no container.
+
+    Raises:
+        PrerequisiteError: It is not here, or cannot run here.
+    """
+    return named_installation(source.path) if source.path else locate_wheel(cache_dir)
+
+
+def _require_no_twin(repository_dir: Path) -> None:
+    twin = next(iter(sorted(repository_dir.glob("*/*/engine_worker.py"))), None)
+    if twin is not None:
+        what = f"{repository_dir} is a twin, which no container can serve"
+        why = f"NVIDIA's images have no OpenVINO GenAI, on which {twin.parent.parent.name} runs"
+        hint = f"forge serve {shlex.quote(str(repository_dir))} --triton wheel"
+        raise PrerequisiteError(what, why=why, hint=hint)

@@ -1,0 +1,1 @@
+"""What is known of servers that run, or did."""

@@ -1,0 +1,137 @@
+"""Stops servers from outside: asks the owner, and clears up after one that was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal
+
+from trtllm_forge.errors import ServerError
+from trtllm_forge.machine.process import lifeline
+from trtllm_forge.serving.plan.launch_plan import leftovers
+from trtllm_forge.serving.records.find import state_lock
+from trtllm_forge.serving.records.record import read_record, record_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from trtllm_forge.serving.records.record import ProcessId, ServerRecord
+
+Stopped = Literal["drained", "killed", "cleared up", "not running"]
+"""How: its requests ended, they were ended, its owner had been killed, or it had ended before."""
+
+_POLL_S = 0.02
+_KILL_WAIT_S = 20.0
+# Beside the requests' own time: what unloading the models takes.
+_MARGIN_S = 15.0
+
+
+def stop_servers(
+    records: Sequence[ServerRecord], state_dir: Path, timeout_s: float | None, *, forget: bool
+) -> Mapping[str, Stopped]:
+    """Stop servers, all at once, and return how each was, by name.
+
+    Raises:
+        ServerError: One cannot be stopped; the others are.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(records))) as pool:
+        stops = [(r, pool.submit(stop_server, r, state_dir, timeout_s)) for r in records]
+    stopped = {record.name: stop.result() for record, stop in stops}
+    if forget:
+        for record in records:
+            forget_server(record, state_dir)
+    return stopped
+
+
+def stopped_text(stopped: Mapping[str, Stopped]) -> str:
+    """Return what the command line prints of it."""
+    words = {
+        "drained": "stopped",
+        "killed": "stopped, and requests that still ran were ended",
+        "cleared up": "was not running; what it left is removed",
+        "not running": "was not running",
+    }
+    return "\n".join(f"{name} {words[how]}" for name, how in stopped.items()) or "nothing to stop"
+
+
+def stop_server(record: ServerRecord, state_dir: Path, timeout_s: float | None) -> Stopped:
+    """Stop a server and return how, once nothing of it runs.
+
+    Args:
+        record: The server.
+        state_dir: Where forge keeps what runs.
+        timeout_s: When to end requests that still run; None is the server's own drain timeout.
+
+    Raises:
+        ServerError: Its owner is this user's to see and not to stop, or does not end.
+    """
+    if not record.is_running:
+        end_orphan(record, state_dir)
+        return "cleared up" if record.state == "lost" else "not running"
+    _signal(record, signal.SIGTERM)
+    if timeout_s is None:
+        timeout_s = record.drain_timeout_s + _MARGIN_S
+    if _has_ended(record.owner, timeout_s):
+        return "drained"
+    # The second one is immediate.
+    _signal(record, signal.SIGTERM)
+    if not _has_ended(record.owner, _KILL_WAIT_S):
+        what = f"{record.name} does not end: its owner, process {record.owner.pid}, still runs"
+        hint = f"kill -9 {record.owner.pid}"
+        raise ServerError(what, hint=hint, log_path=record.log_path)
+    return "killed"
+
+
+def end_orphan(record: ServerRecord, state_dir: Path) -> None:
+    """End what still runs of a server whose owner is gone, and remove what it left."""
+    if record.is_running:
+        return
+    triton = record.triton
+    was_running = triton is not None and triton.is_running()
+    if triton is not None and was_running:
+        lifeline.signal_group(triton.pid, signal.SIGKILL)
+        lifeline.wait_for_end(triton.pid, _KILL_WAIT_S)
+    in_container = record.container is not None
+    # Docker's client may just have asked for a container.
+    lifeline.remove_leftovers(
+        leftovers(state_dir, record.stamp, in_container=in_container), is_patient=was_running
+    )
+
+
+def forget_server(record: ServerRecord, state_dir: Path) -> None:
+    """Remove the record of a server that has ended, and with it the ports it had."""
+    with state_lock(state_dir):
+        path = record_path(state_dir, record.name)
+        found = read_record(path)
+        if found is not None and found.stamp == record.stamp and not found.is_running:
+            path.unlink(missing_ok=True)
+
+
+def _signal(record: ServerRecord, number: signal.Signals) -> None:
+    try:
+        # Between the look and the signal its id could become another's, but for the handle.
+        handle = os.pidfd_open(record.owner.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if record.owner.is_running():
+            signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        what = f"{record.name} cannot be stopped: process {record.owner.pid} is another user's"
+        raise ServerError(what, why=str(error.strerror)) from error
+    finally:
+        os.close(handle)
+
+
+def _has_ended(owner: ProcessId, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while owner.is_running():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True

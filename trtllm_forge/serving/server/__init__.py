@@ -1,0 +1,1 @@
+"""A server that runs, owned by this process."""

@@ -1,0 +1,92 @@
+"""Looks at a container through docker: whether it runs, and at the Python models in it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.machine.process.docker import DockerClient
+from trtllm_forge.reporter import SilentReporter
+from trtllm_forge.serving.server.stub_watch import (
+    STUB_COMMAND,
+    UNKNOWN_ENDING,
+    DeadStub,
+    model_of_command,
+)
+from trtllm_forge.triton.launch.container import STAMP_LABEL
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trtllm_forge.triton.launch.container import Container
+
+_CLIENT = DockerClient(purpose="a server runs in a container", answer_wait_s=30.0)
+# A look costs docker's client a few hundredths of a second of one core.
+_LOOK_EACH_S = 5.0
+
+
+def is_container_running(container: Container) -> bool:
+    """Return whether docker says of a container that it runs, and that it is this start's."""
+    wanted = f'{{{{index .Config.Labels "{STAMP_LABEL}"}}}} {{{{.State.Running}}}}'
+    answer = _ask("container", "inspect", "--format", wanted, container.name)
+    return answer.split() == [container.stamp, "true"]
+
+
+def container_leader(container: Container | None) -> int | None:
+    """Return the process that leads a container, as this machine counts, where it is one of its.
+
+    Where docker runs in a virtual machine, the number is of a process in there.
+    """
+    if container is None:
+        return None
+    answer = _ask("container", "inspect", "--format", "{{.State.Pid}}", container.name).strip()
+    return int(answer) if answer.isdigit() and int(answer) > 1 else None
+
+
+class ContainerWatch:
+    """The stubs of the server in a container; see ``stub_watch`` for what one is.
+
+    Docker shows its processes as ``ps`` does, also where they are no processes of this machine.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._name = container.name
+        self._models: dict[int, str] = {}
+        self._suspects: frozenset[int] = frozenset()
+        self._next = 0.0
+
+    def look(self) -> DeadStub | None:
+        """Return a stub that was dead at the last look, too; looks again after some seconds."""
+        now = time.monotonic()
+        if now < self._next:
+            return None
+        self._next = now + _LOOK_EACH_S
+        lines = _ask("top", self._name, "-ewwo", "pid,stat,comm,args").splitlines()[1:]
+        zombies = set()
+        for pid, state, command, arguments in _processes(lines):
+            if state.startswith("Z"):
+                if command == STUB_COMMAND:
+                    zombies.add(pid)
+            elif pid not in self._models and (model := model_of_command(arguments)):
+                self._models[pid] = model
+        dead = sorted(self._suspects & zombies)
+        self._suspects = frozenset(zombies)
+        if not dead:
+            return None
+        model = self._models.get(dead[0], "")
+        return DeadStub(pid=dead[0], model=model, ending=UNKNOWN_ENDING)
+
+
+def _processes(lines: Sequence[str]) -> list[tuple[int, str, str, Sequence[str]]]:
+    rows = [line.split() for line in lines]
+    return [(int(r[0]), r[1], r[2], r[3:]) for r in rows if len(r) > 2 and r[0].isdigit()]
+
+
+def _ask(*arguments: str) -> str:
+    """Return what docker answers, or nothing when it does not."""
+    try:
+        answer = _CLIENT.ask(("docker", *arguments), SilentReporter())
+    except PrerequisiteError:
+        return ""
+    return answer.stdout

@@ -1,0 +1,1 @@
+"""Models that are changed while a server runs."""

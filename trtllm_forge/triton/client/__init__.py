@@ -1,0 +1,1 @@
+"""Triton's protocols as a client speaks them: HTTP, gRPC, TLS."""

@@ -1,0 +1,1 @@
+"""Model repositories: config.pbtxt, the contract, names and folders."""
