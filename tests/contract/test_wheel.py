@@ -26,6 +26,12 @@ def wheel_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(output_dir.glob("*.whl"))
 
 
+def test_the_wheel_holds_every_module(wheel_path: Path) -> None:
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "trtllm_forge").rglob("*.py")}
+    assert "trtllm_forge/build/build.py" in modules  # a name that tools tend to leave out
+    assert modules <= set(zipfile.ZipFile(wheel_path).namelist())
+
+
 def test_the_wheel_holds_every_template_and_the_sample(wheel_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel_path).namelist())
     templates = {

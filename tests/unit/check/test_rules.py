@@ -1,0 +1,75 @@
+"""Each rule finds what breaks it, and nothing in the same repository unbroken."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.check_cases import CASES
+from tests.check_fixtures import BASES, OPTIONS, Case, codes
+from trtllm_forge.check.registry import all_rules
+from trtllm_forge.check.run import check_repository
+
+if TYPE_CHECKING:
+    from trtllm_forge.check.view import CheckOptions
+
+DOCS_PATH = Path(__file__).resolve().parents[3] / "docs/rules.md"
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bases")
+    return {name: build(folder / name) for name, build in BASES.items()}
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.code)
+def test_rule_finds_its_mutation(case: Case, bases: dict[str, Path], tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    shutil.copytree(bases[case.base], root, symlinks=True)
+    case.mutate(root)
+
+    options = case.broken_options or case.options
+    found = check_repository(root, options, select=(case.code,)).findings
+    assert found
+    if case.path is not None:
+        assert case.path in [finding.path for finding in found]
+
+
+@pytest.mark.parametrize(
+    ("base", "options"),
+    sorted({(case.base, case.options) for case in CASES}, key=str),
+    ids=str,
+)
+def test_no_rule_finds_anything_in_what_its_mutation_starts_from(
+    base: str, options: CheckOptions, bases: dict[str, Path]
+) -> None:
+    found = codes(check_repository(bases[base], options))
+    assert [
+        c.code for c in CASES if (c.base, c.options) == (base, options) and c.code in found
+    ] == []
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_sound_repository_has_neither_errors_nor_warnings(
+    name: str, bases: dict[str, Path]
+) -> None:
+    report = check_repository(bases[name], OPTIONS)
+    assert [f for f in report.findings if f.severity != "info"] == []
+
+
+def test_every_rule_has_a_case() -> None:
+    assert sorted({case.code for case in CASES}) == [rule.code for rule in all_rules()]
+
+
+def test_names_of_rules_differ() -> None:
+    names = [rule.name for rule in all_rules()]
+    assert len(set(names)) == len(names)
+
+
+def test_page_describes_exactly_the_rules_of_the_code() -> None:
+    headings = re.findall(r"^### (FL\d+) (\S+) \((\w+)\)$", DOCS_PATH.read_text(), re.MULTILINE)
+    assert headings == [(rule.code, rule.name, rule.severity) for rule in all_rules()]
