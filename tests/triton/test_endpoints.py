@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tests.certificates import self_signed, signed_by
 from tests.process.recording import RecordingReporter
+from tests.serving import options_for
 from tests.triton.mock_repository import build_mock_repository
 from tests.triton.ranks import serve_ranks
 from tests.triton.test_launch import forge_serve, server
@@ -23,7 +24,6 @@ from trtllm_forge.cli.app import app
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.evaluation.probe import probe_server
 from trtllm_forge.machine.process.lifeline import living_members
-from trtllm_forge.serving.plan.options import ServeOptions
 from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.records.find import running_servers
 from trtllm_forge.serving.server.serve import start_server
@@ -100,7 +100,7 @@ def serving_with(repository_dir: Path, **options: Any) -> Iterator[RunningServer
     ports: dict[str, Any] = {
         f"{name}_port": free_port("127.0.0.1") for name in ("http", "grpc", "metrics")
     }
-    chosen = ServeOptions(repository_dir=repository_dir, **ports, **options)
+    chosen = options_for(repository_dir, **ports, **options)
     with start_server(chosen, read_settings(), RecordingReporter()) as running:
         yield running
 

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from tests.process.fake_triton import build_repository
 from tests.process.recording import RecordingReporter, eventually, is_running
+from tests.serving import options_for
 from tests.triton.mock_repository import MODELS, Fault, build_mock_repository
 from trtllm_forge.cli.app import app
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.evaluation.probe import probe_server
 from trtllm_forge.gateway.completion import complete
 from trtllm_forge.machine.process.lifeline import living_members
-from trtllm_forge.serving.plan.options import ServeOptions
 from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.records.find import LOCK_NAME
 from trtllm_forge.serving.server.serve import start_server
@@ -43,8 +43,8 @@ CHECKOUT_DIR = Path(__file__).parent.parent.parent
 @contextmanager
 def serving(repository_dir: Path) -> Iterator[RunningServer]:
     """Give a real Triton that serves a repository on free ports."""
-    options = ServeOptions(
-        repository_dir=repository_dir,
+    options = options_for(
+        repository_dir,
         http_port=free_port("127.0.0.1"),
         grpc_port=free_port("127.0.0.1"),
         metrics_port=free_port("127.0.0.1"),

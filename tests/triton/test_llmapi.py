@@ -14,6 +14,7 @@ import pytest
 
 from tests.checkpoint_builder import write_files
 from tests.process.recording import RecordingReporter, eventually
+from tests.serving import options_for
 from tests.triton.grpc_stream import GrpcStream
 from tests.triton.served import Served
 from trtllm_forge.build.stages.render import RenderStage
@@ -21,7 +22,6 @@ from trtllm_forge.config.schema import BuildSection, ForgeConfig, RepositorySect
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.llmapi import LlmApiRuntime
-from trtllm_forge.serving.plan.options import ServeOptions
 from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.server.serve import start_server
 
@@ -68,8 +68,8 @@ def serving(root: Path, *, decoupled: bool) -> Iterator[Served]:
         patch.setenv("FORGE_STATE_DIR", str(root / "state"))
         patch.setenv("FORGE_CACHE_DIR", str(root / "cache"))
         patch.setenv("STAND_IN_RECORD", str(root / "arguments.json"))
-        options = ServeOptions(
-            repository_dir=repository_dir,
+        options = options_for(
+            repository_dir,
             http_port=free_port("127.0.0.1"),
             grpc_port=free_port("127.0.0.1"),
             metrics_port=free_port("127.0.0.1"),

@@ -22,11 +22,11 @@ import pytest
 from tests.checkpoint_builder import write_files
 from tests.process.recording import RecordingReporter
 from tests.rendering import stage
+from tests.serving import options_for
 from tests.tokenizer_builder import END
 from tests.triton.served import Served
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.serving.plan.options import ServeOptions
 from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.server.serve import start_server
 
@@ -64,8 +64,8 @@ def serving_text(root: Path, tokenizer: Any, **options: Any) -> Iterator[Served]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FORGE_STATE_DIR", str(root / "state"))
         patch.setenv("FORGE_CACHE_DIR", str(root / "cache"))
-        options_ = ServeOptions(
-            repository_dir=repository_dir,
+        options_ = options_for(
+            repository_dir,
             http_port=free_port("127.0.0.1"),
             grpc_port=free_port("127.0.0.1"),
             metrics_port=free_port("127.0.0.1"),

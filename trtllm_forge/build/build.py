@@ -90,7 +90,7 @@ def prepare_build(
     for reason in choice.reasons:
         reporter.note(reason)
     # From here on the release has a name, also where none was asked for.
-    config = config.model_copy(update={"trtllm_version": choice.release.version})
+    config = replace(config, trtllm_version=choice.release.version)
     choice.runtime.require_support(config, checkpoint.config)
     output_dir = output_dir or settings.model_repos_dir / _repository_name(config, checkpoint)
     require_own_folder(output_dir)

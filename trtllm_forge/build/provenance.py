@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from dataclasses import asdict
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,7 @@ def _checkpoint(results: Sequence[StageResult]) -> SourceCheckpoint:
 
 def _recipe(config: ForgeConfig, runtime: str) -> Mapping[str, JsonValue]:
     """Return what was asked for, without what only the building machine knows."""
-    document = config.model_dump(mode="json")
+    document = asdict(config)
     recipe = {name: value for name, value in document.items() if name not in _OF_THE_MACHINE}
     recipe["runtime"] = runtime
     build = dict(recipe["build"])

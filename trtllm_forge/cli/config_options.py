@@ -15,26 +15,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from trtllm_forge.config.keys import ConfigKey
+    from trtllm_forge.config.key import ConfigKey
 
 ConfigFlags = Mapping[str, object]
 
-_TOP_PANEL = "model"
-
 
 def takes_config_options(
-    *, without: Collection[str] = ()
+    *, only: Collection[str] = (), without: Collection[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that replaces the parameter ``flags`` with one option per key.
 
     Args:
-        without: Sections whose keys the command does not take.
+        only: Sections whose keys the command takes; none means all.
+        without: Sections whose keys it does not take.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
         own = [p for name, p in signature.parameters.items() if name != "flags"]
-        options = _option_parameters(without)
+        options = _option_parameters(only, without)
         names = [option.name for option in options]
 
         @functools.wraps(function)
@@ -53,12 +52,12 @@ def takes_config_options(
     return decorate
 
 
-def _option_parameters(without: Collection[str]) -> list[inspect.Parameter]:
+def _option_parameters(only: Collection[str], without: Collection[str]) -> list[inspect.Parameter]:
     from trtllm_forge.config.keys import PRECISION_FLAGS, config_keys
 
     parameters = []
     for key in config_keys():
-        if key.section in without or key.name == "model":
+        if key.name == "model" or key.section in without or (only and key.section not in only):
             continue
         if key.name == "precision":
             parameters += [_precision(word, key) for word in PRECISION_FLAGS]
@@ -68,12 +67,14 @@ def _option_parameters(without: Collection[str]) -> list[inspect.Parameter]:
 
 
 def _parameter(key: ConfigKey) -> inspect.Parameter:
-    panel = key.section or _TOP_PANEL
     default = "" if key.default is None else f"default {str(key.default).lower()}"
     if key.kind == "bool":
         declaration = f"{key.flag}/--no-{key.flag[2:]}"
         option = typer.Option(
-            declaration, help=f"{key.help} [{default}]", show_default=False, rich_help_panel=panel
+            declaration,
+            help=f"{key.help} [{default}]",
+            show_default=False,
+            rich_help_panel=key.panel,
         )
         return _keyword(key.name, Annotated[bool | None, option])
     facts = "; ".join(fact for fact in (key.values, default) if fact not in ("", "text"))
@@ -82,7 +83,7 @@ def _parameter(key: ConfigKey) -> inspect.Parameter:
         metavar="WORD" if key.choices else {"int": "N", "float": "X", "str": "TEXT"}[key.kind],
         help=f"{key.help} [{facts}]" if facts else key.help,
         show_default=False,
-        rich_help_panel=panel,
+        rich_help_panel=key.panel,
     )
     return _keyword(key.name, Annotated[str | None, option])
 
@@ -93,7 +94,7 @@ def _precision(word: str, key: ConfigKey) -> inspect.Parameter:
         f"--{word.replace('_', '-')}",
         help=f"Weights in {word}.{default}",
         show_default=False,
-        rich_help_panel=key.section,
+        rich_help_panel=key.panel,
     )
     return _keyword(word, Annotated[bool | None, option])
 

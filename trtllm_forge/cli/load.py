@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from trtllm_forge.cli.console import open_console
-from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
+from trtllm_forge.cli.options import (
+    JsonOption,
+    NewRepositoryArgument,
+    NoVerifyOption,
+    QuietOption,
+    VerboseOption,
+)
 from trtllm_forge.cli.probe import ServerOption
-from trtllm_forge.cli.serve_options import NoVerifyOption
-from trtllm_forge.cli.server_options import NewRepositoryArgument
 
 
 def load(

@@ -7,8 +7,13 @@ from typing import Annotated
 import typer
 
 from trtllm_forge.cli.console import open_console
-from trtllm_forge.cli.options import REPORTING, JsonOption, QuietOption, VerboseOption
-from trtllm_forge.cli.server_options import ServerArgument
+from trtllm_forge.cli.options import (
+    REPORTING,
+    JsonOption,
+    QuietOption,
+    ServerArgument,
+    VerboseOption,
+)
 
 LinesOption = Annotated[
     int,

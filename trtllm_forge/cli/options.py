@@ -9,7 +9,7 @@ import typer
 
 REPORTING = "What is printed"
 BUILDING = "How it runs"
-SERVING = "Where it listens"
+WHICH = "which server"
 
 ModelArgument = Annotated[
     str | None,
@@ -42,6 +42,14 @@ QuietOption = Annotated[
 DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the plan and change nothing.", rich_help_panel=BUILDING),
+]
+NoVerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-verify",
+        help="Take a repository even if it differs from its manifest.",
+        rich_help_panel=BUILDING,
+    ),
 ]
 YesOption = Annotated[
     bool,
@@ -90,46 +98,31 @@ ConfigPathOption = Annotated[
         rich_help_panel=BUILDING,
     ),
 ]
-HostOption = Annotated[
+
+ServerArgument = Annotated[
     str | None,
-    typer.Option(
-        "--host",
-        metavar="ADDRESS",
-        help="Address to listen on.",
+    typer.Argument(
+        metavar="[NAME]",
+        help="The server's name, see forge ps; else the only one that runs.",
         show_default=False,
-        rich_help_panel=SERVING,
     ),
 ]
-HttpPortOption = Annotated[
-    int | None,
-    typer.Option(
-        "--http-port",
-        min=1,
-        max=65535,
-        help="Port of Triton's HTTP service; a free one when absent.",
-        show_default=False,
-        rich_help_panel=SERVING,
+RepositoryNameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The repository's name, see forge status.")
+]
+NewRepositoryArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="REPOSITORY", help="Name below model_repos, or a folder; NAME=FOLDER names it."
     ),
 ]
-GrpcPortOption = Annotated[
-    int | None,
+OldRequestsOption = Annotated[
+    float | None,
     typer.Option(
-        "--grpc-port",
-        min=1,
-        max=65535,
-        help="Port of Triton's gRPC service; a free one when absent.",
+        "--timeout",
+        min=0,
+        help="Seconds to wait for the requests that run; else the server's drain timeout.",
         show_default=False,
-        rich_help_panel=SERVING,
-    ),
-]
-MetricsPortOption = Annotated[
-    int | None,
-    typer.Option(
-        "--metrics-port",
-        min=1,
-        max=65535,
-        help="Port of Triton's metrics; a free one when absent.",
-        show_default=False,
-        rich_help_panel=SERVING,
+        rich_help_panel="What happens to requests",
     ),
 ]

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from trtllm_forge.cli.console import open_console
-from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
-from trtllm_forge.cli.server_options import WHICH
+from trtllm_forge.cli.options import WHICH, JsonOption, QuietOption, VerboseOption
 
 AllOption = Annotated[
     bool,

@@ -3,66 +3,56 @@
 from __future__ import annotations
 
 import shlex
+from typing import Annotated
 
+import typer
+
+from trtllm_forge.cli.config_options import ConfigFlags, takes_config_options
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import (
+    BUILDING,
     ConfigPathOption,
     DryRunOption,
-    GrpcPortOption,
-    HostOption,
-    HttpPortOption,
     JsonOption,
-    MetricsPortOption,
+    NoVerifyOption,
     QuietOption,
     VerboseOption,
 )
-from trtllm_forge.cli.rank_options import (
-    HostfileOption,
-    LauncherOption,
-    ModeOption,
-    OversubscribeOption,
-    WorldSizeOption,
-)
-from trtllm_forge.cli.serve_options import (
-    DetachOption,
-    DrainTimeoutOption,
-    MaxRestartsOption,
-    NameOption,
-    NoVerifyOption,
-    ReadyTimeoutOption,
-    RepositoryArgument,
-    RestartOption,
-    VerifyOption,
-)
-from trtllm_forge.cli.tls_options import GrpcTlsCaOption, GrpcTlsCertOption, GrpcTlsKeyOption
-from trtllm_forge.cli.triton_options import GpusOption, TritonOption
 from trtllm_forge.serving.server.sigterm import leaving_on_sigterm
 
+RepositoriesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[REPOSITORY]...",
+        help="Name below model_repos, a folder, or NAME=FOLDER; else the one built last.",
+        show_default=False,
+    ),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="What other commands call the server; else the repository's name.",
+        show_default=False,
+        rich_help_panel=BUILDING,
+    ),
+]
+DetachOption = Annotated[
+    bool,
+    typer.Option(
+        "--detach", help="Return once it is ready, and leave it running.", rich_help_panel=BUILDING
+    ),
+]
 
+
+@takes_config_options(only=("serve",))
 def serve(
     *,
-    repository: RepositoryArgument = None,
-    world_size: WorldSizeOption = None,
-    mode: ModeOption = None,
-    launcher: LauncherOption = None,
-    hostfile: HostfileOption = None,
-    oversubscribe: OversubscribeOption = False,
-    host: HostOption = None,
-    http_port: HttpPortOption = None,
-    grpc_port: GrpcPortOption = None,
-    metrics_port: MetricsPortOption = None,
-    grpc_tls_cert: GrpcTlsCertOption = None,
-    grpc_tls_key: GrpcTlsKeyOption = None,
-    grpc_tls_ca: GrpcTlsCaOption = None,
-    ready_timeout_s: ReadyTimeoutOption = None,
-    drain_timeout_s: DrainTimeoutOption = None,
-    restart: RestartOption = None,
-    max_restarts: MaxRestartsOption = None,
-    triton: TritonOption = None,
-    gpus: GpusOption = None,
+    repository: RepositoriesArgument = None,
+    flags: ConfigFlags,
     name: NameOption = None,
     detach: DetachOption = False,
-    verify: VerifyOption = None,
     no_verify: NoVerifyOption = False,
     config: ConfigPathOption = None,
     dry_run: DryRunOption = False,
@@ -71,33 +61,33 @@ def serve(
     quiet: QuietOption = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM, or in the background."""
-    typed = dict(locals())
     with open_console(json=json, verbose=verbose, quiet=quiet) as console, leaving_on_sigterm():
-        from trtllm_forge.cli.serve_section import serve_section
-        from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.serving.plan.options import ServeOptions
-        from trtllm_forge.serving.plan.repositories import serving_options
-        from trtllm_forge.serving.server.detach import start_detached
+        from trtllm_forge.config.load import load_config
+        from trtllm_forge.config.settings import build_option_environment, read_settings
+        from trtllm_forge.serving.plan.options import ServeOptions, without_verify
+        from trtllm_forge.serving.plan.repositories import named_repositories
         from trtllm_forge.serving.server.serve import plan_server, start_server
 
         settings = read_settings()
-        section = serve_section(typed, config, no_verify=no_verify)
+        loaded = load_config(
+            flags=without_verify(flags) if no_verify else flags,
+            config_path=config,
+            environment=build_option_environment(),
+        )
         options = ServeOptions(
-            **serving_options(repository, settings.model_repos_dir, console),
-            world_size=world_size,
-            mode=None if mode is None else mode.value,
-            launcher=None if launcher is None else launcher.value,
-            hostfile=None if hostfile is None else hostfile.absolute(),
-            oversubscribe=oversubscribe,
+            repositories=named_repositories(repository, settings.model_repos_dir, console),
+            section=loaded.config.serve,
             name=name,
             is_detached=detach,
-            **section,
+            releases_file=loaded.config.releases_file,
         )
         if dry_run:
             plan = plan_server(options, settings, console)
             console.result(plan.text(), plan.document())
             return
         if detach:
+            from trtllm_forge.serving.server.detach import start_detached
+
             detached = start_detached(options, settings, console)
             console.result(detached.text, detached.document)
             console.next_step(f"forge probe --server {shlex.quote(str(detached.document['name']))}")
@@ -107,4 +97,4 @@ def serve(
         with open_console(verbose=verbose, quiet=quiet), server:
             console.result(server.text(), server.document())
             console.next_step("forge probe")
-            server.wait(max_restarts=options.max_restarts if options.restart != "never" else 0)
+            server.wait(max_restarts=options.max_restarts)

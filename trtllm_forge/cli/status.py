@@ -7,8 +7,7 @@ import time
 import typer
 
 from trtllm_forge.cli.console import open_console
-from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
-from trtllm_forge.cli.server_options import ServerArgument
+from trtllm_forge.cli.options import JsonOption, QuietOption, ServerArgument, VerboseOption
 
 
 def status(

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trtllm_forge.cli.console import open_console
-from trtllm_forge.cli.options import BUILDING, JsonOption, QuietOption, VerboseOption
-from trtllm_forge.cli.server_options import WHICH, ServerArgument
+from trtllm_forge.cli.options import (
+    BUILDING,
+    WHICH,
+    JsonOption,
+    QuietOption,
+    ServerArgument,
+    VerboseOption,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from trtllm_forge.cli.console import open_console
-from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
+from trtllm_forge.cli.options import (
+    JsonOption,
+    OldRequestsOption,
+    QuietOption,
+    RepositoryNameArgument,
+    VerboseOption,
+)
 from trtllm_forge.cli.probe import ServerOption
-from trtllm_forge.cli.server_options import OldRequestsOption, RepositoryNameArgument
 
 
 def unload(

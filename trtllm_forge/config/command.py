@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from trtllm_forge.config.keys import ConfigKey, config_keys
+from trtllm_forge.config.keys import config_keys
 
 if TYPE_CHECKING:
+    from trtllm_forge.config.key import ConfigKey
     from trtllm_forge.config.schema import ForgeConfig
 
 
@@ -36,7 +38,7 @@ def other_runtime_command(
     config: ForgeConfig, runtime: str, *, trtllm_version: str | None = None
 ) -> str:
     """Return a build of the same model for another runtime, where other values may suit."""
-    plain = config.model_copy(update={"build": type(config.build)()})
+    plain = replace(config, build=type(config.build)())
     return build_command(plain, runtime=runtime, trtllm_version=trtllm_version)
 
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from trtllm_forge.config.keys import ConfigKey, config_keys, section_help
+from trtllm_forge.config.keys import config_keys, section_help
 from trtllm_forge.config.mistakes import Mistake, config_error, nearest
 from trtllm_forge.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from trtllm_forge.config.key import ConfigKey
 
 _NULL_TAG = "tag:yaml.org,2002:null"
 

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from trtllm_forge.config.document import ConfigDocument, read_document
-from trtllm_forge.config.keys import PRECISION_FLAGS, ConfigKey, config_keys
+from trtllm_forge.config.keys import PRECISION_FLAGS, config_keys, section_types
 from trtllm_forge.config.mistakes import Mistake, config_error, nearest
 from trtllm_forge.config.schema import ForgeConfig
 from trtllm_forge.config.settings import DEFAULT_CONFIG_NAME
@@ -21,7 +18,8 @@ from trtllm_forge.config.settings import DEFAULT_CONFIG_NAME
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic_core import ErrorDetails
+    from trtllm_forge.config.document import ConfigDocument
+    from trtllm_forge.config.key import ConfigKey
 
 DEFAULT_ORIGIN = "default"
 
@@ -108,10 +106,13 @@ def _loaded(collected: _Collected) -> LoadedConfig:
 
 
 def _document(config_path: Path | None) -> ConfigDocument | None:
-    if config_path is not None:
-        return read_document(config_path)
-    default = Path(DEFAULT_CONFIG_NAME)
-    return read_document(default) if default.exists() else None
+    path = config_path or Path(DEFAULT_CONFIG_NAME)
+    if config_path is None and not path.exists():
+        return None
+    # YAML takes as long to import as all else here, and often there is no file.
+    from trtllm_forge.config.document import read_document
+
+    return read_document(path)
 
 
 def _take_document(collected: _Collected, document: ConfigDocument) -> None:
@@ -156,35 +157,35 @@ def _take_flags(collected: _Collected, flags: Mapping[str, object]) -> None:
 
 
 def _validate(collected: _Collected) -> ForgeConfig | None:
-    keys = {key.path: key for key in config_keys()}
-    top: dict[str, object] = {}
-    sections: dict[str, dict[str, object]] = {}
-    for path, value in collected.values.items():
-        key = keys[path]
-        if isinstance(value, bool) and key.kind in ("int", "float"):
-            # pydantic would read true as 1.
-            collected.mistakes.append(_mistake(key, value, collected.origins[path]))
+    values: dict[str, dict[str, Any]] = {"": {}}
+    wrong = set()
+    for key in config_keys():
+        if key.path not in collected.values:
             continue
-        section = sections.setdefault(key.section, {}) if key.section else top
-        section[key.name] = value
-    try:
-        return ForgeConfig.model_validate({**top, **sections})
-    except ValidationError as error:
-        for detail in error.errors():
-            collected.mistakes.append(_explained(detail, keys, collected.origins))
-        return None
+        value = collected.values[key.path]
+        try:
+            values.setdefault(key.section, {})[key.name] = key.read(value)
+        except ValueError:
+            wrong.add(key.section)
+            collected.mistakes.append(_mistake(key, value, collected.origins[key.path]))
+    for section, kind in section_types().items():
+        if section in wrong:
+            continue
+        try:
+            values[""][section] = kind(**values.get(section, {}))
+        except ValueError as error:
+            wrong.add(section)
+            collected.mistakes.append(_contradiction(section, str(error), collected.origins))
+    return None if wrong else ForgeConfig(**values[""])
 
 
-def _explained(
-    detail: ErrorDetails, keys: Mapping[str, ConfigKey], origins: Mapping[str, str]
-) -> Mistake:
-    path = ".".join(str(part) for part in detail["loc"])
-    if path in keys:
-        return _mistake(keys[path], detail["input"], origins[path])
-    # A rule about several keys of a section.
-    message = detail["msg"].removeprefix("Value error, ")
-    involved = [origins[p] for p, key in keys.items() if key.name in message and p in origins]
-    return Mistake(what=f"{path}: {message}", where=", ".join(involved))
+def _contradiction(section: str, message: str, origins: Mapping[str, str]) -> Mistake:
+    involved = [
+        origins[key.path]
+        for key in config_keys()
+        if key.section == section and key.name in message and key.path in origins
+    ]
+    return Mistake(what=f"{section}: {message}", where=", ".join(involved))
 
 
 def _mistake(key: ConfigKey, value: object, origin: str) -> Mistake:
@@ -216,7 +217,7 @@ def _better(key: ConfigKey, value: object) -> str | None:
     if key.choices:
         return nearest(str(value).lower(), key.choices) or str(key.default)
     if key.kind == "str":
-        return key.wanted.example if key.wanted else None
+        return key.pattern.example if key.pattern else None
     if key.kind == "bool":
         return str(key.default).lower()
     try:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from trtllm_forge.config.keys import ConfigKey, config_keys, section_help
+from trtllm_forge.config.keys import config_keys, section_help
 from trtllm_forge.config.load import DEFAULT_ORIGIN
 
 if TYPE_CHECKING:
+    from trtllm_forge.config.key import ConfigKey
     from trtllm_forge.config.load import LoadedConfig
 
 SHOW_SCHEMA = 1

@@ -50,13 +50,12 @@ def render_llmapi(
     repository = carried.config.repository
     if _own_tokenizer(source, repository.tokenizer_dir) is not None:
         # The checkpoint brings the same one along.
-        repository = repository.model_copy(update={"tokenizer_dir": None})
-    config = carried.config.model_copy(
-        update={
-            "runtime": "llmapi",
-            "trtllm_version": release.version,
-            "repository": repository,
-        }
+        repository = replace(repository, tokenizer_dir=None)
+    config = replace(
+        carried.config,
+        runtime="llmapi",
+        trtllm_version=release.version,
+        repository=repository,
     )
     table = read_arguments(release)
     made = model_arguments(config, carried.kv_fraction, table)
@@ -99,7 +98,7 @@ def render_engine(
     tokenizer_dir = _own_tokenizer(source, repository.tokenizer_dir)
     if tokenizer_dir is not None:
         inputs["download"] = tokenizer_dir
-        repository = repository.model_copy(update={"tokenizer_dir": None})
+        repository = replace(repository, tokenizer_dir=None)
     core = source.core
     stage = RenderStage(
         trtllm_version=release.contract,

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -400,7 +401,7 @@ def test_checkpoint_without_a_length_is_built_only_with_one_of_the_users() -> No
         2,
     )
     OpenVinoRuntime().require_support(
-        config.model_copy(update={"build": BuildSection(precision="int4", max_seq_len=2048)}),
+        replace(config, build=BuildSection(precision="int4", max_seq_len=2048)),
         checkpoint,
     )
 

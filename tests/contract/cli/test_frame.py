@@ -164,8 +164,8 @@ def test_unknown_option_is_told_with_the_nearest() -> None:
         ("complete", "forge complete needs PROMPT"),
         ("build a b", "got unexpected extra argument (b)"),
         (
-            "serve --http-port x",
-            "invalid value for '--http-port': 'x' is not a valid integer range",
+            "unload coder --timeout x",
+            "invalid value for '--timeout': 'x' is not a valid float range",
         ),
     ],
 )

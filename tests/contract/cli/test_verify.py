@@ -175,7 +175,7 @@ def test_server_takes_one_word_on_verifying() -> None:
     assert run("serve coder --verify full --no-verify") == (
         2,
         "",
-        "error: --verify full and --no-verify say two things\n  try:  forge serve --no-verify\n",
+        "error: --verify full and --no-verify conflict\n  try:  forge serve --no-verify\n",
     )
 
 

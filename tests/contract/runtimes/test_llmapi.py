@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from tests.checkpoint_builder import write_files
+from tests.configuration import config_of
 from trtllm_forge.build.stages.render import RenderStage
-from trtllm_forge.config.schema import ForgeConfig
 from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.llmapi import CHECKPOINT_DIR, LlmApiRuntime
@@ -68,7 +68,7 @@ for path in sys.argv[2:]:
 
 
 def render(root: Path, version: str, variant: str) -> Path:
-    config = ForgeConfig.model_validate({"trtllm_version": version, **VARIANTS[variant]})
+    config = config_of({"trtllm_version": version, **VARIANTS[variant]})
     stage = RenderStage(
         trtllm_version=version,
         max_batch_size=config.build.max_batch_size,

@@ -27,7 +27,7 @@ from tests.contract.serving.launch_differences import (
 from tests.rank_repositories import engine_model, llmapi_model, twin_model
 from trtllm_forge.cli.app import app
 from trtllm_forge.machine.gpu import Gpu
-from trtllm_forge.serving.server import serve
+from trtllm_forge.serving.plan import request
 from trtllm_forge.triton.launch.locate import TritonInstallation
 
 if TYPE_CHECKING:
@@ -188,8 +188,8 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Case],
             env={"LD_LIBRARY_PATH": "/lib", "PATH": "/bin"} if case.wheel else {},
         )
         gpu = Gpu(name="NVIDIA H100", memory_bytes=1 << 36, compute_capability="9.0")
-        monkeypatch.setattr(serve, "locate_triton", lambda _: installation)
-        monkeypatch.setattr(serve, "detect_gpus", lambda: (gpu,) * case.gpus)
+        monkeypatch.setattr(request, "locate_triton", lambda _: installation)
+        monkeypatch.setattr(request, "detect_gpus", lambda: (gpu,) * case.gpus)
 
     return prepare
 

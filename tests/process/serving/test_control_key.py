@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from tests.process.fake_triton import build_repository, put_on_path
 from tests.process.recording import RecordingReporter, eventually
+from tests.serving import options_for
 from trtllm_forge.cli.app import app
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import PrerequisiteError
@@ -20,7 +21,6 @@ from trtllm_forge.files.private import make_private, read_key, write_private
 from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.machine.process.managed import ManagedProcess
 from trtllm_forge.serving.plan.control_key import KeyInArguments, overwrite_in_arguments
-from trtllm_forge.serving.plan.options import ServeOptions
 from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.server.serve import start_server
 
@@ -160,9 +160,7 @@ def test_the_key_file_lives_as_long_as_its_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_on_path(tmp_path, monkeypatch)
-    options = ServeOptions(
-        repository_dir=build_repository(tmp_path / "mock"), http_port=free_port("127.0.0.1")
-    )
+    options = options_for(build_repository(tmp_path / "mock"), http_port=free_port("127.0.0.1"))
     settings = read_settings()
     with start_server(options, settings, RecordingReporter()) as server:
         path = server.urls.key_path
@@ -188,7 +186,7 @@ def test_every_start_has_a_key_of_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     repository_dir = build_repository(tmp_path / "mock")
     for _ in range(2):
         with start_server(
-            ServeOptions(repository_dir=repository_dir), read_settings(), RecordingReporter()
+            options_for(repository_dir), read_settings(), RecordingReporter()
         ) as server:
             keys.append(server.urls.control_key)
 

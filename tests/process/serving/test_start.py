@@ -13,25 +13,27 @@ import tempfile
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
 from tests.process.fake_triton import MODEL_FAILS_LOG, build_repository, put_on_path
 from tests.process.recording import RecordingReporter, eventually, is_running
+from tests.serving import options_for
 from trtllm_forge.cli.app import app
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import PrerequisiteError, ServerError
-from trtllm_forge.serving.plan.options import ServeOptions
+from trtllm_forge.serving.plan import request as request_module
 from trtllm_forge.serving.records.find import LOCK_NAME, running_servers
 from trtllm_forge.serving.records.record import process_id
-from trtllm_forge.serving.server import serve as serve_module
 from trtllm_forge.serving.server.running_server import ServedModel
 from trtllm_forge.serving.server.serve import start_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from trtllm_forge.serving.plan.options import ServeOptions
 
 CHECKOUT_DIR = Path(__file__).parent.parent.parent.parent
 
@@ -49,16 +51,17 @@ def build_mirrored_repository(folder: Path) -> Path:
     return folder
 
 
-def serve_options(repository_dir: Path) -> ServeOptions:
+def serve_options(repository_dir: Path, **section: Any) -> ServeOptions:
     """Return options on ports that are free now, held together so that no two are the same."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
         http_port, grpc_port, metrics_port = (each.getsockname()[1] for each in sockets)
-    return ServeOptions(
-        repository_dir=repository_dir,
+    return options_for(
+        repository_dir,
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,
+        **section,
     )
 
 
@@ -124,7 +127,7 @@ def test_a_ready_server_is_remembered_while_it_runs(
         ]
         assert records[0].repository_dir == options.repository_dir
         assert server.models == (ServedModel(name="ensemble", version="1", state="READY"),)
-        assert server.urls.http == f"http://127.0.0.1:{options.http_port}"
+        assert server.urls.http == f"http://127.0.0.1:{options.section.http_port}"
 
     assert not is_running(server.pid)
     assert left_in_servers() == [LOCK_NAME]
@@ -377,7 +380,9 @@ def test_a_cache_folder_that_cannot_be_written_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = replace(read_settings(), cache_dir=Path("/proc/nope"))
-    monkeypatch.setattr(serve_module, "locate_triton", lambda cache_dir: (cache_dir / "x").mkdir())
+    monkeypatch.setattr(
+        request_module, "locate_triton", lambda cache_dir: (cache_dir / "x").mkdir()
+    )
 
     with pytest.raises(PrerequisiteError) as caught:
         start_server(serve_options(mock_repository()), settings, RecordingReporter())

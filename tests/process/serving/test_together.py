@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import ExitStack
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING
 
@@ -38,7 +37,7 @@ def test_a_server_that_starts_while_another_does_sees_the_ports_it_will_take(
     gate = tmp_path / "gate"
     monkeypatch.setenv("FAKE_TRITON_GATE", str(gate))
     mock_repository()
-    ports = vars(serve_options(tmp_path))
+    ports = vars(serve_options(tmp_path).section)
     flags = [f"--{n}-port={ports[f'{n}_port']}" for n in ("http", "grpc", "metrics")]
 
     first = start_forge_serve(*flags)
@@ -65,12 +64,12 @@ def test_an_answer_from_another_server_on_the_port_is_not_taken_for_ours(
 ) -> None:
     put_on_path(tmp_path, monkeypatch)
     monkeypatch.setenv("FAKE_TRITON_GATE", str(tmp_path / "never"))
-    options = replace(serve_options(mock_repository()), ready_timeout_s=1.0)
+    options = serve_options(mock_repository(), ready_timeout_s=1.0)
 
     with (
         ExitStack() as stack,
         pytest.raises(ServerError) as caught,
-        start_server(options, read_settings(), OtherAnswers(stack, options.http_port)),
+        start_server(options, read_settings(), OtherAnswers(stack, options.section.http_port)),
     ):
         pass
 

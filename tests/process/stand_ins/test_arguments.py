@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from functools import cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -91,8 +91,8 @@ def checkpoint_dir(root: Path, architecture: str) -> Path:
 
 def builds() -> Iterator[BuildSection]:
     for precision, kv_cache, sizes in itertools.product(PRECISIONS, KV_CACHES, MAPPINGS):
-        fields = {"precision": precision, "kv_cache": kv_cache}
-        yield BuildSection.model_validate({**fields, "tp_size": sizes[0], "pp_size": sizes[1]})
+        fields: dict[str, Any] = {"precision": precision, "kv_cache": kv_cache}
+        yield BuildSection(**fields, tp_size=sizes[0], pp_size=sizes[1])
 
 
 def runtime_for(release: str, architecture: str, root: Path, gpu: str) -> TrtLlmRuntime:

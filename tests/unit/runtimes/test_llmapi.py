@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.configuration import config_of
 from tests.small_stage import printed
 from trtllm_forge.config.schema import BuildSection, ForgeConfig, RepositorySection
 from trtllm_forge.errors import ConfigError
@@ -26,9 +27,7 @@ from trtllm_forge.runtimes.llmapi.model_yaml import (
 
 
 def config(**build: Any) -> ForgeConfig:
-    return ForgeConfig(
-        model="org/coder", trtllm_version="1.2.1", build=BuildSection.model_validate(build)
-    )
+    return ForgeConfig(model="org/coder", trtllm_version="1.2.1", build=BuildSection(**build))
 
 
 def table(version: str) -> ArgumentTable:
@@ -118,7 +117,7 @@ def test_each_setting_changes_its_argument_alone(
     sections: dict[str, Any], changed: dict[str, Any]
 ) -> None:
     plain = model_arguments(ForgeConfig(), 0.9, table("1.2.1")).arguments
-    other = model_arguments(ForgeConfig.model_validate(sections), 0.9, table("1.2.1")).arguments
+    other = model_arguments(config_of(sections), 0.9, table("1.2.1")).arguments
     assert dict(other) == {**plain, **changed}
 
 
@@ -174,7 +173,7 @@ RELEASES = [release for release in read_catalogue().releases.values() if "llmapi
 
 @pytest.mark.parametrize("release", RELEASES, ids=lambda release: release.version)
 def test_everything_that_can_be_written_is_in_the_table_of_each_release(release: Release) -> None:
-    everything = ForgeConfig.model_validate(
+    everything = config_of(
         {
             "trtllm_version": release.version,
             "build": {

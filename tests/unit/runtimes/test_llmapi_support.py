@@ -25,9 +25,7 @@ PLAIN = CheckpointConfig(
 
 
 def config(**build: Any) -> ForgeConfig:
-    return ForgeConfig(
-        model="org/coder", trtllm_version="1.2.1", build=BuildSection.model_validate(build)
-    )
+    return ForgeConfig(model="org/coder", trtllm_version="1.2.1", build=BuildSection(**build))
 
 
 def quantised(method: str, **fields: Any) -> CheckpointConfig:

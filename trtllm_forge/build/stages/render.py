@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,7 @@ class RenderStage:
         return {
             "trtllm_version": self.trtllm_version,
             "max_batch_size": self.max_batch_size,
-            "repository": self.repository.model_dump(),
+            "repository": asdict(self.repository),
             "layout": engine_model.layout,
             "backend": engine_model.backend,
             "engine_parameters": dict(engine_model.parameters),

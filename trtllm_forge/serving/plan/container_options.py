@@ -19,7 +19,6 @@ from trtllm_forge.serving.plan.container_image import (
 )
 from trtllm_forge.serving.plan.engine_ranks import read_engine_ranks
 from trtllm_forge.serving.plan.place import tls_mounts
-from trtllm_forge.triton.client.tls import grpc_tls
 from trtllm_forge.triton.launch.container import ContainerOptions
 from trtllm_forge.triton.launch.container_folder import container_folder, readable_by_others
 
@@ -74,12 +73,12 @@ def choose_container(
         command=command,
     )
     needed = gpus_needed(options.repository_dir, layout)
-    gpus, count = choose_gpus(options.gpus, needed, command, reporter, is_plan=is_plan)
+    gpus, count = choose_gpus(options.section.gpus, needed, command, reporter, is_plan=is_plan)
     if client is not None and gpus is not None:
         client.require_some_gpu_support(reporter)
     user = _user(options, reporter)
     return ContainerOptions(
-        image=image, gpus=gpus, gpu_count=count, user=user, address=_address(options.host)
+        image=image, gpus=gpus, gpu_count=count, user=user, address=_address(options.section.host)
     )
 
 
@@ -170,7 +169,7 @@ def _image(
 
 def _require_one_machine(options: ServeOptions, command: str) -> None:
     flag = "--hostfile" if options.hostfile else "--launcher srun"
-    if options.hostfile is not None or options.launcher == "srun":
+    if options.hostfile is not None or options.section.launcher == "srun":
         what = f"{flag} is given, and a container is on one machine"
         why = "its ranks are started inside of it, by the image's own mpirun"
         raise ConfigError(what, why=why, hint=command)
@@ -194,7 +193,7 @@ def _user(options: ServeOptions, reporter: Reporter) -> str | None:
     if os.getuid() != 0:
         return f"{os.getuid()}:{os.getgid()}"
     folder = container_folder(options.repository_dir, Path("/"))
-    tls = grpc_tls(options.grpc_tls_cert, options.grpc_tls_key, options.grpc_tls_ca)
+    tls = options.grpc_tls
     mounts = (*folder.mounts, *(() if tls is None else tls_mounts(tls)))
     if not folder.texts and readable_by_others(mounts):
         return _IMAGE_USER

@@ -1,4 +1,4 @@
-"""What serving starts, as a value: pure functions from options to a ``LaunchPlan``.
+"""What serving starts, as a value: pure functions from a request to a ``LaunchPlan``.
 
 Nothing here starts, writes or removes anything; ``running_server`` does what a plan says, and
 ``forge serve --dry-run`` prints it.
@@ -22,26 +22,23 @@ from trtllm_forge.triton.client.address import ServerUrls
 from trtllm_forge.triton.launch.argv import Ports, TritonStart, triton_argv
 from trtllm_forge.triton.launch.container import Container, container_name, stamp_label
 from trtllm_forge.triton.launch.mpi import (
-    Launcher,
-    LauncherKind,
     Placement,
     launcher_env,
     mpirun_argv,
     srun_argv,
     srun_files,
 )
-from trtllm_forge.triton.launch.rank_layout import RankLayout
 from trtllm_forge.triton.launch.shared_memory import shm_bytes
 from trtllm_forge.triton.repository.plain_path import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trtllm_forge.serving.plan.options import ServeOptions
-    from trtllm_forge.serving.plan.repositories import NamedRepository
-    from trtllm_forge.triton.client.tls import GrpcTls, GrpcTrust
-    from trtllm_forge.triton.launch.container import ContainerOptions
+    from trtllm_forge.serving.plan.place import ServedPlace
+    from trtllm_forge.serving.plan.request import ServeRequest
     from trtllm_forge.triton.launch.locate import TritonInstallation
+    from trtllm_forge.triton.launch.mpi import LauncherKind
+    from trtllm_forge.triton.launch.rank_layout import RankLayout
 
 DOCUMENT_SCHEMA = 1
 # The twin's engine model has it, and no other.
@@ -92,16 +89,16 @@ class LaunchPlan:
     env: Mapping[str, str]
     log_path: Path
     state_dir: Path
-    links: Mapping[Path, Path] = field(default_factory=dict)
-    texts: Mapping[Path, str] = field(default_factory=dict)
-    stamp: str = ""
-    leftovers: tuple[str, ...] = ()
-    shares_cores: bool = False
-    drain_timeout_s: float = 30.0
-    is_detached: bool = False
-    command: str = "forge serve"
-    control_key: str = field(default="", repr=False)
-    container: Container | None = None
+    links: Mapping[Path, Path]
+    texts: Mapping[Path, str]
+    stamp: str
+    leftovers: tuple[str, ...]
+    shares_cores: bool
+    drain_timeout_s: float
+    is_detached: bool
+    command: str
+    control_key: str = field(repr=False)
+    container: Container | None
 
     @property
     def rank_env(self) -> Mapping[str, str]:
@@ -143,132 +140,159 @@ class LaunchPlan:
         }
 
 
-def plan_launch(
-    options: ServeOptions,
-    installation: TritonInstallation,
-    ports: Ports,
-    *,
-    name: str,
-    state_dir: Path,
-    stamp: str,
-    control_key: str,
-    log_path: Path,
-    ready_timeout_s: float,
-    command: str,
-    layout: RankLayout | None = None,
-    launcher: Launcher | None = None,
-    gpu_count: int = 0,
-    grpc_tls: GrpcTls | None = None,
-    grpc_trust: GrpcTrust | None = None,
-    container_options: ContainerOptions | None = None,
-) -> LaunchPlan:
-    """Return what has to be started to serve ``options``.
+@dataclass(frozen=True, kw_only=True)
+class ServerStart:
+    """One start of a server: what no other start has.
 
-    Args:
-        options: What to serve and where.
-        installation: The Triton to start.
-        ports: The ports to take.
+    Attributes:
         name: The server's name.
+        stamp: A word that no other start on this machine has, of letters, digits and ``_``.
         state_dir: Where forge keeps what runs.
-        stamp: A word that no other server on this machine has, of letters, digits and ``_``.
+        ports: The ports to take.
         control_key: What its restricted APIs will ask for.
-        log_path: What it writes goes there.
         ready_timeout_s: How long its front models may take to be ready.
-        command: What serves the same again.
-        layout: The ranks, where there are several.
-        launcher: What starts them.
-        gpu_count: GPUs of this machine, for an orchestrator.
-        grpc_tls: The files of its gRPC service.
-        grpc_trust: What forge's own gRPC clients hold it to.
-        container_options: What the container gets, where Triton runs in one.
+    """
+
+    name: str
+    stamp: str
+    state_dir: Path
+    ports: Ports
+    control_key: str
+    ready_timeout_s: float
+
+    @property
+    def run_dir(self) -> Path:
+        """Return the folder that belongs to this start."""
+        return _run_dir(self.state_dir, self.stamp)
+
+
+def plan_launch(request: ServeRequest, start: ServerStart) -> LaunchPlan:
+    """Return what has to be started to serve what was asked for.
 
     Raises:
         ServerError: An engine is neither where its configuration says nor in the repository.
     """
-    layout = layout or RankLayout()
-    run_dir = _run_dir(state_dir, stamp)
+    options, layout = request.options, request.layout
     completes = any(map(completes_config, options.folders))
     place = served_place(
-        options.repository_dir,
-        installation,
-        options.host,
-        run_dir,
-        others=options.repositories,
+        options.repositories,
+        request.installation,
+        options.section.host,
+        start.run_dir,
         is_mirrored=layout.world_size == 1 and layout.mode != "orchestrator",
         completes_config=completes,
     )
-    installation, texts = place.installation, dict(place.texts)
-    start = TritonStart(
-        installation=installation,
-        repository_dir=place.repository_dir,
-        host=place.host,
-        ports=ports,
-        shm_prefix=_shm_prefix(stamp),
-        control_key=KEY_WORD,
-        # Where the drain cannot be ours, on a TERM from elsewhere, it is Triton's.
-        exit_timeout_s=math.ceil(options.drain_timeout_s),
-        layout=layout,
-        completes_config=completes,
-        gpu_count=gpu_count,
-        grpc_tls=grpc_tls,
-    )
-    rank_argvs = tuple(triton_argv(start, rank) for rank in range(layout.world_size))
-    env = _environment(installation, layout, stamp, ready_timeout_s)
-    argv = rank_argvs[0]
-    if launcher is not None:
+    rank_argvs = _rank_argvs(request, start, place, completes_config=completes)
+    env = _environment(place.installation, layout, start)
+    argv, texts = rank_argvs[0], dict(place.texts)
+    if request.launcher is not None:
         env |= launcher_env(place.scratch_dir, is_local=options.hostfile is None)
-        placement = Placement(
-            hostfile=options.hostfile,
-            oversubscribe=options.oversubscribe or layout.is_topology_only,
-            exported=tuple(env),
-        )
-        if launcher.kind == "srun":
-            texts |= srun_files(rank_argvs, run_dir)
-            argv = srun_argv(launcher, layout.world_size, run_dir, placement)
-        else:
-            argv = mpirun_argv(launcher, rank_argvs, placement)
+        argv, files = _launched(request, start, rank_argvs, tuple(env))
+        texts |= files
     container = None
-    if container_options is not None:
-        container = Container(
-            options=container_options,
-            name=container_name(name, stamp),
-            server=name,
-            stamp=stamp,
-            ports=ports,
-            shm_bytes=shm_bytes(options.repository_dir, layout),
-            mounts=(*place.mounts, *(() if grpc_tls is None else tls_mounts(grpc_tls))),
-            env=env,
-            inner_argv=argv,
-        )
+    if request.container is not None:
+        container = _container(request, start, place, env, argv)
         argv, env = container.argv(), {}
     return LaunchPlan(
-        name=name,
+        name=start.name,
         repository_dir=options.repository_dir,
-        urls=_urls(options.host, ports, key_path(state_dir, stamp), grpc_trust),
-        http_port=ports.http,
+        urls=_urls(request, start),
+        http_port=start.ports.http,
         front_models=place.fronts,
-        ready_timeout_s=ready_timeout_s,
+        ready_timeout_s=start.ready_timeout_s,
         rank_argvs=rank_argvs,
         argv=argv,
-        launcher=None if launcher is None else launcher.kind,
+        launcher=None if request.launcher is None else request.launcher.kind,
         env=env,
-        log_path=log_path,
-        state_dir=state_dir,
+        log_path=start.state_dir / "logs" / f"{start.name}-{start.stamp}.log",
+        state_dir=start.state_dir,
         links=place.links,
         texts=texts,
-        stamp=stamp,
-        leftovers=leftovers(state_dir, stamp, in_container=container is not None),
+        stamp=start.stamp,
+        leftovers=leftovers(start.state_dir, start.stamp, in_container=container is not None),
         shares_cores=any(path for folder in options.folders for path in folder.glob(_TWIN_FILES)),
-        drain_timeout_s=options.drain_timeout_s,
+        drain_timeout_s=options.section.drain_timeout_s,
         is_detached=options.is_detached,
-        command=command,
-        control_key=control_key,
+        command=_again(request),
+        control_key=start.control_key,
         container=container,
     )
 
 
+def _rank_argvs(
+    request: ServeRequest, start: ServerStart, place: ServedPlace, *, completes_config: bool
+) -> tuple[tuple[str, ...], ...]:
+    triton = TritonStart(
+        installation=place.installation,
+        repository_dir=place.repository_dir,
+        host=place.host,
+        ports=start.ports,
+        shm_prefix=_shm_prefix(start.stamp),
+        control_key=KEY_WORD,
+        # Where the drain cannot be ours, on a TERM from elsewhere, it is Triton's.
+        exit_timeout_s=math.ceil(request.options.section.drain_timeout_s),
+        layout=request.layout,
+        completes_config=completes_config,
+        gpu_count=request.gpu_count,
+        grpc_tls=request.grpc_tls,
+    )
+    return tuple(triton_argv(triton, rank) for rank in range(request.layout.world_size))
+
+
+def _launched(
+    request: ServeRequest,
+    start: ServerStart,
+    rank_argvs: Sequence[tuple[str, ...]],
+    exported: tuple[str, ...],
+) -> tuple[tuple[str, ...], Mapping[Path, str]]:
+    """Return the launcher's command with those of all ranks, and the files it reads."""
+    assert request.launcher is not None
+    placement = Placement(
+        hostfile=request.options.hostfile,
+        oversubscribe=request.options.section.oversubscribe or request.layout.is_topology_only,
+        exported=exported,
+    )
+    if request.launcher.kind == "srun":
+        argv = srun_argv(request.launcher, len(rank_argvs), start.run_dir, placement)
+        return argv, srun_files(rank_argvs, start.run_dir)
+    return mpirun_argv(request.launcher, rank_argvs, placement), {}
+
+
+def _container(
+    request: ServeRequest,
+    start: ServerStart,
+    place: ServedPlace,
+    env: Mapping[str, str],
+    inner_argv: tuple[str, ...],
+) -> Container:
+    assert request.container is not None
+    certificates = () if request.grpc_tls is None else tls_mounts(request.grpc_tls)
+    return Container(
+        options=request.container,
+        name=container_name(start.name, start.stamp),
+        server=start.name,
+        stamp=start.stamp,
+        ports=start.ports,
+        shm_bytes=shm_bytes(request.options.repository_dir, request.layout),
+        mounts=(*place.mounts, *certificates),
+        env=env,
+        inner_argv=inner_argv,
+    )
+
+
+def _again(request: ServeRequest) -> str:
+    """Return the command that serves the same again."""
+    section = request.options.section
+    command = request.command
+    if section.world_size is not None:
+        command = f"{command} --world-size {section.world_size}"
+    if section.triton != "auto":
+        command = f"{command} --triton {shlex.quote(section.triton)}"
+    return command
+
+
 def _environment(
-    installation: TritonInstallation, layout: RankLayout, stamp: str, ready_timeout_s: float
+    installation: TritonInstallation, layout: RankLayout, start: ServerStart
 ) -> dict[str, str]:
     # Whatever the locale: a path or a prompt of any language has to pass.
     env = {**installation.env, "PYTHONUTF8": "1"}
@@ -276,9 +300,9 @@ def _environment(
         env["TRTLLM_ORCHESTRATOR"] = "1"
         env["TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES"] = "1" if layout.spawns else "0"
     if layout.is_topology_only and layout.needs_launcher:
-        env["FORGE_RENDEZVOUS"] = stamp
+        env["FORGE_RENDEZVOUS"] = start.stamp
         # Rank 0 says who is missing, and has to come before forge, which only sees it wait.
-        env["FORGE_RENDEZVOUS_DEADLINE_S"] = f"{ready_timeout_s * _MEETING_SHARE:g}"
+        env["FORGE_RENDEZVOUS_DEADLINE_S"] = f"{start.ready_timeout_s * _MEETING_SHARE:g}"
     return env
 
 
@@ -319,30 +343,15 @@ def _run_dir(state_dir: Path, stamp: str) -> Path:
     return run_dir if is_plain(run_dir) else Path(tempfile.gettempdir()) / f"forge-{stamp}"
 
 
-def serve_command(
-    repository_dir: Path, model_repos_dir: Path, repositories: Sequence[NamedRepository] = ()
-) -> str:
-    """Return the command that serves this repository, or these, from this folder."""
-    names = []
-    for folder, name in [(one.folder, one.name) for one in repositories] or [
-        (repository_dir, repository_dir.name)
-    ]:
-        is_built = folder.parent.resolve() == model_repos_dir.resolve()
-        named = folder.name if is_built else str(folder)
-        names.append(shlex.quote(named if name == folder.name else f"{name}={named}"))
-    return f"forge serve {' '.join(names)}"
-
-
-def _urls(
-    host: str, ports: Ports, control_key_path: Path, grpc_trust: GrpcTrust | None
-) -> ServerUrls:
+def _urls(request: ServeRequest, start: ServerStart) -> ServerUrls:
     # A server on every address is reached on this machine's own.
+    host = request.options.section.host
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     shown = f"[{reached}]" if ":" in reached else reached
     return ServerUrls(
-        http=f"http://{shown}:{ports.http}",
-        grpc=f"{shown}:{ports.grpc}",
-        metrics=f"http://{shown}:{ports.metrics}/metrics",
-        key_path=control_key_path,
-        grpc_trust=grpc_trust,
+        http=f"http://{shown}:{start.ports.http}",
+        grpc=f"{shown}:{start.ports.grpc}",
+        metrics=f"http://{shown}:{start.ports.metrics}/metrics",
+        key_path=key_path(start.state_dir, start.stamp),
+        grpc_trust=request.grpc_trust,
     )

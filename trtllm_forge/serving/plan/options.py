@@ -1,82 +1,78 @@
-"""What a server is asked for."""
+"""What ``forge serve`` is asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from trtllm_forge.triton.launch.argv import DEFAULT_HOST
+from trtllm_forge.config.schema import ServeSection
+from trtllm_forge.errors import ConfigError
+from trtllm_forge.triton.client.tls import GrpcTls, grpc_tls
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from trtllm_forge.serving.plan.repositories import NamedRepository
-    from trtllm_forge.serving.plan.trust import Verify
-    from trtllm_forge.triton.launch.mpi import LauncherKind
-    from trtllm_forge.triton.launch.rank_layout import RankMode
-
-Restart = Literal["never", "on-failure"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """What to serve and where.
+    """What to serve, and how.
 
     Attributes:
-        repository_dir: The model repository, absolute; of several the first.
-        host: The address to listen on.
-        http_port: A port, or None for 8000 or a free one; likewise the other two.
-        grpc_port: See ``http_port``; 8001.
-        metrics_port: See ``http_port``; 8002.
-        name: The server's name; None takes the repository's.
-        ready_timeout_s: How long the front model may take to be ready; None follows the size of
-            what is loaded.
-        drain_timeout_s: How long running requests may take to end when it is stopped.
-        restart: Whether it is started again when it ends by itself.
-        max_restarts: How often in a row.
-        is_detached: Whether its owner runs by itself, and its record outlives it.
-        world_size: Ranks of the engine, or None for what the engine says.
-        mode: How several ranks work together, or None for what fits the engines.
-        launcher: What starts several ranks, or None for what is here.
-        hostfile: Lists the hosts for the ranks, or None for this one.
-        oversubscribe: Whether there may be more ranks than cores.
-        verify: How the repository is compared with its manifest first; see ``serving.trust``.
-        grpc_tls_cert: The certificate of its gRPC service; None leaves that in plain text.
-        grpc_tls_key: The certificate's key.
-        grpc_tls_ca: The authorities of clients' certificates; None takes clients without one.
-        triton: Where Triton comes from; see ``serving.triton_source``.
-        gpus: What of the GPUs a container gets, or None for as many as its ranks need.
+        repositories: The model repositories, at least one.
+        section: The options that ``forge.yaml`` may set as well.
+        name: The server's name; None takes those of the repositories.
+        is_detached: Whether its owner runs in the background, and its record outlives it.
         releases_file: Describes releases and images that are newer than this forge.
-        repositories: All of them with their names, ``repository_dir`` first; empty where there is
-            one without a name of its own.
     """
 
-    repository_dir: Path
-    host: str = DEFAULT_HOST
-    http_port: int | None = None
-    grpc_port: int | None = None
-    metrics_port: int | None = None
+    repositories: tuple[NamedRepository, ...]
+    section: ServeSection = field(default_factory=ServeSection)
     name: str | None = None
-    ready_timeout_s: float | None = None
-    drain_timeout_s: float = 30.0
-    restart: Restart = "never"
-    max_restarts: int = 5
     is_detached: bool = False
-    world_size: int | None = None
-    mode: RankMode | None = None
-    launcher: LauncherKind | None = None
-    hostfile: Path | None = None
-    oversubscribe: bool = False
-    verify: Verify = "times"
-    grpc_tls_cert: str | None = None
-    grpc_tls_key: str | None = None
-    grpc_tls_ca: str | None = None
-    triton: str = "auto"
-    gpus: str | None = None
     releases_file: str | None = None
-    repositories: tuple[NamedRepository, ...] = ()
 
     @property
     def folders(self) -> tuple[Path, ...]:
         """Return the folder of each repository."""
-        return tuple(one.folder for one in self.repositories) or (self.repository_dir,)
+        return tuple(repository.folder for repository in self.repositories)
+
+    @property
+    def repository_dir(self) -> Path:
+        """Return the one repository, or the first of several."""
+        return self.repositories[0].folder
+
+    @property
+    def hostfile(self) -> Path | None:
+        """Return the list of hosts for the ranks, or None for this one."""
+        hostfile = self.section.hostfile
+        return None if hostfile is None else Path(hostfile).absolute()
+
+    @property
+    def max_restarts(self) -> int:
+        """Return how often the server may be started again in a row."""
+        return self.section.max_restarts if self.section.restart == "on-failure" else 0
+
+    @property
+    def grpc_tls(self) -> GrpcTls | None:
+        """Return the files of a gRPC service with TLS.
+
+        Raises:
+            ConfigError: One of them is missing.
+        """
+        section = self.section
+        return grpc_tls(section.grpc_tls_cert, section.grpc_tls_key, section.grpc_tls_ca)
+
+
+def without_verify(flags: Mapping[str, object]) -> Mapping[str, object]:
+    """Return flags with ``--no-verify`` as the value of ``--verify`` that it stands for.
+
+    Raises:
+        ConfigError: ``--verify`` is given as well.
+    """
+    if "verify" in flags:
+        what = f"--verify {flags['verify']} and --no-verify conflict"
+        raise ConfigError(what, hint="forge serve --no-verify")
+    return {**flags, "verify": "off"}

@@ -48,24 +48,22 @@ class ServedPlace:
 
 
 def served_place(
-    repository_dir: Path,
+    repositories: Sequence[NamedRepository],
     installation: TritonInstallation,
     host: str,
     run_dir: Path,
     *,
-    others: Sequence[NamedRepository] = (),
-    is_mirrored: bool = False,
-    completes_config: bool = False,
+    is_mirrored: bool,
+    completes_config: bool,
 ) -> ServedPlace:
     """Return how repositories are served by a Triton; files go below ``run_dir``.
 
     Args:
-        repository_dir: The one repository, or the first of several.
+        repositories: See ``served_view``; a container has one.
         installation: The Triton.
         host: The address to listen on.
         run_dir: What belongs to this start.
-        others: See ``served_view``, as for the rest. A container has one repository.
-        is_mirrored: See there.
+        is_mirrored: See ``served_view``.
         completes_config: See there.
 
     Raises:
@@ -73,6 +71,7 @@ def served_place(
         PrerequisiteError: A container cannot follow a link of the repository.
     """
     if installation.origin == "docker":
+        repository_dir = repositories[0].folder
         folder = container_folder(repository_dir, run_dir / "repository")
         return ServedPlace(
             repository_dir=MODELS_DIR,
@@ -84,8 +83,7 @@ def served_place(
             fronts=(front_model(repository_dir),),
         )
     served = served_view(
-        repository_dir,
-        others,
+        repositories,
         run_dir / "repository",
         is_mirrored=is_mirrored,
         completes_config=completes_config,

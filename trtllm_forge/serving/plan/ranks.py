@@ -24,7 +24,9 @@ def choose_ranks(options: ServeOptions, command: str) -> RankLayout:
     engines = read_engine_ranks(options.repository_dir)
     if len(options.folders) > 1:
         _require_one_rank(options)
-    layout = lay_out_ranks(engines, wanted=options.world_size, mode=options.mode, command=command)
+    layout = lay_out_ranks(
+        engines, wanted=options.section.world_size, mode=options.section.mode, command=command
+    )
     if options.hostfile is not None:
         if not options.hostfile.is_file():
             what = f"--hostfile {options.hostfile} is no file"
@@ -40,17 +42,18 @@ def _require_one_rank(options: ServeOptions) -> None:
     for folder in options.folders:
         engines = read_engine_ranks(folder)
         ranks = max((engine.world_size for engine in engines), default=1)
-        if ranks > 1 or (options.world_size or 1) > 1:
-            what = f"{folder.name} has {max(ranks, options.world_size or 1)} ranks, and is one of "
-            what += f"{len(options.folders)} repositories"
+        most = max(ranks, options.section.world_size or 1)
+        if most > 1:
+            count = len(options.folders)
+            what = f"{folder.name} has {most} ranks, and is one of {count} repositories"
             why = "the ranks of an engine are servers of their own, and have no other models"
             raise ConfigError(what, why=why, hint=f"forge serve {folder.name}")
 
 
-def choose_launcher(options: ServeOptions, layout: RankLayout) -> Launcher | None:
-    """Return what starts several ranks, or None where there is one.
+def choose_launcher(options: ServeOptions) -> Launcher:
+    """Return what starts several ranks.
 
     Raises:
         PrerequisiteError: Nothing here can.
     """
-    return locate_launcher(options.launcher, os.environ) if layout.needs_launcher else None
+    return locate_launcher(options.section.launcher, os.environ)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME
@@ -141,14 +141,12 @@ def named_repository(
     return NamedRepository(name=match["name"] if match else folder.name, folder=folder)
 
 
-def serving_options(
+def named_repositories(
     texts: Sequence[str] | None, model_repos_dir: Path, reporter: Reporter
-) -> dict[str, Any]:
-    """Return the options of ``forge serve`` that say what is served."""
-    named = [named_repository(text, model_repos_dir, reporter) for text in (texts or (None,))]
-    first = named[0]
-    is_plain = len(named) == 1 and first.name == first.folder.name
-    return {
-        "repository_dir": first.folder,
-        "repositories": () if is_plain else tuple(named),
-    }
+) -> tuple[NamedRepository, ...]:
+    """Return what ``forge serve`` serves: what was named, else the repository built last.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    return tuple(named_repository(text, model_repos_dir, reporter) for text in texts or (None,))

@@ -41,8 +41,7 @@ class ServedView:
 
 
 def served_view(
-    repository_dir: Path,
-    others: Sequence[NamedRepository],
+    repositories: Sequence[NamedRepository],
     view_dir: Path,
     *,
     is_mirrored: bool,
@@ -51,8 +50,7 @@ def served_view(
     """Return what to start Triton with.
 
     Args:
-        repository_dir: The one repository, or the first of several.
-        others: All of them, where there are several.
+        repositories: What is served, at least one.
         view_dir: The folder to make.
         is_mirrored: Whether it can be changed while it serves, which one rank alone can.
         completes_config: Whether models may complete their own configuration.
@@ -61,11 +59,11 @@ def served_view(
         ServerError: An engine is neither where the configuration says nor in the repository; or
             a model calls others by names that are built into it.
     """
-    repositories = served_repositories(repository_dir, others)
+    prefixed = served_repositories(repositories)
     path, links, texts = view_dir, dict[Path, Path](), dict[Path, str]()
-    for repository in repositories:
+    for repository in prefixed:
         if not repository.prefix:
-            folder = served_folder(repository_dir, view_dir, is_mirrored=is_mirrored)
+            folder = served_folder(repository.repository_dir, view_dir, is_mirrored=is_mirrored)
             path, links, texts = folder.path, {**folder.links}, {**folder.texts}
             continue
         for name, model in served_models(repository).folders.items():
@@ -73,28 +71,28 @@ def served_view(
             links |= {view_dir / name / entry: path for entry, path in model.links.items()}
     served = ServedSet(
         view_dir=view_dir,
-        repositories=repositories,
+        repositories=prefixed,
         completes_config=completes_config,
     )
     if is_mirrored:
         texts[served_set_path(view_dir)] = served.text()
-    fronts = tuple(one.served_name(front_model(one.repository_dir)) for one in repositories)
+    fronts = tuple(one.served_name(front_model(one.repository_dir)) for one in prefixed)
     return ServedView(path=path, links=links, texts=texts, fronts=fronts)
 
 
 def served_repositories(
-    repository_dir: Path, others: Sequence[NamedRepository]
+    repositories: Sequence[NamedRepository],
 ) -> tuple[ServedRepository, ...]:
     """Return each repository with its prefix.
 
     Raises:
         ConfigError: Two of them have one name.
     """
-    if len(others) < 2:
-        name = others[0].name if others else repository_dir.name
-        return (ServedRepository(name=name, repository_dir=repository_dir),)
+    if len(repositories) == 1:
+        (only,) = repositories
+        return (ServedRepository(name=only.name, repository_dir=only.folder),)
     folders: dict[str, Path] = {}
-    for one in others:
+    for one in repositories:
         if one.name in folders:
             what = f"two repositories are named {one.name}, so their models would be"
             why = f"{folders[one.name]} and {one.folder}"

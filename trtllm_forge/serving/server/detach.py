@@ -5,7 +5,7 @@ its process id, reads one request from its stdin and tells, a JSON object per li
 a reporter would be told, until the server is ready or is none::
 
     stdout  {"pid": 4711}
-    stdin   {"options": {"repository_dir": "/srv/model_repos/sample", ...},
+    stdin   {"options": {"repositories": [{"name": "sample", "folder": "/srv/..."}], ...},
              "settings": {"cache_dir": "...", "state_dir": "...", "model_repos_dir": "..."}}
             {"report": "note", "words": ["port 8000 is taken, HTTP is on 41000"]}
             {"ready": "serving sample, ready in 0.4 s\\n...", "document": {...}}
@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtllm_forge.config.schema import ServeSection
 from trtllm_forge.config.settings import Settings
 from trtllm_forge.errors import (
     CheckpointError,
@@ -100,14 +101,13 @@ def read_request(text: str) -> tuple[ServeOptions, Settings]:
     """Return what a supervisor is asked to serve."""
     request = json.loads(text)
     options = request["options"]
-    for name in ("repository_dir", "hostfile"):
-        options[name] = None if options[name] is None else Path(options[name])
-    options["repositories"] = tuple(
+    repositories = tuple(
         NamedRepository(name=one["name"], folder=Path(one["folder"]))
-        for one in options["repositories"]
+        for one in options.pop("repositories")
     )
+    section = ServeSection(**options.pop("section"))
     settings = Settings(**{name: Path(value) for name, value in request["settings"].items()})
-    return ServeOptions(**options), settings
+    return ServeOptions(repositories=repositories, section=section, **options), settings
 
 
 def error_word(error: ForgeError) -> Mapping[str, object]:

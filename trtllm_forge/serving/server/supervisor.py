@@ -109,7 +109,7 @@ def _serve(request: str, reporter: SupervisorReporter) -> None:
         with server:
             reporter.say({"ready": server.text(), "document": server.document()})
             reporter.let_go(server.log_path)
-            server.wait(max_restarts=options.max_restarts if options.restart != "never" else 0)
+            server.wait(max_restarts=options.max_restarts)
     except ForgeError as error:
         reporter.warning(f"{error.what}{f' ({error.why})' if error.why else ''}")
         raise SystemExit(error.exit_code) from None

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge.errors import ConfigError, ServerError
 from trtllm_forge.machine.process.memory import memory_bytes
-from trtllm_forge.serving.plan.launch_plan import completes_config, serve_command, view_dir
+from trtllm_forge.serving.plan.command import serve_command
+from trtllm_forge.serving.plan.launch_plan import completes_config, view_dir
 from trtllm_forge.serving.plan.memory import require_memory
+from trtllm_forge.serving.plan.repositories import NamedRepository
 from trtllm_forge.serving.plan.served_set import changing, read_served_set
 from trtllm_forge.serving.plan.trust import require_trusted
 from trtllm_forge.serving.records.find import find_server
@@ -195,7 +197,7 @@ def _served_set(record: ServerRecord, settings: Settings) -> ServedSet:
         hint = f"forge status {shlex.quote(record.name)}"
         raise ServerError(what, hint=hint, log_path=record.log_path)
     served = read_served_set(view_dir(settings.state_dir, record.stamp))
-    again = serve_command(record.repository_dir, settings.model_repos_dir)
+    again = _serve_command(record.repository_dir, settings)
     what = f"the models of {record.name} cannot be changed while it runs"
     hint = f"forge stop {shlex.quote(record.name)} && {again}"
     if served is None:
@@ -232,18 +234,23 @@ def _require_loadable(
     if completes_config(folder) and not served.completes_config:
         what = f"{repository.name} cannot be loaded into {record.name}"
         why = "its model completes its configuration, which a server is started for"
-        raise ServerError(what, why=why, hint=serve_command(folder, settings.model_repos_dir))
+        raise ServerError(what, why=why, hint=_serve_command(folder, settings))
     command = f"forge {verb} {shlex.quote(repository.name)}"
     require_trusted(
         folder, verify, cache_dir=settings.cache_dir, reporter=reporter, command=command
     )
-    again = serve_command(record.repository_dir, settings.model_repos_dir)
+    again = _serve_command(record.repository_dir, settings)
     require_memory(
         folder,
         what=f"another engine, of {folder},",
         held_bytes=_held_bytes(record),
         hint=f"forge stop {shlex.quote(record.name)} && {again}",
     )
+
+
+def _serve_command(folder: Path, settings: Settings) -> str:
+    alone = NamedRepository(name=folder.name, folder=folder)
+    return serve_command((alone,), settings.model_repos_dir)
 
 
 def _control(record: ServerRecord, served: ServedSet, reporter: Reporter) -> ModelControl:
