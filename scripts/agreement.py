@@ -10,6 +10,7 @@ exactly, so there every text has to be equal; compressed weights are a different
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -62,16 +63,16 @@ def continue_with_twin(repository_dir: Path, prompts: list[list[int]], fast_math
     import numpy as np
 
     engine = rendered_engine(repository_dir, fast_math=fast_math)
-    from generation import Generation, Sampling  # the repository's own module
+    generation_module = importlib.import_module("generation")  # the repository's own
 
     started = time.monotonic()
     handles = []
     for key, ids in enumerate(prompts):
-        generation = Generation(
+        generation = generation_module.Generation(
             key=key,
             prompt_ids=np.array(ids, np.int64),
             max_tokens=TOKENS,
-            sampling=Sampling(),
+            sampling=generation_module.Sampling(),
             end_id=0,
             stop_words=(),
             want_log_probs=False,
