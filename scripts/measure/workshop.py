@@ -61,8 +61,11 @@ class Workshop:
     def environment(self) -> dict[str, str]:
         """Return the variables of every child process."""
         inherited = os.environ.get("PYTHONPATH", "")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("FORGE_")}
+        # An installed forge has its bytecode; without it each start would compile all anew.
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
         return {
-            **{key: value for key, value in os.environ.items() if not key.startswith("FORGE_")},
+            **kept,
             "FORGE_CACHE_DIR": str(self.root / "cache"),
             "FORGE_STATE_DIR": str(self.root / "state"),
             "FORGE_MODEL_REPOS": str(self.root / "model_repos"),
