@@ -27,7 +27,7 @@ from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.records.find import running_servers
 from trtllm_forge.serving.server.serve import start_server
-from trtllm_forge.triton.client.http import CONTROL_HEADER
+from trtllm_forge.triton.client.address import CONTROL_HEADER
 from trtllm_forge.triton.launch.argv import GRPC_CONTROL_HEADER
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtllm_forge.serving.server.readiness import default_ready_timeout_s
+from trtllm_forge.serving.plan.ready_timeout import default_ready_timeout_s
 from trtllm_forge.serving.server.restart import restart_delay_s
 from trtllm_forge.triton.launch.startup_log import LoadedModels
 

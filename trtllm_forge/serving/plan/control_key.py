@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.machine.process.lifeline import living_members, stat_fields
-from trtllm_forge.triton.client.http import CONTROL_HEADER
+from trtllm_forge.triton.client.address import CONTROL_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.config.schema import ServeSection
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.triton.client.tls import GrpcTls, grpc_tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trtllm_forge.serving.plan.repositories import NamedRepository
+    from trtllm_forge.triton.client.tls import GrpcTls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,10 @@ class ServeOptions:
             ConfigError: One of them is missing.
         """
         section = self.section
+        if section.grpc_tls_cert is None:
+            return None
+        from trtllm_forge.triton.client.tls import grpc_tls  # takes a while, and few have TLS
+
         return grpc_tls(section.grpc_tls_cert, section.grpc_tls_key, section.grpc_tls_ca)
 
 

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.machine.gpu import detect_gpus
 from trtllm_forge.serving.plan.command import serve_command
-from trtllm_forge.serving.plan.memory_shares import require_shares
 from trtllm_forge.serving.plan.ranks import choose_launcher, choose_ranks
 from trtllm_forge.serving.plan.source import choose_source, named_triton
 from trtllm_forge.serving.plan.trust import require_trusted
-from trtllm_forge.triton.client.tls import GrpcTls, GrpcTrust, check_tls
 from trtllm_forge.triton.launch.locate import (
     TritonInstallation,
     container_installation,
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.plan.options import ServeOptions
     from trtllm_forge.serving.plan.source import TritonSource
+    from trtllm_forge.triton.client.tls import GrpcTls, GrpcTrust
     from trtllm_forge.triton.launch.container import ContainerOptions
     from trtllm_forge.triton.launch.rank_layout import RankLayout
 
@@ -114,6 +113,8 @@ def make_request(
         own = serve_command((repository,), settings.model_repos_dir)
         _require_backends(repository.folder, installation, own)
     if len(options.folders) > 1:
+        from trtllm_forge.serving.plan.memory_shares import require_shares
+
         require_shares(options.folders)
     tls = options.grpc_tls
     return ServeRequest(
@@ -125,7 +126,7 @@ def make_request(
         launcher=_launcher(options, layout, container, reporter, is_dry_run=is_dry_run),
         gpu_count=_gpu_count(container) if layout.spawns else 0,
         grpc_tls=tls,
-        grpc_trust=None if tls is None else check_tls(tls),
+        grpc_trust=_trust(tls),
     )
 
 
@@ -207,6 +208,14 @@ def _launcher(
             raise
         reporter.note(f"this plan takes any mpirun: {error.what}")
         return Launcher(kind="mpirun", executable=Path("mpirun"), label="mpirun")
+
+
+def _trust(tls: GrpcTls | None) -> GrpcTrust | None:
+    if tls is None:
+        return None
+    from trtllm_forge.triton.client.tls import check_tls
+
+    return check_tls(tls)
 
 
 def _gpu_count(container: ContainerOptions | None) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge.errors import ServerError
@@ -37,6 +36,8 @@ def stop_servers(
     Raises:
         ServerError: One cannot be stopped; the others are.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=max(1, len(records))) as pool:
         stops = [(r, pool.submit(stop_server, r, state_dir, timeout_s)) for r in records]
     stopped = {record.name: stop.result() for record, stop in stops}

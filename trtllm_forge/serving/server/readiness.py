@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.machine.process.memory import memory_bytes
-from trtllm_forge.quantities import show_size
 from trtllm_forge.serving.plan.control_key import KeyInArguments
 from trtllm_forge.serving.plan.ports import is_held_by_group
 from trtllm_forge.serving.server.container_watch import container_leader, is_container_running
@@ -16,33 +14,17 @@ from trtllm_forge.triton.client.http import TritonHttp
 from trtllm_forge.triton.launch.startup_log import LoadedModels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from trtllm_forge.machine.process.managed import ManagedProcess
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.plan.launch_plan import LaunchPlan
 
-BASE_TIMEOUT_S = 120.0
-BYTES_PER_S = 100e6
-"""What a slow network disk gives; a local one is ten times as fast."""
 
 # A start that is over by then needs no progress, and looking at memory slows it down.
 _FIRST_TOLD_S = 2.0
 _TELL_EACH_S = 1.0
 _GIB = 1 << 30
-
-
-def default_ready_timeout_s(*repository_dirs: Path) -> tuple[float, str]:
-    """Return how long repositories may take to be ready, and why, in words."""
-    checkpoint_dirs = (path for folder in repository_dirs for path in _checkpoint_dirs(folder))
-    folders = (*repository_dirs, *checkpoint_dirs)
-    size = sum({folder.resolve(): _size_bytes(folder) for folder in folders}.values())
-    seconds = BASE_TIMEOUT_S + size / BYTES_PER_S
-    why = (
-        f"it may take {seconds:.0f} s to be ready: {BASE_TIMEOUT_S:.0f} s, "
-        f"and {show_size(size)} at {BYTES_PER_S / 1e6:.0f} MB/s"
-    )
-    return seconds, why
 
 
 def wait_until_ready(
@@ -134,32 +116,3 @@ class _Loading:
         if not self._in_container:  # whose memory is not this user's to see
             detail += f", {memory_bytes(self._process.pid) / _GIB:.1f} GiB of memory"
         self._reporter.waiting(self._models.text(), detail)
-
-
-def _checkpoint_dirs(repository_dir: Path) -> Iterator[Path]:
-    """Give the folders outside the repository that models of the LLM API load."""
-    for path in repository_dir.glob("*/*/model.yaml"):
-        import yaml  # takes a while, and most repositories have none
-
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        named = document.get("model") if isinstance(document, dict) else None
-        if isinstance(named, str) and Path(named).is_absolute() and Path(named).is_dir():
-            yield Path(named)
-
-
-def _size_bytes(folder: Path) -> int:
-    """Return the size of all files below a folder, links to folders followed once."""
-    size = 0
-    seen: set[Path] = set()
-    folders = [folder]
-    while folders:
-        current = folders.pop().resolve()
-        if current in seen:
-            continue
-        seen.add(current)
-        for entry in current.iterdir():
-            if entry.is_dir():
-                folders.append(entry)
-            elif entry.is_file():
-                size += entry.stat().st_size
-    return size

@@ -20,18 +20,8 @@ from trtllm_forge.serving.records.record import (
     remove_record,
     write_record,
 )
-from trtllm_forge.serving.server.container_watch import ContainerWatch
-from trtllm_forge.serving.server.drain import drain
 from trtllm_forge.serving.server.plan_process import make_files, managed_process
-from trtllm_forge.serving.server.readiness import wait_until_ready
 from trtllm_forge.serving.server.restart import STEADY_S, restart_delay_s
-from trtllm_forge.serving.server.startup_error import (
-    dead_stub_error,
-    ended_error,
-    not_started_error,
-)
-from trtllm_forge.serving.server.stub_watch import StubWatch
-from trtllm_forge.triton.client.http import TritonHttp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +34,10 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.serving.plan.launch_plan import LaunchPlan
     from trtllm_forge.serving.records.record import ServerState
+    from trtllm_forge.serving.server.container_watch import ContainerWatch
+    from trtllm_forge.serving.server.stub_watch import StubWatch
     from trtllm_forge.triton.client.address import ServerUrls
+    from trtllm_forge.triton.client.http import TritonHttp
 
 # What is left to do once the requests have ended and the models are gone.
 _EXIT_S = 3.0
@@ -81,7 +74,7 @@ class RunningServer:
         self.ready_s = 0.0
         self._reporter = reporter
         self._record = planned_record(plan)
-        self._stubs: StubWatch | ContainerWatch = StubWatch(0)
+        self._stubs: StubWatch | ContainerWatch | None = None
         self._ready_offset = 0
         self._restarts = 0
         self._is_stopped = False
@@ -170,13 +163,15 @@ class RunningServer:
             self.process.__enter__()
             self._record = replace(self._record, triton=process_id(self.pid))
             self._write(self._record.written_state)
+            # Imported while Triton starts, as all that watches it: it takes 30 ms.
+            from trtllm_forge.serving.server.readiness import wait_until_ready
+
             with _real_paths(plan):
                 self.ready_s = wait_until_ready(
                     plan, self.process, plan.ready_timeout_s, self._reporter, log_offset=log_offset
                 )
             self.models = self._served_models()
-            container = plan.container
-            self._stubs = ContainerWatch(container) if container else StubWatch(self.pid)
+            self._stubs = self._stub_watch()
             self._stubs.look()
             self._ready_offset = plan.log_path.stat().st_size
             self._write("ready")
@@ -228,11 +223,22 @@ class RunningServer:
         else:
             remove_record(self.plan.state_dir, self._record)
 
+    def _stub_watch(self) -> StubWatch | ContainerWatch:
+        if self.plan.container is None:
+            from trtllm_forge.serving.server.stub_watch import StubWatch
+
+            return StubWatch(self.pid)
+        from trtllm_forge.serving.server.container_watch import ContainerWatch
+
+        return ContainerWatch(self.plan.container)
+
     def _served_models(self) -> tuple[ServedModel, ...]:
         try:
             models = self._http().models()
         except ServerError:
             if self.process.wait_ended(_LOOK_EACH_S):
+                from trtllm_forge.serving.server.startup_error import not_started_error
+
                 raise not_started_error(self.process, len(self.plan.rank_argvs)) from None
             raise
         return tuple(
@@ -241,6 +247,8 @@ class RunningServer:
 
     def _drained_grace_s(self) -> float:
         """Let running requests end; return how long Triton may take after that."""
+        from trtllm_forge.serving.server.drain import drain
+
         timeout_s = self.plan.drain_timeout_s
         waiting = (
             f"waiting for the running requests of {self.name}, at most {timeout_s:g} s; "
@@ -258,9 +266,11 @@ class RunningServer:
         return max(left_s, _EXIT_S)
 
     def _watch(self) -> ServerError:
-        """Return why the server is none any more, once it is not."""
+        """Wait until the server ends; return why."""
+        from trtllm_forge.serving.server.startup_error import dead_stub_error, ended_error
+
         while not self.process.wait_ended(_LOOK_EACH_S):
-            if dead := self._stubs.look():
+            if self._stubs is not None and (dead := self._stubs.look()):
                 return dead_stub_error(
                     self.process, self._ready_offset, dead, self.name, self.plan.command
                 )
@@ -312,6 +322,8 @@ class RunningServer:
         )
 
     def _http(self) -> TritonHttp:
+        from trtllm_forge.triton.client.http import TritonHttp
+
         return TritonHttp(self.urls.http, control_key=self.plan.control_key)
 
     def _write(self, state: ServerState) -> None:

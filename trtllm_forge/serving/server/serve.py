@@ -14,11 +14,11 @@ from trtllm_forge.errors import ConfigError
 from trtllm_forge.serving.plan.exposure import exposure_warning
 from trtllm_forge.serving.plan.launch_plan import LaunchPlan, ServerStart, plan_launch
 from trtllm_forge.serving.plan.ports import choose_ports
+from trtllm_forge.serving.plan.ready_timeout import default_ready_timeout_s
 from trtllm_forge.serving.plan.request import ServeRequest, make_request, writing
 from trtllm_forge.serving.records.find import free_server_name, running_servers, state_lock
 from trtllm_forge.serving.records.record import read_record, record_path, write_record
 from trtllm_forge.serving.records.stop import end_orphan
-from trtllm_forge.serving.server.readiness import default_ready_timeout_s
 from trtllm_forge.serving.server.running_server import RunningServer, planned_record, run_plan
 
 if TYPE_CHECKING:

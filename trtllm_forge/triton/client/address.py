@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from trtllm_forge.triton.client.tls import GrpcTrust
 
+CONTROL_HEADER = "forge-control-key"
+"""The header, over HTTP, that opens what a server of forge's restricts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerUrls:

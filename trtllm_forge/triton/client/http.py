@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from trtllm_forge.errors import ConfigError, ForgeError, ProbeError, ServerError
+from trtllm_forge.triton.client.address import CONTROL_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 _HEALTH_TIMEOUT_S = 5.0
 _PIECE_BYTES = 1 << 16
 _SHOWN_CHARACTERS = 200
-
-CONTROL_HEADER = "forge-control-key"
-"""The header, over HTTP, that opens what a server of forge's restricts."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from trtllm_forge.triton.client.http import CONTROL_HEADER
+from trtllm_forge.triton.client.address import CONTROL_HEADER
 from trtllm_forge.triton.launch.rank_layout import RankLayout
 
 if TYPE_CHECKING:
