@@ -8,16 +8,17 @@ Each file is hashed once and remembered by path, size and modification time, in
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtllm_forge.files.lock import exclusive
+from trtllm_forge.files.staging import write_whole
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from trtllm_forge.reporter import Reporter
 
@@ -80,19 +81,7 @@ def _read(memory_path: Path) -> dict[str, dict[str, Any]]:
 
 def _remember(memory_path: Path, fresh: dict[str, dict[str, Any]]) -> None:
     memory_path.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusive(memory_path.with_name("digests.lock")):
+    with exclusive(memory_path.with_name("digests.lock")):
         files = {path: entry for path, entry in _read(memory_path).items() if Path(path).exists()}
         document = {"schema": _SCHEMA, "files": {**files, **fresh}}
-        scratch_path = memory_path.with_name(f".digests.{os.getpid()}.json")
-        try:
-            scratch_path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
-            scratch_path.replace(memory_path)
-        finally:
-            scratch_path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _exclusive(lock_path: Path) -> Iterator[None]:
-    with lock_path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        write_whole(memory_path, json.dumps(document, indent=1, sort_keys=True) + "\n")

@@ -17,7 +17,6 @@ folder is when it was used last, that of ``entry.json`` when it was made.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -27,12 +26,13 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.files.digest import canonical_json, sha256_file, sha256_text
+from trtllm_forge.files.lock import HeldError, exclusive, exclusive_now, shared
 from trtllm_forge.files.staging import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import Any, TextIO
+    from typing import Any
 
     from trtllm_forge.files.digest import JsonValue
     from trtllm_forge.reporter import Reporter
@@ -149,8 +149,7 @@ class Store:
             for stage, key in keys.items():
                 with suppress(OSError):
                     (self.root / LOCKS_DIR).mkdir(parents=True, exist_ok=True)
-                    lock = stack.enter_context(self.use_path(stage, key).open("a"))
-                    fcntl.flock(lock, fcntl.LOCK_SH)
+                    stack.enter_context(shared(self.use_path(stage, key)))
                     # Its folder's time says when it was used last.
                     os.utime(self.entry_dir(stage, key))
             yield
@@ -165,18 +164,14 @@ class Store:
         Raises:
             PrerequisiteError: The store cannot be written.
         """
-        with self._open_lock(stage, key) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                holder = lock.read().strip() or "another process"
-                reporter.note(f"{stage}: waiting for {holder}, which builds the same artifact")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            lock.seek(0)
-            lock.truncate()
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+
+        def waiting(holder: str) -> None:
+            holder = holder or "another process"
+            reporter.note(f"{stage}: waiting for {holder}, which builds the same artifact")
+
+        self._make_folders(stage, key)
+        name = f"process {os.getpid()} on {socket.gethostname()}"
+        with exclusive(self.lock_path(stage, key), name=name, waiting=waiting):
             work_dir = self.work_dir(stage, key)
             try:
                 remove_tree(work_dir)
@@ -241,18 +236,14 @@ class Store:
 
         What a killed build left of the key goes too, or alone.
         """
-        with (
-            self.lock_path(stage, key).open("a+") as lock,
-            self.use_path(stage, key).open("a") as use,
-        ):
+        with ExitStack() as held:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                return f"being written by {lock.read().strip() or 'another process'}"
+                held.enter_context(exclusive_now(self.lock_path(stage, key)))
+            except HeldError as error:
+                return f"being written by {error.holder or 'another process'}"
             try:
-                fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                held.enter_context(exclusive_now(self.use_path(stage, key)))
+            except HeldError:
                 return "in use by a build"
             staged_dir = self._staged_dir(stage, key)
             remove_tree(staged_dir)
@@ -285,15 +276,15 @@ class Store:
     def _staged_dir(self, stage: str, key: str) -> Path:
         return self.root / stage / key[:2] / f".{key}.staged"
 
-    def _open_lock(self, stage: str, key: str) -> TextIO:
-        """Make the folders that ``key`` needs and open its lock file."""
+    def _make_folders(self, stage: str, key: str) -> None:
+        """Make the folders that ``key`` needs, and its lock file."""
         try:
             (self.root / LOCKS_DIR).mkdir(parents=True, exist_ok=True)
             tag_path = self.root / TAG_NAME
             if not tag_path.exists():
                 tag_path.write_text(_TAG_TEXT)
             self.entry_dir(stage, key).parent.mkdir(parents=True, exist_ok=True)
-            return self.lock_path(stage, key).open("a+")
+            self.lock_path(stage, key).open("a").close()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise

@@ -11,7 +11,6 @@ The folder is the run's own: a server that is started again has what it was star
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ServerError
+from trtllm_forge.files.lock import HeldError, exclusive_now
+from trtllm_forge.files.staging import write_whole
 from trtllm_forge.triton.repository.served_models import ServedRepository
 
 if TYPE_CHECKING:
@@ -120,10 +121,7 @@ def read_served_set(view_dir: Path) -> ServedSet | None:
 
 def write_served_set(served: ServedSet) -> None:
     """Write down what a server has now, whole or not at all."""
-    path = served_set_path(served.view_dir)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(served.text(), encoding="utf-8")
-    scratch.rename(path)
+    write_whole(served_set_path(served.view_dir), served.text())
 
 
 def served_set_path(view_dir: Path) -> Path:
@@ -139,28 +137,13 @@ def changing(view_dir: Path, server: str) -> Iterator[None]:
         ServerError: Another one does, or the server ends meanwhile.
     """
     try:
-        with _locked(view_dir, server):
+        with exclusive_now(served_set_path(view_dir).with_suffix(".lock"), name=str(os.getpid())):
             yield
+    except HeldError as error:
+        what = f"the models of {server} are being changed by process {error.holder or '?'}"
+        raise ServerError(what, why="one command at a time loads, unloads or reloads") from error
     except FileNotFoundError as error:
         if view_dir.is_dir():
             raise
         what = f"the server {server} has ended"
         raise ServerError(what, hint=f"forge status {shlex.quote(server)}") from error
-
-
-@contextmanager
-def _locked(view_dir: Path, server: str) -> Iterator[None]:
-    with served_set_path(view_dir).with_suffix(".lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            what = f"the models of {server} are being changed by process {lock.read() or '?'}"
-            raise ServerError(
-                what, why="one command at a time loads, unloads or reloads"
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
-        lock.truncate(0)

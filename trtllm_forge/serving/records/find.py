@@ -6,12 +6,12 @@ held only while a name and ports are chosen.
 
 from __future__ import annotations
 
-import fcntl
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError, ServerError
+from trtllm_forge.files.lock import exclusive
 from trtllm_forge.files.private import make_private
 from trtllm_forge.serving.plan.launch_plan import view_dir
 from trtllm_forge.serving.plan.served_set import read_served_set
@@ -35,8 +35,7 @@ def state_lock(state_dir: Path) -> Iterator[None]:
     """Let one process at a time choose the name and the ports of a server."""
     path = state_dir / "servers" / LOCK_NAME
     make_private(path.parent)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with exclusive(path):
         yield
 
 
