@@ -17,6 +17,7 @@ import typer
 
 from tests.small_stage import SmallStage
 from trtllm_forge.cli.console import open_console
+from trtllm_forge.files import staging
 from trtllm_forge.pipeline import place, publish
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.plan import make_plan
@@ -68,7 +69,7 @@ def files_of(precision: str) -> dict[str, bytes]:
 
 def hold_at(point: str, output_dir: Path) -> None:
     """Make this process pause just before it does what ``point`` names."""
-    rename, place_file, swap = Path.rename, place.place_file, publish._swap_in
+    rename, place_file, swap = Path.rename, place.place_file, staging.replace_folder
 
     def paused_rename(path: Path, target: Path) -> Path:
         reached = {
@@ -95,7 +96,7 @@ def hold_at(point: str, output_dir: Path) -> None:
     elif point == "placing":
         publish.place_file = paused_place  # type: ignore[attr-defined]
     elif point == "swapping":
-        publish._swap_in = paused_swap
+        publish.replace_folder = paused_swap  # type: ignore[attr-defined, assignment]
 
 
 def main() -> None:

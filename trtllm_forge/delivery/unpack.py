@@ -26,7 +26,7 @@ from trtllm_forge.delivery.package_index import (
     parse_index,
 )
 from trtllm_forge.errors import BuildError, CheckpointError, ConfigError
-from trtllm_forge.files.staging import remove_tree, staging
+from trtllm_forge.files.staging import replace_folder, staging
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.publish import require_own_folder
 
@@ -100,7 +100,7 @@ def unpack_package(package_path: Path, output_dir: Path, reporter: Reporter) -> 
             staged_dir.mkdir()
             index = _take_apart(package_path, staged_dir, reporter)
             _touch_records(staged_dir)
-            _put_in_place(staged_dir, output_dir)
+            replace_folder(staged_dir, output_dir)
     return Unpacked(output_dir=output_dir, index=index)
 
 
@@ -354,20 +354,6 @@ def _make_links(index: PackageIndex, target_dir: Path, unpacking: _Unpacking) ->
             raise unpacking.refused(because=f"the link {link.path} leads nowhere") from error
         if Path(link.target).is_absolute() or not resolved.is_relative_to(top):
             raise unpacking.refused(because=f"the link {link.path} leads out of the folder")
-
-
-def _put_in_place(staged_dir: Path, output_dir: Path) -> None:
-    if not output_dir.exists():
-        staged_dir.rename(output_dir)
-        return
-    aside_dir = staged_dir.with_name(f"{staged_dir.name}.old.unpacked")
-    output_dir.rename(aside_dir)
-    try:
-        staged_dir.rename(output_dir)
-    except OSError:
-        aside_dir.rename(output_dir)
-        raise
-    remove_tree(aside_dir)
 
 
 @contextmanager

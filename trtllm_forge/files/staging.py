@@ -1,4 +1,4 @@
-"""A name beside the target to write under, until what is written is whole and can be renamed.
+"""Writes a file or folder under a name beside it, then puts it in place by one rename.
 
 What a killed process left under such a name is removed by the next one that writes the target:
 whoever stages holds a shared lock on the folder, so an exclusive one says that nobody does.
@@ -6,16 +6,22 @@ whoever stages holds a shared lock on the folder, so an exclusive one says that 
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
 import os
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING
+
+from trtllm_forge.files.lock import exclusive_now, shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_ASIDE = ".old"
 
 
 @contextmanager
@@ -25,30 +31,53 @@ def staging(target: Path, kind: str) -> Iterator[Path]:
     Args:
         target: What is written; its folder has to be there.
         kind: A word that no other kind of file beside it is staged under.
-
-    Raises:
-        OSError: The folder cannot be opened.
     """
+    # Otherwise others stage here, or the file system has no locks: leave all as it is.
+    with suppress(OSError), exclusive_now(target.parent, is_folder=True):
+        ends = (f".{kind}", f".{kind}{_ASIDE}")
+        for leftover in list(target.parent.iterdir()):
+            if leftover.name.startswith(f".{target.name}.") and leftover.name.endswith(ends):
+                remove_tree(leftover)
     # No process id: processes in two containers on one disk may have the same.
-    path = target.with_name(f".{target.name}.{token_hex(4)}.{kind}")
-    descriptor = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # Otherwise others stage here, or the file system has no locks: leave all as it is.
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for leftover in list(target.parent.iterdir()):
-                name = leftover.name
-                if name.startswith(f".{target.name}.") and name.endswith(f".{kind}"):
-                    _remove(leftover)
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+    path = target.parent / f".{target.name}.{token_hex(4)}.{kind}"
+    with ExitStack() as held:
+        with suppress(OSError):  # the file system has no locks
+            held.enter_context(shared(target.parent, is_folder=True))
         try:
             yield path
         finally:
-            if path.exists() or path.is_symlink():
-                _remove(path)
-    finally:
-        os.close(descriptor)
+            remove_tree(path)
+
+
+def replace_folder(staged_dir: Path, target: Path) -> None:
+    """Give ``target`` the staged folder by one rename; what it was is then at ``staged_dir``.
+
+    Raises:
+        OSError: It cannot be renamed; ``target`` is as it was.
+    """
+    if not target.exists():
+        staged_dir.rename(target)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    exchange = getattr(libc, "renameat2", None)
+    arguments = (
+        _AT_FDCWD,
+        os.fsencode(staged_dir.absolute()),
+        _AT_FDCWD,
+        os.fsencode(target.absolute()),
+        _RENAME_EXCHANGE,
+    )
+    if exchange is not None and exchange(*arguments) == 0:
+        return
+    # Some file systems cannot exchange: between these two renames the folder is absent.
+    aside_dir = staged_dir.with_name(f"{staged_dir.name}{_ASIDE}")
+    target.rename(aside_dir)
+    try:
+        staged_dir.rename(target)
+    except OSError:
+        aside_dir.rename(target)
+        raise
+    remove_tree(aside_dir)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -74,13 +103,6 @@ def free_name(path: Path) -> Path:
         (free for n in numbers if not (free := path.with_name(f"{path.name}-{n}")).exists()),
         path.with_name(f"{path.name}-{token_hex(4)}"),
     )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        remove_tree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path) -> None:

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
-import os
 import shlex
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import BuildError, ConfigError
 from trtllm_forge.files.added import added_to
 from trtllm_forge.files.digest import sha256_file
-from trtllm_forge.files.staging import free_name, remove_tree
+from trtllm_forge.files.staging import free_name, replace_folder, staging
 from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
 from trtllm_forge.pipeline.place import LINK_ABOVE_BYTES, is_placed, place_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from trtllm_forge.pipeline.store import Entry, OutputFile
     from trtllm_forge.reporter import Reporter
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
 _SHOWN_CHANGES = 8
-_STAGED = ".staged"
-_ASIDE = ".old"
-_LEFTOVERS = (_STAGED, f"{_STAGED}{_ASIDE}")
+_STAGED = "staged"
 _HINT = "--output ANOTHER_FOLDER"
 
 
@@ -113,19 +105,14 @@ def publish_entry(entry: Entry, output_dir: Path, documents: Mapping[str, str]) 
     require_own_folder(output_dir)
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
-        with _publishing(output_dir):
-            # No process id: builds in two containers on one disk may have the same.
-            staged_dir = output_dir.with_name(f".{output_dir.name}.{token_hex(4)}{_STAGED}")
-            try:
-                for output in entry.outputs:
-                    target = staged_dir / output.path
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    place_file(entry.files_dir / output.path, target, output.size_bytes)
-                for name, text in documents.items():
-                    (staged_dir / name).write_text(text, encoding="utf-8")
-                _swap_in(staged_dir, output_dir)
-            finally:
-                remove_tree(staged_dir)
+        with staging(output_dir, _STAGED) as staged_dir:
+            for output in entry.outputs:
+                target = staged_dir / output.path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                place_file(entry.files_dir / output.path, target, output.size_bytes)
+            for name, text in documents.items():
+                (staged_dir / name).write_text(text, encoding="utf-8")
+            replace_folder(staged_dir, output_dir)
     except OSError as error:
         raise _cannot_write(output_dir, error) from error
 
@@ -175,54 +162,5 @@ def _cannot_write(output_dir: Path, error: OSError) -> ConfigError | BuildError:
 
 def remove_leftovers(output_dir: Path) -> None:
     """Remove what builds that were killed left beside a published folder."""
-    with suppress(OSError), _publishing(output_dir):
+    with suppress(OSError), staging(output_dir, _STAGED):
         pass
-
-
-@contextmanager
-def _publishing(output_dir: Path) -> Iterator[None]:
-    """Hold the parent folder while staging in it; remove what killed processes staged before.
-
-    Whoever stages holds a shared lock, so an exclusive one says that nobody does.
-    """
-    descriptor = os.open(output_dir.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # Otherwise others stage here, or the file system has no locks: leave all as it is.
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for path in list(output_dir.parent.iterdir()):
-                if path.name.startswith(f".{output_dir.name}.") and path.name.endswith(_LEFTOVERS):
-                    remove_tree(path)
-        with suppress(OSError):  # the file system has no locks
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _swap_in(staged_dir: Path, output_dir: Path) -> None:
-    """Give ``output_dir`` the staged content by one rename; ``staged_dir`` gets the old one."""
-    if not output_dir.exists():
-        staged_dir.rename(output_dir)
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    exchange = getattr(libc, "renameat2", None)
-    arguments = (
-        _AT_FDCWD,
-        os.fsencode(staged_dir.absolute()),
-        _AT_FDCWD,
-        os.fsencode(output_dir.absolute()),
-        _RENAME_EXCHANGE,
-    )
-    if exchange is not None and exchange(*arguments) == 0:
-        return
-    # Some file systems cannot exchange: between these two renames the folder is absent,
-    # and a build that finds it so publishes again.
-    aside_dir = staged_dir.with_name(f"{staged_dir.name}{_ASIDE}")
-    output_dir.rename(aside_dir)
-    try:
-        staged_dir.rename(output_dir)
-    except OSError:
-        aside_dir.rename(output_dir)
-        raise
-    remove_tree(aside_dir)

@@ -12,6 +12,7 @@ import pytest
 from tests.small_stage import RecordingReporter, SmallStage, build, printed
 from trtllm_forge.errors import BuildError, ConfigError
 from trtllm_forge.files.digest import sha256_file
+from trtllm_forge.files.staging import replace_folder
 from trtllm_forge.pipeline import place
 from trtllm_forge.pipeline import publish as publish_module
 from trtllm_forge.pipeline.publish import (
@@ -361,13 +362,13 @@ def test_builds_with_one_process_id_do_not_stage_in_one_folder(
     """Two containers that share a disk number their processes alike."""
     staged: list[str] = []
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    swap_in = publish_module._swap_in
+    swap_in = replace_folder
 
     def noting(staged_dir: Path, output_dir: Path) -> None:
         staged.append(staged_dir.name)
         swap_in(staged_dir, output_dir)
 
-    monkeypatch.setattr(publish_module, "_swap_in", noting)
+    monkeypatch.setattr(publish_module, "replace_folder", noting)
     published.publish()
     published.publish()
 
