@@ -6,7 +6,6 @@ Nothing large is read: engines and weights count by name and size, ``config.json
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from trtllm_forge.check.files import ResolvedPath
 from trtllm_forge.check.model import Model, read_model
 from trtllm_forge.check.model_yaml import ModelYaml, read_model_yaml
 from trtllm_forge.check.tokenizer_folder import TokenizerFolder, read_tokenizer_folder
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -182,8 +182,8 @@ class RepositoryView:
         if self.options.mount_root is not None and not self.options.has_other_mounts:
             return True
         first = path.parts[0] if path.parts else ""
-        near = difflib.get_close_matches(first, self.by_name, n=1, cutoff=_SIMILAR)
-        return bool(near) or (self.root / first).exists()
+        near = nearest(first, self.by_name, cutoff=_SIMILAR)
+        return near is not None or (self.root / first).exists()
 
     def _is_this_machines(self, path: Path) -> bool:
         """Return whether a path that is not here was meant for this machine.

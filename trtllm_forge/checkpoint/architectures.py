@@ -5,13 +5,13 @@ The facts live in ``data/architectures.yaml``, with their sources.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import CheckpointError
 from trtllm_forge.files.resources import read_yaml
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,9 +92,9 @@ def find_architecture(name: str, *, model: str) -> Architecture:
     known = known_architectures()
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    close = nearest(name, known, cutoff=0.0)
     what = f"{model} has the unknown architecture {name}"
     raise CheckpointError(
         what,
-        why=f"forge knows {len(known)} text-generating architectures, the closest is {close[0]}",
+        why=f"forge knows {len(known)} text-generating architectures, the closest is {close}",
     )

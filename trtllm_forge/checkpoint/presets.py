@@ -7,7 +7,6 @@ plan needs of a preset's ``config.json`` while the Hub cannot be asked, from
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import shlex
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trtllm_forge.checkpoint.fim import FimTemplate
 from trtllm_forge.errors import CheckpointError, ConfigError
 from trtllm_forge.files.resources import data_path, read_yaml, sample_checkpoint_dir
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,9 +129,9 @@ def nearest_preset(name: str) -> str | None:
         names[known.repo_id.lower().split("/")[1]] = known.name
     wanted = name.lower()
     for candidate in (wanted, wanted.rsplit("/", 1)[-1]):
-        close = difflib.get_close_matches(candidate, names, n=1, cutoff=0.6)
-        if close:
-            return names[close[0]]
+        close = nearest(candidate, names)
+        if close is not None:
+            return names[close]
     return None
 
 

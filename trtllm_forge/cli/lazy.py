@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -158,8 +158,8 @@ def _usage_mistake(command: str, error: Any) -> ConfigError:
 
 
 def _unknown_command(group: str, name: str, known: list[str]) -> ConfigError:
-    near = difflib.get_close_matches(name, known, n=1)
+    near = nearest(name, known)
     what = f"{group} has no command {name}"
-    if not near:
+    if near is None:
         return ConfigError(what, hint=f"{group} --help")
-    return ConfigError(what, why=f"the nearest is {near[0]}", hint=f"{group} {near[0]}")
+    return ConfigError(what, why=f"the nearest is {near}", hint=f"{group} {near}")

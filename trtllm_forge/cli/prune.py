@@ -78,7 +78,7 @@ def prune(
             pruned_text,
             show_count,
         )
-        from trtllm_forge.quantities import parse_duration, show_size
+        from trtllm_forge.text.quantities import parse_duration, show_size
 
         rule = PruneRule(
             older_than_s=None if older_than is None else parse_duration(older_than),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from trtllm_forge.config.keys import config_keys, section_help
-from trtllm_forge.config.mistakes import Mistake, config_error, nearest
+from trtllm_forge.config.mistakes import Mistake, config_error
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from pathlib import Path

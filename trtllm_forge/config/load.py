@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.config.keys import PRECISION_FLAGS, config_keys, section_types
-from trtllm_forge.config.mistakes import Mistake, config_error, nearest
+from trtllm_forge.config.mistakes import Mistake, config_error
 from trtllm_forge.config.schema import ForgeConfig
 from trtllm_forge.config.settings import DEFAULT_CONFIG_NAME
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +33,3 @@ def config_error(mistakes: Sequence[Mistake]) -> ConfigError:
         return ConfigError(mistakes[0].what, why=mistakes[0].where, hint=fixes)
     why = "\n".join(f"{mistake.where}: {mistake.what}" for mistake in mistakes)
     return ConfigError(f"the configuration has {len(mistakes)} mistakes", why=why, hint=fixes)
-
-
-def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the known word closest to a mistyped one, or None when none is close."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
-    return close[0] if close else None

@@ -7,7 +7,6 @@ needs CUDA, and MIG instances are left to whoever made them.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.resources import read_yaml
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,9 +128,9 @@ def named_gpu(name: str) -> Gpu:
     gpu = known.get(read_yaml("gpus.yaml")["aliases"].get(wanted, wanted))
     if gpu is not None:
         return gpu
-    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    close += [other for other in known if wanted and other.startswith(f"{wanted}-")][:1]
-    hint = f"--gpu {close[0] if close else 'h100-80g'}"
+    of_family = (other for other in known if wanted and other.startswith(f"{wanted}-"))
+    close = nearest(wanted, known, cutoff=0.5) or next(of_family, "h100-80g")
+    hint = f"--gpu {close}"
     what = f'unknown GPU "{name}"'
     raise ConfigError(what, why=f"the known ones are {', '.join(known)}", hint=hint)
 

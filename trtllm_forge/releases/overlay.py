@@ -7,11 +7,11 @@ says what each key means; ``releases.catalogue`` shows the form.
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +118,7 @@ def _unknown(place: str, row: dict[str, Any], keys: tuple[str, ...]) -> list[str
     mistakes = []
     for key in row:
         if key not in keys:
-            close = difflib.get_close_matches(str(key), keys, n=1)
-            meant = f", the nearest is {close[0]}" if close else f", there are {', '.join(keys)}"
+            close = nearest(str(key), keys)
+            meant = f", the nearest is {close}" if close else f", there are {', '.join(keys)}"
             mistakes.append(f"{place}there is no key {key}{meant}")
     return mistakes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +16,7 @@ from trtllm_forge.files.resources import read_yaml
 from trtllm_forge.releases.llmapi_arguments import quantization_facts
 from trtllm_forge.runtimes.trtllm.recipe import choose_recipe
 from trtllm_forge.support.release_tools import tools_of
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def architecture_of(name: str) -> Architecture:
             folder = resolve_model(name).folder
             assert folder is not None
             return known[read_checkpoint_config(folder).architecture]
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        close = nearest(name, known, cutoff=0.0)
         what = f"{name} is neither an architecture that forge knows nor a preset or folder"
         why = f"it knows {len(known)}, the closest is {close}"
         raise ConfigError(what, why=why, hint=f"forge versions --architecture {close}")

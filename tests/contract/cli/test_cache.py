@@ -19,7 +19,7 @@ from trtllm_forge.errors import ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.run import lock_of
 from trtllm_forge.pipeline.store import Store
-from trtllm_forge.quantities import parse_duration, show_duration
+from trtllm_forge.text.quantities import parse_duration, show_duration
 
 DAY_S = 86_400
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem, TextEdit
 from trtllm_forge.check.registry import rule
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,13 +32,13 @@ def called_model(view: RepositoryView) -> Iterable[Problem]:
             parameter = model.setting(key)
             if parameter is None or parameter.value.strip() in view.by_name:
                 continue
-            near = difflib.get_close_matches(parameter.value, view.by_name, n=1)
+            near = nearest(parameter.value, view.by_name)
             yield Problem(
                 model=model.folder,
                 path=model.path,
                 line=parameter.line,
                 message=f"{key} is {parameter.value}, and no model has that name",
-                hint=f'string_value: "{near[0]}"' if near else "",
+                hint=f'string_value: "{near}"' if near else "",
             )
     for model in view.of_role("tensorrt_llm_bls"):
         for name in ("preprocessing", "postprocessing"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.registry import rule
 from trtllm_forge.check.release import contract_of, release_of
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,13 +34,13 @@ def tensor_missing(view: RepositoryView) -> Iterable[Problem]:
         for tensor in declared:
             needed = not tensor.optional if word == "input" else tensor.name in _ALWAYS_MADE
             if needed and tensor.name not in found:
-                near = difflib.get_close_matches(tensor.name, found, n=1)
+                near = nearest(tensor.name, found)
                 yield Problem(
                     model=model.folder,
                     path=model.path,
-                    line=found[near[0]].line if near else None,
+                    line=found[near].line if near else None,
                     message=f"{word} {tensor.name} is missing",
-                    hint=f"{near[0]} is the nearest there is" if near else "",
+                    hint=f"{near} is the nearest there is" if near else "",
                 )
 
 
@@ -73,7 +73,7 @@ def tensor_unknown(view: RepositoryView) -> Iterable[Problem]:
             if name in names or not name:
                 continue
             new = next((b for a, b in (*_RENAMED.items(), *_swapped()) if a == name), "")
-            near = [new] if new in names else difflib.get_close_matches(name, names, n=1)
+            near = new if new in names else nearest(name, names)
             severity: Severity = "error" if new in names and _is_certain(view) else "warning"
             severity = "info" if _is_in_doubt(view, name) else severity
             yield Problem(
@@ -81,7 +81,7 @@ def tensor_unknown(view: RepositoryView) -> Iterable[Problem]:
                 path=model.path,
                 line=tensor.line,
                 message=f"{_release(view)} has no {word} {name}",
-                hint=f'name: "{near[0]}"' if near else "",
+                hint=f'name: "{near}"' if near else "",
                 severity=severity,
             )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.registry import rule
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,13 +26,13 @@ def step_model(view: RepositoryView) -> Iterable[Problem]:
                 continue
             else:
                 message = f"a step names model {step.model_name or '(none)'}, which is not there"
-            near = difflib.get_close_matches(step.model_name, view.by_name, n=1)
+            near = nearest(step.model_name, view.by_name)
             yield Problem(
                 model=model.folder,
                 path=model.path,
                 line=step.line,
                 message=message,
-                hint=f'model_name: "{near[0]}"' if near else "",
+                hint=f'model_name: "{near}"' if near else "",
             )
 
 
@@ -65,13 +65,13 @@ def step_tensor(view: RepositoryView) -> Iterable[Problem]:
             for wire in wires:
                 if wire.inner in names:
                     continue
-                near = difflib.get_close_matches(wire.inner, names, n=1)
+                near = nearest(wire.inner, names)
                 yield Problem(
                     model=model.folder,
                     path=model.path,
                     line=wire.line,
                     message=f"{target.folder} has no {word} {wire.inner}",
-                    hint=f'key: "{near[0]}"' if near else "",
+                    hint=f'key: "{near}"' if near else "",
                 )
 
 
@@ -100,13 +100,13 @@ def wire_source(view: RepositoryView) -> Iterable[Problem]:
         for step in model.steps:
             for wire in step.inputs:
                 if wire.outer not in sources:
-                    near = difflib.get_close_matches(wire.outer, sources, n=1)
+                    near = nearest(wire.outer, sources)
                     yield Problem(
                         model=model.folder,
                         path=model.path,
                         line=wire.line,
                         message=f"{wire.outer} goes into {step.model_name}, and nothing makes it",
-                        hint=f'value: "{near[0]}"' if near else "",
+                        hint=f'value: "{near}"' if near else "",
                     )
 
 
@@ -145,13 +145,13 @@ def ensemble_output(view: RepositoryView) -> Iterable[Problem]:
         made = [wire.outer for step in model.steps for wire in step.outputs]
         for tensor in model.outputs:
             if tensor.name not in made and model.steps:
-                near = difflib.get_close_matches(tensor.name, made, n=1)
+                near = nearest(tensor.name, made)
                 yield Problem(
                     model=model.folder,
                     path=model.path,
                     line=tensor.line,
                     message=f"no step makes the output {tensor.name}",
-                    hint=f"the nearest is {near[0]}" if near else "",
+                    hint=f"the nearest is {near}" if near else "",
                 )
 
 

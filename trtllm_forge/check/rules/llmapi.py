@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.registry import rule
 from trtllm_forge.check.release import release_of
-from trtllm_forge.check.spelling import nearest_words
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.text.spelling import nearest_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

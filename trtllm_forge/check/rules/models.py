@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import NewFile, Problem, TextEdit
 from trtllm_forge.check.registry import rule
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -122,13 +122,13 @@ def backend_unknown(view: RepositoryView) -> Iterable[Problem]:
             continue
         if scalar.value in KNOWN_BACKENDS:
             continue
-        near = difflib.get_close_matches(scalar.value.lower(), KNOWN_BACKENDS, n=1, cutoff=0.75)
+        near = nearest(scalar.value.lower(), KNOWN_BACKENDS, cutoff=0.75)
         yield Problem(
             model=model.folder,
             path=model.path,
             line=scalar.line,
             message=f"{scalar.value} is no backend of Triton",
-            hint=f'backend: "{near[0]}"' if near else "",
+            hint=f'backend: "{near}"' if near else "",
             severity="error" if near else "warning",
         )
 

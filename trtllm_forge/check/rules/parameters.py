@@ -25,7 +25,7 @@ from trtllm_forge.check.parameter_kinds import (
 from trtllm_forge.check.registry import rule
 from trtllm_forge.check.release import contract_of
 from trtllm_forge.check.rules.text import MANDATORY
-from trtllm_forge.check.spelling import nearest_words
+from trtllm_forge.text.spelling import nearest_words
 from trtllm_forge.triton.repository.contract import known_releases, read_contract
 from trtllm_forge.triton.repository.pbtxt import Message, whole_number
 

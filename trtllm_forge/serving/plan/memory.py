@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.machine.gpu import free_gpu_bytes
 from trtllm_forge.machine.survey import free_memory_bytes
-from trtllm_forge.quantities import show_size
+from trtllm_forge.text.quantities import show_size
 from trtllm_forge.triton.repository.mount import cpp_models, engine_dir
 
 if TYPE_CHECKING:

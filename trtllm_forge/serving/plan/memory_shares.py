@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.machine.gpu import free_gpu_bytes
 from trtllm_forge.machine.survey import free_memory_bytes
-from trtllm_forge.quantities import show_size
 from trtllm_forge.serving.plan.memory import kv_bytes_per_token
+from trtllm_forge.text.quantities import show_size
 from trtllm_forge.triton.repository.mount import CPP_BACKEND, engine_dir
 from trtllm_forge.triton.repository.repository import parse_model_config
 

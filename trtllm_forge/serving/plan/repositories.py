@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,11 +64,11 @@ def named_folder(folder: Path, model_repos_dir: Path, *, command: str) -> Path:
         return built
     if not folder.exists():
         names = [path.name for path in _subfolders(model_repos_dir) if is_repository(path)]
-        near = get_close_matches(folder.name, names, n=1)
-        if near:
+        near = nearest(folder.name, names)
+        if near is not None:
             what = f"{folder} is no folder"
             why = f"{model_repos_dir} holds {', '.join(names)}"
-            raise ConfigError(what, why=why, hint=f"{command} {near[0]}")
+            raise ConfigError(what, why=why, hint=f"{command} {near}")
     return folder
 
 
@@ -98,8 +98,8 @@ def _named(name: str, model_repos_dir: Path, built: list[Path], command: str) ->
     names = [path.name for path in built]
     what = f"no model repository {name}"
     why = f"there is no such folder, and {model_repos_dir} holds {', '.join(names) or 'none'}"
-    near = get_close_matches(Path(name).name, names, n=1)
-    hint = f"{command} {near[0]}" if near else f"forge build {name}" if "/" not in name else ""
+    near = nearest(Path(name).name, names)
+    hint = f"{command} {near}" if near else f"forge build {name}" if "/" not in name else ""
     raise ConfigError(what, why=why, hint=hint)
 
 

@@ -16,11 +16,11 @@ from __future__ import annotations
 import shlex
 import shutil
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge.errors import ConfigError, PrerequisiteError
+from trtllm_forge.text.spelling import nearest
 from trtllm_forge.triton.launch.locate import has_whole_triton, locate_wheel, named_installation
 from trtllm_forge.triton.repository.mount import CPP_BACKEND, cpp_models
 
@@ -60,10 +60,10 @@ def read_source(text: str) -> TritonSource:
         return TritonSource(kind="docker", image=image)
     if "/" in text or Path(text).exists():
         return TritonSource(kind="path", path=Path(text).expanduser())
-    near = get_close_matches(text.partition(":")[0], _WORDS, n=1) or ["auto"]
+    near = nearest(text.partition(":")[0], _WORDS) or "auto"
     what = f"--triton {text} is no place of a Triton"
     why = "it is auto, wheel, docker, docker:IMAGE or the path of a tritonserver"
-    raise ConfigError(what, why=why, hint=f"--triton {near[0]}")
+    raise ConfigError(what, why=why, hint=f"--triton {near}")
 
 
 def choose_source(text: str, repository_dir: Path, reporter: Reporter) -> TritonSource:

@@ -7,7 +7,6 @@ held only while a name and ports are chosen.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError, ServerError
@@ -17,6 +16,7 @@ from trtllm_forge.serving.plan.launch_plan import view_dir
 from trtllm_forge.serving.plan.served_set import read_served_set
 from trtllm_forge.serving.plan.view import front_model
 from trtllm_forge.serving.records.record import ServerRecord, all_records
+from trtllm_forge.text.spelling import nearest
 from trtllm_forge.triton.client.address import ServerAddress, ServerUrls
 from trtllm_forge.triton.repository.names import FRONT_MODEL
 from trtllm_forge.triton.repository.served_models import ServedRepository
@@ -79,8 +79,8 @@ def find_server(
         if name in names:
             return eligible[names.index(name)]
         what = f"no server named {name} is {'known' if with_ended else 'running'}"
-        near = get_close_matches(name, names, n=1) or names[:1]
-        hint = f"{command} {near[0]}" if near else "forge ps --all"
+        near = nearest(name, names) or next(iter(names), None)
+        hint = f"{command} {near}" if near else "forge ps --all"
         raise ConfigError(what, why=_listing(eligible), hint=hint)
     if len(running) > 1:
         what = f"{len(running)} servers are running, and none was named"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ForgeError
 from trtllm_forge.machine.process.memory import memory_bytes
-from trtllm_forge.quantities import show_duration, show_size
 from trtllm_forge.serving.records.find import served_fronts
 from trtllm_forge.serving.records.record import read_record, record_path
+from trtllm_forge.text.quantities import show_duration, show_size
 from trtllm_forge.triton.client.http import TritonHttp
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge.errors import ConfigError, ServerError
@@ -17,6 +16,7 @@ from trtllm_forge.serving.plan.served_set import changing, read_served_set
 from trtllm_forge.serving.plan.trust import require_trusted
 from trtllm_forge.serving.records.find import find_server
 from trtllm_forge.serving.swap.model_control import ModelControl
+from trtllm_forge.text.spelling import nearest
 from trtllm_forge.triton.client.http import TritonHttp
 from trtllm_forge.triton.repository.served_models import ServedRepository, config_paths
 
@@ -211,8 +211,8 @@ def _named(served: ServedSet, name: str, record: ServerRecord, verb: Verb) -> Se
     if found is not None:
         return found
     names = [one.name for one in served.repositories]
-    near = get_close_matches(name, names, n=1) or names[:1]
-    words = (verb, near[0], "--server", record.name) if near else ("load", name)
+    near = nearest(name, names) or next(iter(names), None)
+    words = (verb, near, "--server", record.name) if near else ("load", name)
     hint = shlex.join(("forge", *words))
     what = f"{record.name} serves no repository {name}"
     raise ConfigError(what, why=f"it serves {', '.join(names) or 'none'}", hint=hint)

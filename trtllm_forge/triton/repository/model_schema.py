@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import re
 from functools import lru_cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.text.spelling import nearest
 from trtllm_forge.triton.repository.pbtxt import Scalar, parse_pbtxt
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def _wanted(described: Any, scalar: Scalar) -> str:
         names = [value.name for value in described.enum_type.values]
         if not scalar.quoted and (scalar.value in names or scalar.number is not None):
             return ""
-        near = difflib.get_close_matches(scalar.value.upper(), names, n=1)
-        return near[0] if near else f"one of {', '.join(names)}"
+        return nearest(scalar.value.upper(), names) or f"one of {', '.join(names)}"
     if kind == described.CPPTYPE_BOOL:
         return "" if not scalar.quoted and scalar.value in _WORDS else "true or false"
     if kind in (described.CPPTYPE_FLOAT, described.CPPTYPE_DOUBLE):
@@ -120,9 +119,9 @@ def _wanted(described: Any, scalar: Scalar) -> str:
 
 
 def _unknown(name: str, holder: str, known: dict[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    nearest = f"; the nearest is {near[0]}" if near else ""
-    return f"{holder} has no field {name}{nearest}"
+    near = nearest(name, known)
+    suggestion = f"; the nearest is {near}" if near else ""
+    return f"{holder} has no field {name}{suggestion}"
 
 
 def _shown(scalar: Scalar) -> str:
