@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,15 +31,18 @@ class HeldError(BlockingIOError):
 def shared(path: Path, *, is_folder: bool = False) -> Iterator[None]:
     """Hold a lock that others may share, but nobody may hold alone meanwhile.
 
+    A file system without locks is no obstacle: there it cannot be held alone either.
+
     Args:
         path: The lock file, made when it is not there.
         is_folder: Whether it is a folder, which has to be there.
 
     Raises:
-        OSError: The file cannot be opened, or its file system has no locks.
+        OSError: The file cannot be opened.
     """
     with _opened(path, is_folder=is_folder) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,9 @@ def staging(target: Path, kind: str) -> Iterator[Path]:
     Args:
         target: What is written; its folder has to be there.
         kind: A word that no other kind of file beside it is staged under.
+
+    Raises:
+        OSError: The folder cannot be opened.
     """
     # Otherwise others stage here, or the file system has no locks: leave all as it is.
     with suppress(OSError), exclusive_now(target.parent, is_folder=True):
@@ -40,9 +43,7 @@ def staging(target: Path, kind: str) -> Iterator[Path]:
                 remove_tree(leftover)
     # No process id: processes in two containers on one disk may have the same.
     path = target.parent / f".{target.name}.{token_hex(4)}.{kind}"
-    with ExitStack() as held:
-        with suppress(OSError):  # the file system has no locks
-            held.enter_context(shared(target.parent, is_folder=True))
+    with shared(target.parent, is_folder=True):
         try:
             yield path
         finally:
