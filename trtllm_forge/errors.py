@@ -16,10 +16,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import ClassVar
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -86,3 +84,33 @@ class ProbeError(ForgeError):
     """The server is up and its answer is wrong."""
 
     exit_code = 8
+
+
+def unreadable(
+    path: Path, error: Exception, kind: type[ForgeError] = ConfigError, *, hint: str = ""
+) -> ForgeError:
+    """Return the error of a file or folder that cannot be read."""
+    return kind(f"{path} cannot be read", why=reason_of(error, path), hint=hint)
+
+
+def unwritable(
+    path: Path, error: OSError, kind: type[ForgeError] = ConfigError, *, hint: str = ""
+) -> ForgeError:
+    """Return the error of a file or folder that cannot be written."""
+    return kind(f"{path} cannot be written", why=reason_of(error, path), hint=hint)
+
+
+def reason_of(error: Exception, path: Path | None = None) -> str:
+    """Return why a file could not be read or written: ``/srv/out: permission denied``.
+
+    The file is the one that the system names. It is left out when there is no ``path``, and when
+    it is ``path`` itself or a scratch file beside it.
+    """
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    reason, named = error.strerror.lower(), error.filename
+    if path is None or not isinstance(named, str) or Path(named).parent == path.parent:
+        return reason
+    return f"{named}: {reason}"

@@ -12,7 +12,7 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from trtllm_forge.errors import ConfigError, ProbeError
+from trtllm_forge.errors import ConfigError, ProbeError, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -99,8 +99,7 @@ def read_bench(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        unread = f"{path} cannot be read"
-        raise ConfigError(unread, why=(error.strerror or "").lower(), hint=hint) from error
+        raise unreadable(path, error, hint=hint) from error
     except ValueError as error:
         raise ConfigError(what, why=f"it is not JSON: {error}", hint=hint) from error
     if not isinstance(document, dict) or not isinstance(document.get("bench"), dict):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.checkpoint.fim import assemble_fim_prompt
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import ConfigError, unreadable
 from trtllm_forge.files.resources import data_path
 
 if TYPE_CHECKING:
@@ -206,9 +206,7 @@ def _read(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        what = f"{path} cannot be read"
-        raise ConfigError(what, why=(reason or str(error)).lower()) from error
+        raise unreadable(path, error) from error
 
 
 def _lines(path: Path) -> Iterable[str]:

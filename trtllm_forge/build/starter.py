@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.checkpoint.presets import resolve_model
 from trtllm_forge.config.load import load_flags
 from trtllm_forge.config.text import forge_yaml_text
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import ConfigError, unwritable
 from trtllm_forge.files.staging import write_whole
 
 if TYPE_CHECKING:
@@ -39,5 +39,4 @@ def write_starter(path: Path, text: str, *, replace: bool) -> None:
     try:
         write_whole(path, text)
     except OSError as error:
-        what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
-        raise ConfigError(what) from error
+        raise unwritable(path, error) from error

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trtllm_forge.errors import reason_of
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -29,7 +31,7 @@ def read_json(path: Any) -> tuple[dict[str, Any], str]:
     except UnicodeDecodeError as error:
         return {}, f"it is not UTF-8: {error.reason}"
     except OSError as error:
-        return {}, str(error.strerror or error)
+        return {}, reason_of(error)
     except ValueError as error:
         return {}, str(error)
     if not isinstance(document, dict):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import NewFile, TextEdit
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,8 +70,7 @@ def apply_edits(planned: PlannedEdits, root: Path) -> None:
         for path, text in planned.texts.items():
             _replace(root / path, text.encode("utf-8", errors="surrogateescape"))
     except OSError as error:
-        what = f"{error.filename} cannot be written"
-        raise ConfigError(what, why=str(error.strerror)) from error
+        raise unwritable(Path(error.filename), error) from error
 
 
 def _replace(path: Path, content: bytes) -> None:

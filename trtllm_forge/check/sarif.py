@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from trtllm_forge import __version__
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import unwritable
 from trtllm_forge.files.staging import write_whole
 
 if TYPE_CHECKING:
@@ -57,9 +57,8 @@ def write_sarif(report: Report, path: Path) -> None:
     try:
         write_whole(path, text)
     except OSError as error:
-        what = f"{path} cannot be written"
         hint = f"--sarif {path.name}" if isinstance(error, FileNotFoundError) else ""
-        raise ConfigError(what, why=error.strerror or str(error), hint=hint) from error
+        raise unwritable(path, error, hint=hint) from error
 
 
 def _rule(rule: Rule) -> dict[str, object]:

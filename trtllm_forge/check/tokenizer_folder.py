@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from trtllm_forge.check.files import read_json
+from trtllm_forge.errors import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +149,7 @@ def _read_tokenizer(path: Path) -> tuple[str, dict[str, int]]:
             stream.seek(size - _TAIL_BYTES)
             tail = stream.read()
     except OSError as error:
-        return str(error.strerror or error), {}
+        return reason_of(error), {}
     if not head.lstrip().startswith(b"{"):
         return "it does not begin as a JSON object", {}
     if not tail.rstrip().endswith(b"}"):

@@ -14,7 +14,7 @@ from trtllm_forge.checkpoint.files import (
     choose_weights,
     require_tokenizer,
 )
-from trtllm_forge.errors import CheckpointError
+from trtllm_forge.errors import CheckpointError, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -280,8 +280,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         what = f"{path.parent} is no checkpoint: it has no {path.name}"
         raise CheckpointError(what) from error
     except (OSError, ValueError) as error:
-        what = f"{path} cannot be read"
-        raise CheckpointError(what, why=str(error)) from error
+        raise unreadable(path, error, CheckpointError) from error
     if not isinstance(document, dict):
         what = f"{path} holds no JSON object"
         raise CheckpointError(what)

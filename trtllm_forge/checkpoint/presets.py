@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.checkpoint.fim import FimTemplate
-from trtllm_forge.errors import CheckpointError, ConfigError
+from trtllm_forge.errors import CheckpointError, ConfigError, unreadable
 from trtllm_forge.files.resources import data_path, read_yaml, sample_checkpoint_dir
 from trtllm_forge.text.spelling import nearest
 
@@ -296,6 +296,5 @@ def _read_object(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        what = f"{path} cannot be read"
-        raise CheckpointError(what, why=str(error)) from error
+        raise unreadable(path, error, CheckpointError) from error
     return document if isinstance(document, dict) else {}

@@ -39,7 +39,7 @@ def logs(
     """Print the end of a server's log."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.errors import ConfigError, ServerError
+        from trtllm_forge.errors import ConfigError, ServerError, reason_of
         from trtllm_forge.serving.records import log_tail
         from trtllm_forge.serving.records.find import find_server
         from trtllm_forge.serving.records.status import last_words, log_document
@@ -53,7 +53,7 @@ def logs(
             last, offset = log_tail.last_lines(record.log_path, lines)
         except OSError as error:
             what = f"the log of {record.name} cannot be read"
-            raise ServerError(what, why=f"{record.log_path}: {error.strerror}") from error
+            raise ServerError(what, why=f"{record.log_path}: {reason_of(error)}") from error
         if not follow:
             console.result("\n".join(last), log_document(record, last))
         else:

@@ -9,7 +9,7 @@ import yaml
 
 from trtllm_forge.config.keys import config_keys, section_help
 from trtllm_forge.config.mistakes import Mistake, config_error
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import ConfigError, unreadable
 from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def _read_text(path: Path) -> str:
         what = f"there is no configuration file {path}"
         raise ConfigError(what, why="asked for with --config", hint="forge init") from error
     except OSError as error:
-        what = f"{path} cannot be read: {(error.strerror or str(error)).lower()}"
-        raise ConfigError(what) from error
+        raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         what = f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
         raise ConfigError(what) from error

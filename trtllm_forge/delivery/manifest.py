@@ -29,7 +29,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge import __version__
-from trtllm_forge.errors import CheckpointError
+from trtllm_forge.errors import CheckpointError, unreadable
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.store import OutputFile
 
@@ -129,8 +129,7 @@ def read_manifest(repository_dir: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        what = f"{path} cannot be read"
-        raise CheckpointError(what, why=str(error)) from error
+        raise unreadable(path, error, CheckpointError) from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int) or schema < 1:
         what = f"{path} is damaged"

@@ -33,7 +33,14 @@ from trtllm_forge.delivery.package_index import (
     PackageIndex,
     path_obstacle,
 )
-from trtllm_forge.errors import BuildError, CheckpointError, ConfigError, PrerequisiteError
+from trtllm_forge.errors import (
+    BuildError,
+    CheckpointError,
+    ConfigError,
+    PrerequisiteError,
+    unreadable,
+    unwritable,
+)
 from trtllm_forge.files.staging import staging
 
 if TYPE_CHECKING:
@@ -115,8 +122,7 @@ def plan_package(source_dir: Path) -> PackagePlan:
     try:
         _collect(source_dir, "", sizes, folders, links)
     except OSError as error:
-        what = f"{source_dir} cannot be read"
-        raise ConfigError(what, why=f"{error.strerror}: {error.filename}") from error
+        raise unreadable(source_dir, error) from error
     plan = PackagePlan(
         source_dir=source_dir,
         sizes=dict(sorted(sizes.items())),
@@ -377,8 +383,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (PermissionError, FileNotFoundError, IsADirectoryError) as error:
-        what = f"{path} cannot be read"
-        raise ConfigError(what, why=str(error.strerror)) from error
+        raise unreadable(path, error) from error
 
 
 @contextmanager
@@ -389,5 +394,4 @@ def _writing(output_path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f"no space left on the disk that holds {output_path.absolute().parent}"
             raise BuildError(what, hint="--output ANOTHER_DISK/NAME.tar.zst") from error
-        what = f"{output_path} cannot be written"
-        raise ConfigError(what, why=error.strerror or str(error)) from error
+        raise unwritable(output_path, error) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.delivery.manifest import MANIFEST_NAME, read_manifest
-from trtllm_forge.errors import ConfigError, PrerequisiteError
+from trtllm_forge.errors import ConfigError, PrerequisiteError, unwritable
 from trtllm_forge.files.digest import canonical_json, sha256_text
 from trtllm_forge.files.staging import write_whole
 
@@ -165,8 +165,7 @@ def write_sbom(
     try:
         write_whole(output_path, text)
     except OSError as error:
-        what = f"{output_path} cannot be written"
-        raise ConfigError(what, why=error.strerror or str(error)) from error
+        raise unwritable(output_path, error) from error
 
 
 def _model(model: SbomModel) -> Any:

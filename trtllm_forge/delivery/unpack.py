@@ -25,7 +25,7 @@ from trtllm_forge.delivery.package_index import (
     PackageIndex,
     parse_index,
 )
-from trtllm_forge.errors import BuildError, CheckpointError, ConfigError
+from trtllm_forge.errors import BuildError, CheckpointError, unreadable, unwritable
 from trtllm_forge.files.staging import replace_folder, staging
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.publish import require_own_folder
@@ -110,8 +110,7 @@ def _require_package(package_path: Path) -> None:
         with package_path.open("rb") as file:
             _whole_bytes(package_path, file)
     except OSError as error:
-        what = f"{package_path} cannot be read"
-        raise ConfigError(what, why=error.strerror or str(error)) from error
+        raise unreadable(package_path, error) from error
 
 
 def _touch_records(staged_dir: Path) -> None:
@@ -188,8 +187,7 @@ def _take_apart(package_path: Path, target_dir: Path | None, reporter: Reporter)
     try:
         file = package_path.open("rb")
     except OSError as error:
-        what = f"{package_path} cannot be read"
-        raise ConfigError(what, why=error.strerror or str(error)) from error
+        raise unreadable(package_path, error) from error
     with file:
         source = _Source(file, _whole_bytes(package_path, file))
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
@@ -364,6 +362,4 @@ def _writing(output_dir: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f"no space left on the disk that holds {output_dir.absolute().parent}"
             raise BuildError(what, why="nothing was put in place", hint="df -h") from error
-        what = f"{output_dir} cannot be written"
-        why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        raise ConfigError(what, why=why, hint="--output ANOTHER_FOLDER") from error
+        raise unwritable(output_dir, error, hint="--output ANOTHER_FOLDER") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import ConfigError, unwritable
 from trtllm_forge.files.staging import write_whole
 
 if TYPE_CHECKING:
@@ -30,7 +30,4 @@ def write_workflow(path: Path, text: str, *, replace: bool, again: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
     except OSError as error:
-        what = f"{path} cannot be written"
-        reason = (error.strerror or str(error)).lower()
-        why = f"{error.filename}: {reason}" if error.filename else reason
-        raise ConfigError(what, why=why) from error
+        raise unwritable(path, error) from error

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import ConfigError, unwritable
 from trtllm_forge.files.staging import free_name, staging
 from trtllm_forge.migrate.engine_flags import engine_flag_moves
 from trtllm_forge.migrate.moves import engine_moves, llmapi_moves
@@ -234,6 +234,4 @@ def _work_dir(output_dir: Path, *, dry_run: bool) -> Iterator[Path]:
             work_dir.mkdir()
             yield work_dir
     except OSError as error:
-        what = f"{output_dir} cannot be written"
-        why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        raise ConfigError(what, why=why, hint="--output ANOTHER_FOLDER") from error
+        raise unwritable(output_dir, error, hint="--output ANOTHER_FOLDER") from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtllm_forge.errors import ConfigError, RenderError
+from trtllm_forge.errors import ConfigError, RenderError, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,8 +156,7 @@ def read_model(path: Path) -> SourceModel:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        what = f"{path} cannot be read"
-        raise RenderError(what, why=str(error)) from error
+        raise unreadable(path, error, RenderError) from error
     text = _UNSET.sub(r"\1\2\2", text)
     for number, line in enumerate(text.splitlines(), start=1):
         if _PLACEHOLDER.search(line.partition("#")[0]):

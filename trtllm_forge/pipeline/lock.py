@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge import __version__
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import ConfigError, unreadable
 from trtllm_forge.pipeline.store import OutputFile
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ def read_lock_file(path: Path, *, hint: str = "") -> Lock | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        what = f"{path} cannot be read"
-        raise ConfigError(what, why=str(error), hint=hint) from error
+        raise unreadable(path, error, hint=hint) from error
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int) or schema < 1:
         what = f"{path} is damaged"

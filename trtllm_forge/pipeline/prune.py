@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.errors import PrerequisiteError, reason_of
 from trtllm_forge.pipeline.inventory import forget_gone_repositories
 
 if TYPE_CHECKING:
@@ -42,5 +42,5 @@ def remove_entries(store: Store, entries: Sequence[StoredEntry]) -> Pruned:
         forget_gone_repositories(store)
     except OSError as error:
         what = f"the store {store.root} cannot be written"
-        raise PrerequisiteError(what, why=f"{error.strerror}: {error.filename}") from error
+        raise PrerequisiteError(what, why=reason_of(error, store.root)) from error
     return Pruned(removed=tuple(removed), kept=tuple(kept))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.errors import BuildError, ConfigError
+from trtllm_forge.errors import BuildError, ConfigError, ForgeError, unwritable
 from trtllm_forge.files.added import added_to
 from trtllm_forge.files.digest import sha256_file
 from trtllm_forge.files.staging import free_name, replace_folder, staging
@@ -150,14 +150,12 @@ def _obstacle(output_dir: Path) -> tuple[str, str]:
     return "", ""
 
 
-def _cannot_write(output_dir: Path, error: OSError) -> ConfigError | BuildError:
+def _cannot_write(output_dir: Path, error: OSError) -> ForgeError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = f"no space left on the disk that holds {output_dir.parent}"
         why = "the artifacts are in the store; the folder was left as it was"
         return BuildError(what, why=why, hint=_HINT)
-    what = f"{output_dir} cannot be written"
-    why = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-    return ConfigError(what, why=why, hint=_HINT)
+    return unwritable(output_dir, error, hint=_HINT)
 
 
 def remove_leftovers(output_dir: Path) -> None:

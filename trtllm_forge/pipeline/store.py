@@ -24,7 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.errors import PrerequisiteError, reason_of
 from trtllm_forge.files.digest import canonical_json, sha256_file, sha256_text
 from trtllm_forge.files.lock import HeldError, exclusive, exclusive_now, shared
 from trtllm_forge.files.staging import remove_tree
@@ -289,7 +289,7 @@ class Store:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             what = f"the store {self.root} cannot be written"
-            why = f"{error.strerror}: {error.filename}"
+            why = reason_of(error, self.root)
             hint = "FORGE_CACHE_DIR=/writable/folder forge build ..."
             raise PrerequisiteError(what, why=why, hint=hint) from error
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import ConfigError, reason_of
 from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def read_overlay(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         what = f"releases_file {path} cannot be read"
-        raise ConfigError(what, why=str(error)) from error
+        raise ConfigError(what, why=reason_of(error, path)) from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         what = f"releases_file {path} is of another shape"
         why = f"it begins with `schema: {SCHEMA}` and holds images and releases"

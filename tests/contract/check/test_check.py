@@ -177,7 +177,7 @@ def test_select_and_ignore_take_codes_and_beginnings(root: Path) -> None:
         (
             "check sound/repository --sarif gone/findings.sarif",
             "error: gone/findings.sarif cannot be written\n"
-            "  why:  No such file or directory\n"
+            "  why:  gone: no such file or directory\n"
             "  try:  --sarif findings.sarif\n",
         ),
     ],

@@ -74,7 +74,7 @@ def test_init_in_a_folder_that_cannot_be_written_is_a_config_error() -> None:
     code, _, stderr = run("init sample --force")
 
     assert code == 2
-    assert stderr == "error: forge.yaml cannot be written: is a directory\n"
+    assert stderr == "error: forge.yaml cannot be written\n  why:  is a directory\n"
     assert [path.name for path in Path().iterdir()] == ["forge.yaml"]
 
 

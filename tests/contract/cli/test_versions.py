@@ -323,7 +323,7 @@ def test_releases_file_that_is_not_there_is_an_error() -> None:
         2,
         "",
         "error: releases_file none.yaml cannot be read\n"
-        "  why:  [Errno 2] No such file or directory: 'none.yaml'\n",
+        "  why:  no such file or directory\n",
     )
 
 

@@ -93,7 +93,7 @@ def test_a_log_that_cannot_be_written_is_told_before_the_child_runs(tmp_path: Pa
         pass
 
     assert caught.value.what == "/proc/nope cannot be written"
-    assert caught.value.why == "the log of triton goes there: No such file or directory"
+    assert caught.value.why == "the log of triton goes there: no such file or directory"
 
 
 def test_the_command_is_reported_before_it_runs(tmp_path: Path) -> None:
@@ -284,5 +284,5 @@ def test_a_missing_executable_is_named(tmp_path: Path) -> None:
         pass
 
     assert caught.value.what == "/nowhere/tritonserver cannot be started"
-    assert caught.value.why == "No such file or directory"
+    assert caught.value.why == "no such file or directory"
     assert caught.value.exit_code == 3

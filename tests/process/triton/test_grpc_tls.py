@@ -85,9 +85,9 @@ def test_a_file_that_is_not_there_is_named_with_its_flag(tmp_path: Path) -> None
     ]
 
     assert [(error.what, error.why) for error in errors] == [
-        (f"{tmp_path}/no.crt cannot be read", "--grpc-tls-cert: No such file or directory"),
-        (f"{tmp_path}/no.key cannot be read", "--grpc-tls-key: No such file or directory"),
-        (f"{tmp_path}/no.ca cannot be read", "--grpc-tls-ca: No such file or directory"),
+        (f"{tmp_path}/no.crt cannot be read", "--grpc-tls-cert: no such file or directory"),
+        (f"{tmp_path}/no.key cannot be read", "--grpc-tls-key: no such file or directory"),
+        (f"{tmp_path}/no.ca cannot be read", "--grpc-tls-ca: no such file or directory"),
     ]
 
 

@@ -71,7 +71,8 @@ def test_folder_in_place_of_the_file_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         read_document(PATH)
 
-    assert caught.value.what == "forge.yaml cannot be read: is a directory"
+    assert caught.value.what == "forge.yaml cannot be read"
+    assert caught.value.why == "is a directory"
 
 
 @pytest.mark.parametrize(

@@ -584,7 +584,7 @@ def test_other_file_is_no_package(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         verify_package(tmp_path / "absent", SilentReporter())
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT/absent cannot be read\n  why:  No such file or directory"
+        "error: ROOT/absent cannot be read\n  why:  no such file or directory"
     )
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:

@@ -190,7 +190,8 @@ def test_command_prints_or_writes_the_document(tmp_path: Path) -> None:
     code, _, stderr = run(str(folder), "--output", str(tmp_path / "absent" / "x"))
     assert (code, stderr) == (
         2,
-        f"error: {tmp_path}/absent/x cannot be written\n  why:  No such file or directory\n",
+        f"error: {tmp_path}/absent/x cannot be written\n"
+        f"  why:  {tmp_path}/absent: no such file or directory\n",
     )
 
 

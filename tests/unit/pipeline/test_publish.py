@@ -478,7 +478,7 @@ def test_name_too_long_for_the_file_system_is_refused(tmp_path: Path) -> None:
     output_dir = tmp_path / ("x" * 300)
     assert refusal_of(output_dir) == (
         f"error: {output_dir} cannot be written\n"
-        f"  why:  File name too long: {output_dir}\n"
+        "  why:  file name too long\n"
         "  try:  --output ANOTHER_FOLDER",
         2,
     )
@@ -517,7 +517,7 @@ def test_parent_that_cannot_be_written_is_an_error_that_names_it(
         publish_entry(entry, output_dir, {"forge.lock": "{}"})
     assert printed(caught.value) == (
         f"error: {output_dir} cannot be written\n"
-        f"  why:  Permission denied: {output_dir.parent}\n"
+        f"  why:  {output_dir.parent}: permission denied\n"
         "  try:  --output ANOTHER_FOLDER",
         2,
     )

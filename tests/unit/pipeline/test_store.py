@@ -198,7 +198,7 @@ def test_store_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) 
         build(store, SmallStage())
     assert printed(caught.value) == (
         f"error: the store {store.root} cannot be written\n"
-        f"  why:  Not a directory: {store.root / 'locks'}\n"
+        f"  why:  {store.root / 'locks'}: not a directory\n"
         "  try:  FORGE_CACHE_DIR=/writable/folder forge build ...",
         3,
     )

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.errors import PrerequisiteError, reason_of
 from trtllm_forge.machine.process import lifeline
 from trtllm_forge.machine.process.rank_log import RankLog
 from trtllm_forge.machine.process.secrets import environment_without_secrets
@@ -132,7 +132,7 @@ class ManagedProcess:
             lifeline.remove_leftovers(self._leftovers)
             self._release_lifeline()
             what = f"{self.argv[0]} cannot be started"
-            raise PrerequisiteError(what, why=error.strerror or str(error)) from error
+            raise PrerequisiteError(what, why=reason_of(error)) from error
         if self._shares_cores:
             # Before it has threads, which inherit this. Where it is not allowed, it only costs.
             with contextlib.suppress(OSError):
@@ -265,7 +265,7 @@ class ManagedProcess:
             return RankLog(self.log_path, self._split_rank)
         except OSError as error:
             what = f"{self.log_path.parent} cannot be written"
-            why = f"the log of {self._source} goes there: {error.strerror or error}"
+            why = f"the log of {self._source} goes there: {reason_of(error)}"
             raise PrerequisiteError(what, why=why) from error
 
     def _drain_output(self, stream: IO[bytes], log: RankLog) -> None:

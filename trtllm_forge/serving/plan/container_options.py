@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.errors import ConfigError, PrerequisiteError, ServerError
+from trtllm_forge.errors import ConfigError, PrerequisiteError, ServerError, reason_of
 from trtllm_forge.machine.gpu import probe_gpus
 from trtllm_forge.machine.process.docker import DockerClient, gpu_devices, gpu_request
 from trtllm_forge.releases.catalogue import read_catalogue
@@ -181,7 +181,7 @@ def _address(host: str) -> str:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         what = f"cannot listen on {host}"
-        raise ServerError(what, why=str(error.strerror or error)) from error
+        raise ServerError(what, why=reason_of(error)) from error
     return str(found[0][4][0])
 
 

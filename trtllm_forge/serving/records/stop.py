@@ -7,7 +7,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.errors import ServerError
+from trtllm_forge.errors import ServerError, reason_of
 from trtllm_forge.machine.process import lifeline
 from trtllm_forge.serving.plan.launch_plan import leftovers
 from trtllm_forge.serving.records.find import state_lock
@@ -124,7 +124,7 @@ def _signal(record: ServerRecord, number: signal.Signals) -> None:
         return
     except PermissionError as error:
         what = f"{record.name} cannot be stopped: process {record.owner.pid} is another user's"
-        raise ServerError(what, why=str(error.strerror)) from error
+        raise ServerError(what, why=reason_of(error)) from error
     finally:
         os.close(handle)
 

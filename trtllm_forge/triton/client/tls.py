@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from trtllm_forge.errors import ConfigError
+from trtllm_forge.errors import ConfigError, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -224,5 +224,5 @@ def _read(path: Path, flag: str) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         what = f"{path} cannot be read"
-        why = f"{flag + ': ' if flag else ''}{error.strerror or error}"
+        why = f"{flag + ': ' if flag else ''}{reason_of(error)}"
         raise ConfigError(what, why=why) from error
