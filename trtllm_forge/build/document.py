@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtllm_forge.pipeline.lock import LOCK_NAME
+from trtllm_forge.text.quantities import show_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 DOCUMENT_SCHEMA = 1
 
 _WEIGHT_BITS = {"fp16": 16.0, "bf16": 16.0, "int8": 8.5, "int4": 5.0}
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,18 +161,14 @@ class BuildResult:
 
 def _estimate_lines(estimates: Estimates) -> list[str]:
     """Return the estimates; lists are shown by their largest rank."""
-
-    def gib(size: int) -> str:
-        return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / (1 << 20):.0f} MiB"
-
     sizes = [
-        f"checkpoint {gib(estimates.checkpoint_bytes)}",
-        f"disk {gib(estimates.disk_bytes)}",
-        f"host memory {gib(estimates.host_memory_bytes)}",
+        f"checkpoint {show_size(estimates.checkpoint_bytes)}",
+        f"disk {show_size(estimates.disk_bytes)}",
+        f"host memory {show_size(estimates.host_memory_bytes)}",
     ]
-    rank = [f"weights {gib(max(estimates.weight_bytes_per_rank))}"]
+    rank = [f"weights {show_size(max(estimates.weight_bytes_per_rank))}"]
     if estimates.engine_bytes_per_rank:
-        rank.append(f"engine {gib(max(estimates.engine_bytes_per_rank))}")
+        rank.append(f"engine {show_size(max(estimates.engine_bytes_per_rank))}")
     rank.append(f"KV cache {max(estimates.kv_bytes_per_token_per_rank)} bytes per token")
     lines = [f"needs     {', '.join(sizes)}", f"per rank  {', '.join(rank)}"]
     if estimates.gpu is not None:

@@ -22,7 +22,7 @@ from trtllm_forge.build.sizes import (
 )
 from trtllm_forge.checkpoint.geometry import ModelGeometry, read_geometry
 from trtllm_forge.checkpoint.parameters import count_parameters
-from trtllm_forge.machine.gpu import GIB
+from trtllm_forge.text.quantities import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -299,8 +299,8 @@ def _recommend(plan: _Plan, gpu: Gpu) -> Recommendation | None:
     usable = usable_gpu_bytes(gpu)
     if worst + plan.activations() >= usable:
         reason = (
-            f"weights of {worst / GIB:.1f} GiB and activations of {plan.activations() / GIB:.1f} "
-            f"GiB per rank do not fit into the {usable / GIB:.1f} GiB that {gpu.name} can give"
+            f"weights of {show_size(worst)} and activations of {show_size(plan.activations())} "
+            f"per rank do not fit into the {show_size(usable)} that {gpu.name} can give"
         )
     else:
         tokens = plan.blocks(gpu) * plan.tokens_per_block

@@ -16,7 +16,7 @@ from trtllm_forge.checkpoint.parameters import (
     layers_of_stages,
     norm_elements,
 )
-from trtllm_forge.machine.gpu import GIB
+from trtllm_forge.text.quantities import GIB
 
 if TYPE_CHECKING:
     from trtllm_forge.checkpoint.geometry import ModelGeometry

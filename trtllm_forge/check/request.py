@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,11 +10,10 @@ from trtllm_forge.check.registry import split_codes
 from trtllm_forge.check.run import Report, check_repository
 from trtllm_forge.check.view import CheckOptions
 from trtllm_forge.errors import ConfigError, RenderError
+from trtllm_forge.text.quantities import size_in_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,16 +159,3 @@ def _options(request: CheckRequest) -> CheckOptions:
         world_size=request.world_size,
         shm_bytes=None if request.shm_size is None else size_in_bytes(request.shm_size),
     )
-
-
-def size_in_bytes(text: str) -> int:
-    """Return a size such as ``64m`` or ``2Gi`` in bytes.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", text.strip().lower())
-    if match is None:
-        what = f"{text} is no size"
-        raise ConfigError(what, why="a number and a unit are needed", hint="--shm-size 1g")
-    return int(float(match.group(1)) * _UNITS[match.group(2)])

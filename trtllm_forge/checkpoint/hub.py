@@ -21,6 +21,7 @@ from trtllm_forge.checkpoint.hub_errors import explain_hub_error, hub_error_clas
 from trtllm_forge.checkpoint.hub_transfer import ByteProgress, fetch_blob, partial_size_bytes
 from trtllm_forge.errors import CheckpointError
 from trtllm_forge.files.known_digests import digest_files
+from trtllm_forge.text.quantities import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,16 +199,15 @@ def _require_disk(access: HubAccess, reference: ModelReference, needed: int) -> 
         existing = existing.parent
     free = shutil.disk_usage(existing).free
     if needed > free:
-        what = f"{reference.repo_id} needs {_gib(needed)} more on disk, {_gib(free)} are free"
+        what = (
+            f"{reference.repo_id} needs {show_size(needed)} more on disk, "
+            f"{show_size(free)} are free"
+        )
         raise CheckpointError(
             what,
             why=f"the Hugging Face cache is {access.cache_dir}; nothing was downloaded",
             hint=f"HF_HOME=/larger/disk forge build {shlex.quote(reference.text)}",
         )
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.2f} GiB"
 
 
 def _file_of(sibling: Any) -> CheckpointFile:

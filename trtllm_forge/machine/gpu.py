@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.resources import read_yaml
+from trtllm_forge.text.quantities import GIB
 from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from trtllm_forge.machine.executors.docker import DockerExecutor
 from trtllm_forge.machine.executors.local import LocalExecutor
 from trtllm_forge.machine.process.docker import gpu_request
 from trtllm_forge.reporter import SilentReporter
+from trtllm_forge.text.quantities import GIB, show_size
 from trtllm_forge.triton.launch.interpreter import check_wheel_runs, this_interpreter
 from trtllm_forge.triton.launch.locate import find_wheel
 
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "warn", "missing"]
 
-_GIB = 1 << 30
-_SMALL_DISK_GIB = 20
+_SMALL_DISK_BYTES = 20 * GIB
 _DOCKER_WAIT_S = 10.0
 _IMAGE_TRITON = Path("/opt/tritonserver/bin/tritonserver")
 # What runtime openvino asks for before a build; of each, metadata alone is read.
@@ -74,7 +74,7 @@ def of_error(name: str, error: PrerequisiteError) -> Check:
 def check_host(machine: Machine, cache_dir: Path) -> list[Check]:
     """Return what every runtime builds on: Python, memory and the disk of the store."""
     python = f"{platform.python_version()} at {sys.executable}"
-    memory = f"{machine.free_memory_bytes / _GIB:.1f} GiB free, {machine.cpu_count} cores"
+    memory = f"{show_size(machine.free_memory_bytes)} free, {machine.cpu_count} cores"
     return [
         Check(name="python", state="ok", detail=python),
         Check(name="memory", state="ok", detail=memory),
@@ -90,7 +90,7 @@ def check_gpus(machine: Machine) -> list[Check]:
             name="gpu",
             state="ok",
             detail=(
-                f"{gpu.name}, {gpu.memory_bytes / _GIB:.1f} GiB, {gpu.architecture}, "
+                f"{gpu.name}, {show_size(gpu.memory_bytes)}, {gpu.architecture}, "
                 f"driver {gpu.driver_version}"
             ),
         )
@@ -339,9 +339,9 @@ def _refusal(executor: DockerExecutor, *, needs_gpu: bool) -> PrerequisiteError 
 
 def _check_disk(name: str, folder: Path, hint: str) -> Check:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free_gib = shutil.disk_usage(existing).free / _GIB
-    detail = f"{free_gib:.1f} GiB free in {folder}"
-    if free_gib < _SMALL_DISK_GIB:
+    free_bytes = shutil.disk_usage(existing).free
+    detail = f"{show_size(free_bytes)} free in {folder}"
+    if free_bytes < _SMALL_DISK_BYTES:
         return Check(name=name, state="warn", detail=f"{detail}, little for a model", hint=hint)
     return Check(name=name, state="ok", detail=detail)
 

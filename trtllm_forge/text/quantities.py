@@ -1,4 +1,4 @@
-"""Sizes and durations as text, and back: ``1.5 GiB``, ``30d``, ``12h``, ``45m``, ``10s``."""
+"""Sizes and durations as text, and back: ``1.5 GiB``, ``64m``; ``30d``, ``12h``, ``10s``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import re
 
 from trtllm_forge.errors import ConfigError
 
-_SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+GIB = 1 << 30
 
+_SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_POWERS = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def parse_duration(text: str) -> float:
@@ -41,3 +43,16 @@ def show_size(size_bytes: float) -> str:
         size_bytes /= 1024
         unit += 1
     return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
+
+
+def size_in_bytes(text: str) -> int:
+    """Return a size such as ``64m`` or ``2GiB`` in bytes.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        what = f"{text} is no size"
+        raise ConfigError(what, why="a number and a unit are needed", hint="--shm-size 1g")
+    return int(float(match.group(1)) * 1024 ** _POWERS[match.group(2)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -68,7 +69,7 @@ class Machine:
         self.bin_dir.mkdir()
         (self.bin_dir / "python3").symlink_to(sys.executable)
         monkeypatch.setattr(machine_checks, "_IMAGE_TRITON", folder / "no-image")
-        monkeypatch.setattr(machine_checks, "_SMALL_DISK_GIB", 0)
+        monkeypatch.setattr(machine_checks, "_SMALL_DISK_BYTES", 0)
         self.has_gpus()
 
     def has_gpus(
@@ -540,14 +541,14 @@ def test_hidden_gpus_are_told_apart_from_absent_ones(
 
 @pytest.mark.usefixtures("machine")
 def test_disk_that_is_nearly_full_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_checks, "_SMALL_DISK_GIB", 1 << 40)
+    monkeypatch.setattr(machine_checks, "_SMALL_DISK_BYTES", 1 << 70)
 
     ((state, detail, hint),) = found(examined(), "machine", "cache")
 
     assert state == "warn"
-    assert detail.endswith(
-        f"GiB free in {os.environ['XDG_CACHE_HOME']}/trtllm-forge, little for a model"
-    )
+    free, _, rest = detail.partition(" free")
+    assert re.fullmatch(r"\d+\.\d [MGT]iB", free)
+    assert rest == f" in {os.environ['XDG_CACHE_HOME']}/trtllm-forge, little for a model"
     assert hint == "FORGE_CACHE_DIR=/larger/disk forge doctor"
 
 

@@ -322,8 +322,7 @@ def test_releases_file_that_is_not_there_is_an_error() -> None:
     assert run("versions --releases-file none.yaml") == (
         2,
         "",
-        "error: releases_file none.yaml cannot be read\n"
-        "  why:  no such file or directory\n",
+        "error: releases_file none.yaml cannot be read\n  why:  no such file or directory\n",
     )
 
 

@@ -18,7 +18,8 @@ from trtllm_forge.build.sizes import (
 )
 from trtllm_forge.checkpoint.parameters import Matrix, layers_of_stages
 from trtllm_forge.errors import CheckpointError
-from trtllm_forge.machine.gpu import GIB, named_gpu
+from trtllm_forge.machine.gpu import named_gpu
+from trtllm_forge.text.quantities import GIB
 
 MIB = 1 << 20
 
@@ -539,7 +540,7 @@ def test_weights_that_do_not_fit_are_answered_with_ranks_or_a_precision() -> Non
     assert document["concurrent_sequences"] == document["kv_cache_tokens"] == 0
     recommendation = document["recommendation"]
     assert recommendation["reason"] == (
-        "weights of 28.9 GiB and activations of 0.2 GiB per rank do not fit into the 15.2 GiB "
+        "weights of 28.9 GiB and activations of 157.2 MiB per rank do not fit into the 15.2 GiB "
         "that Tesla T4 can give"
     )
     assert [(c["option"], c["from"], c["to"]) for c in recommendation["changes"]] == [

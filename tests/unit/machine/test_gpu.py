@@ -9,7 +9,8 @@ import pytest
 
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.resources import read_yaml
-from trtllm_forge.machine.gpu import GIB, Gpu, detect_gpus, named_gpu, named_gpus, probe_gpus
+from trtllm_forge.machine.gpu import Gpu, detect_gpus, named_gpu, named_gpus, probe_gpus
+from trtllm_forge.text.quantities import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -231,7 +231,6 @@ def test_overlay_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         read_catalogue(path)
     assert printed(caught.value) == (
-        f"error: releases_file {path} cannot be read\n"
-        "  why:  no such file or directory",
+        f"error: releases_file {path} cannot be read\n  why:  no such file or directory",
         2,
     )

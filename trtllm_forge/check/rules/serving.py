@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.model import TRUE_WORDS
 from trtllm_forge.check.registry import rule
+from trtllm_forge.text.quantities import GIB, show_size
 from trtllm_forge.triton.launch.shared_memory import SHM_BYTES_PER_INSTANCE
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from trtllm_forge.check.view import RepositoryView
 
 _LONG_DELAY_US = 100_000
-_MIB = 1 << 20
 
 
 @rule("FL701", "engine-instances", "warning", "An engine is loaded once on a GPU.")
@@ -116,9 +116,9 @@ def shared_memory(view: RepositoryView) -> Iterable[Problem]:
     needed = count * SHM_BYTES_PER_INSTANCE
     if given < needed:
         yield Problem(
-            message=f"--shm-size is {given // _MIB} MiB, and {count} Python instances need "
-            f"{needed // _MIB} MiB",
-            hint=f"--shm-size={math.ceil(needed * 2 / (1 << 30))}g",
+            message=f"--shm-size is {show_size(given)}, and {count} Python instances need "
+            f"{show_size(needed)}",
+            hint=f"--shm-size={math.ceil(needed * 2 / GIB)}g",
         )
 
 

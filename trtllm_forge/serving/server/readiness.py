@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # A start that is over by then needs no progress, and looking at memory slows it down.
 _FIRST_TOLD_S = 2.0
 _TELL_EACH_S = 1.0
-_GIB = 1 << 30
 
 
 def wait_until_ready(
@@ -114,5 +113,5 @@ class _Loading:
         self._models.read(whole.decode(errors="replace").splitlines())
         detail = f"{now - self._started:.0f} s"
         if not self._in_container:  # whose memory is not this user's to see
-            detail += f", {memory_bytes(self._process.pid) / _GIB:.1f} GiB of memory"
+            detail += f", {show_size(memory_bytes(self._process.pid))} of memory"
         self._reporter.waiting(self._models.text(), detail)
