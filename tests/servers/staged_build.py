@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tests.small_stage import SmallStage
 from trtllm_forge.build.stages.render import link_tree
-from trtllm_forge.delivery.manifest import MANIFEST_NAME, Manifest, SourceCheckpoint
+from trtllm_forge.delivery.manifest import Manifest, SourceCheckpoint
 from trtllm_forge.errors import BuildError
 from trtllm_forge.machine.process.command import Command, run_command
 from trtllm_forge.pipeline.lock import LOCK_NAME
@@ -23,6 +23,7 @@ from trtllm_forge.pipeline.publish import is_published, publish_entry, remove_le
 from trtllm_forge.pipeline.run import lock_of, run_plan
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.reporter import SilentReporter
+from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -52,7 +52,7 @@ def _repository(repository_dir: Path | None) -> dict[str, JsonValue] | None:
     """Return what was built, by its manifest; only the folder's name where it has none."""
     if repository_dir is None:
         return None
-    from trtllm_forge.delivery.manifest import MANIFEST_NAME
+    from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
     found: dict[str, JsonValue] = {"name": repository_dir.name}
     manifest = _read_json(repository_dir / MANIFEST_NAME)

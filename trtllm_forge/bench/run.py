@@ -23,11 +23,11 @@ from trtllm_forge.bench.prompts import (
     synthetic_prompts,
     task_prompts,
 )
-from trtllm_forge.bench.target import CORE_MODEL, find_target, layer_targets
+from trtllm_forge.bench.target import find_target, layer_targets
 from trtllm_forge.bench.wire import open_wire
 from trtllm_forge.errors import ConfigError, ProbeError, ServerError
 from trtllm_forge.triton.client.http import TritonHttp
-from trtllm_forge.triton.repository.names import FRONT_MODEL, TOKENIZER_DIR
+from trtllm_forge.triton.repository.names import CORE, FRONT_MODEL, TOKENIZER_DIR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -262,7 +262,7 @@ def _settings(plan: BenchPlan, prompts: Prompts) -> dict[str, JsonValue]:
 
 def _layers(loads: Sequence[Measured]) -> dict[str, JsonValue]:
     """Return each load against the core model's at the same pace: throughput, TTFT p50."""
-    core = {load.pace.name: load for load in loads if load.target.model == CORE_MODEL}
+    core = {load.pace.name: load for load in loads if load.target.model == CORE}
     rows: dict[str, JsonValue] = {}
     for load in loads:
         below = core[load.pace.name]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.errors import ConfigError, ServerError
+from trtllm_forge.triton.repository.names import BLS, CORE, ENSEMBLE, FRONTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["text", "ids", "llmapi"]
 
-CORE_MODEL = "tensorrt_llm"
-ENSEMBLE = "ensemble"
-BLS_MODEL = "tensorrt_llm_bls"
 _NO_END_ID = -1
 _SWITCHES = ("return_num_input_tokens", "return_num_output_tokens")
 _ENGINE_SWITCH = {
@@ -92,7 +90,7 @@ def find_target(http: TritonHttp, model: str | None, *, fixed_length: bool) -> T
     """
     names = _ready_models(http)
     if model is None:
-        model = next((name for name in (ENSEMBLE, BLS_MODEL, CORE_MODEL) if name in names), None)
+        model = next((name for name in FRONTS if name in names), None)
         if model is None:
             what = f"the server at {http.url} serves no model that forge knows how to ask"
             raise ConfigError(what, why=_listing(names), hint="forge bench --model NAME")
@@ -125,15 +123,15 @@ def layer_targets(http: TritonHttp, *, fixed_length: bool) -> tuple[Target, ...]
         ServerError: No server answers.
     """
     names = _ready_models(http)
-    layers = [name for name in (CORE_MODEL, ENSEMBLE, BLS_MODEL) if name in names]
-    if CORE_MODEL not in layers or len(layers) < 2:
-        what = f"the server at {http.url} has no layers: wanted {CORE_MODEL} and a model above it"
+    layers = [name for name in (CORE, ENSEMBLE, BLS) if name in names]
+    if CORE not in layers or len(layers) < 2:
+        what = f"the server at {http.url} has no layers: wanted {CORE} and a model above it"
         raise ConfigError(what, why=_listing(names), hint="forge bench")
     return tuple(find_target(http, name, fixed_length=fixed_length) for name in layers)
 
 
 def _ready_models(http: TritonHttp) -> list[str]:
-    names = list(http.ready_models((CORE_MODEL, ENSEMBLE, BLS_MODEL)))
+    names = list(http.ready_models((CORE, ENSEMBLE, BLS)))
     if not names:
         what = f"the server at {http.url} has no model that is ready"
         raise ServerError(what, hint="forge serve")
@@ -156,5 +154,5 @@ def _listing(names: list[str]) -> str:
 
 
 def _model_hint(names: list[str]) -> str:
-    known = [name for name in (ENSEMBLE, BLS_MODEL, CORE_MODEL) if name in names]
+    known = [name for name in FRONTS if name in names]
     return f"forge bench --model {known[0]}" if known else ""

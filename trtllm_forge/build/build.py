@@ -13,7 +13,6 @@ from trtllm_forge.build.stages.render import RenderStage
 from trtllm_forge.check.registry import split_codes
 from trtllm_forge.checkpoint.architectures import find_architecture
 from trtllm_forge.checkpoint.hub import read_hub_access
-from trtllm_forge.delivery.manifest import MANIFEST_NAME
 from trtllm_forge.errors import CheckpointError, ConfigError
 from trtllm_forge.machine.survey import look_at_machine
 from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
@@ -28,6 +27,7 @@ from trtllm_forge.pipeline.publish import (
 from trtllm_forge.pipeline.run import lock_of, run_plan
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.runtimes.choice import choose_runtime, require_known_release
+from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable

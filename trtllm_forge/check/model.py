@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from trtllm_forge.check.files import small_file
+from trtllm_forge.triton.repository.names import CORE, POSTPROCESSING, PREPROCESSING
 from trtllm_forge.triton.repository.pbtxt import Field, Message, Scalar, SyntaxMistake, parse_pbtxt
 
 if TYPE_CHECKING:
@@ -256,11 +257,11 @@ class Model:
             found = "llmapi"
         elif self.backend == "tensorrtllm" or {"input_ids", "request_output_len"} <= inputs:
             found = "tensorrt_llm"
-        elif "INPUT_ID" in outputs or self.folder == "preprocessing":
+        elif "INPUT_ID" in outputs or self.folder == PREPROCESSING:
             found = "preprocessing"
-        elif "TOKENS_BATCH" in inputs or self.folder == "postprocessing":
+        elif "TOKENS_BATCH" in inputs or self.folder == POSTPROCESSING:
             found = "postprocessing"
-        elif "gpt_model_path" in self.parameters or self.folder == "tensorrt_llm":
+        elif "gpt_model_path" in self.parameters or self.folder == CORE:
             found = "tensorrt_llm"
         return found
 

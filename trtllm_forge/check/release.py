@@ -7,7 +7,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.triton.repository.contract import ElementTypes, known_releases, read_contract
+from trtllm_forge.triton.repository.names import CORE, MANIFEST_NAME
 
 if TYPE_CHECKING:
     from trtllm_forge.check.view import RepositoryView
@@ -84,7 +86,7 @@ def _known(version: str, origin: str, contract: ReleaseContract | None) -> Serve
 def _recorded(view: RepositoryView) -> list[tuple[str, str]]:
     found = []
     rendered = view.lock.get("render", {})
-    for record, origin in ((view.recipe, "forge.manifest.json"), (rendered, "forge.lock")):
+    for record, origin in ((view.recipe, MANIFEST_NAME), (rendered, LOCK_NAME)):
         version = record.get("trtllm_version")
         if isinstance(version, str):
             found.append((version, origin))
@@ -99,7 +101,7 @@ def _closest(
 ) -> tuple[int, ServedRelease] | None:
     """Return how many tensors differ from the release that is nearest, the newest of such."""
     models = {
-        "tensorrt_llm" if model.role == "llmapi" else model.role: model
+        CORE if model.role == "llmapi" else model.role: model
         for model in view.models
         if model.role != "other" and (model.role == "llmapi") == (layout == "llmapi")
     }

@@ -19,14 +19,14 @@ from trtllm_forge.check.files import ResolvedPath
 from trtllm_forge.check.model import Model, read_model
 from trtllm_forge.check.model_yaml import ModelYaml, read_model_yaml
 from trtllm_forge.check.tokenizer_folder import TokenizerFolder, read_tokenizer_folder
+from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.text.spelling import nearest
+from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-LOCK_NAME = "forge.lock"
-MANIFEST_NAME = "forge.manifest.json"
 _LARGEST_RECORD_BYTES = 16 << 20
 _MOST_FILES = 5000
 _MODEL_FOLDER = "$$TRITON_MODEL_DIRECTORY"

@@ -30,10 +30,11 @@ def verify(
     """Read every file and compare its digest with the manifest's."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
-        from trtllm_forge.delivery.manifest import MANIFEST_NAME, read_manifest
+        from trtllm_forge.delivery.manifest import read_manifest
         from trtllm_forge.delivery.verification import verify_files
         from trtllm_forge.errors import CheckpointError
         from trtllm_forge.serving.plan.repositories import find_repository
+        from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
         settings = read_settings()
         folder = find_repository(

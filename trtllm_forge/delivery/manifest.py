@@ -32,6 +32,7 @@ from trtllm_forge import __version__
 from trtllm_forge.errors import CheckpointError, unreadable
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.store import OutputFile
+from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from trtllm_forge.files.digest import JsonValue
 
-MANIFEST_NAME = "forge.manifest.json"
 MANIFEST_SCHEMA = 1
 UNLISTED = (MANIFEST_NAME, LOCK_NAME)
 """Files of a published repository that its manifest does not list."""

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from trtllm_forge.delivery.manifest import MANIFEST_NAME, read_manifest
+from trtllm_forge.delivery.manifest import read_manifest
 from trtllm_forge.delivery.package_index import (
     INDEX_NAME,
     TOP_FOLDER,
@@ -42,6 +42,7 @@ from trtllm_forge.errors import (
     unwritable,
 )
 from trtllm_forge.files.staging import staging
+from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

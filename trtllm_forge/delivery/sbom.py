@@ -14,10 +14,11 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from trtllm_forge.delivery.manifest import MANIFEST_NAME, read_manifest
+from trtllm_forge.delivery.manifest import read_manifest
 from trtllm_forge.errors import ConfigError, PrerequisiteError, unwritable
 from trtllm_forge.files.digest import canonical_json, sha256_text
 from trtllm_forge.files.staging import write_whole
+from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from trtllm_forge.delivery.manifest import MANIFEST_NAME
 from trtllm_forge.delivery.package import PACKAGE_SUFFIX, TRAILER_BYTES, load_zstandard, trailer_of
 from trtllm_forge.delivery.package_index import (
     INDEX_NAME,
@@ -29,6 +28,7 @@ from trtllm_forge.errors import BuildError, CheckpointError, unreadable, unwrita
 from trtllm_forge.files.staging import replace_folder, staging
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.pipeline.publish import require_own_folder
+from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

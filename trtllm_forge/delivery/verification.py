@@ -11,10 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.delivery.manifest import MANIFEST_NAME, UNLISTED
+from trtllm_forge.delivery.manifest import UNLISTED
 from trtllm_forge.files.added import added_to
 from trtllm_forge.files.digest import sha256_file
 from trtllm_forge.files.known_digests import digest_files
+from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

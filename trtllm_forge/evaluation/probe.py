@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.errors import ForgeError
 from trtllm_forge.triton.client.grpc import GrpcGeneration
 from trtllm_forge.triton.client.http import TensorSpec, TextChunk, TritonAnswerError, TritonHttp
+from trtllm_forge.triton.repository.names import FRONT_MODEL, POSTPROCESSING
 from trtllm_forge.triton.repository.repository import read_model_configs
 from trtllm_forge.triton.repository.served_models import served_name
 
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.triton.client.address import ServerUrls
 
-FRONT_MODEL = "ensemble"
-_CHUNK_MODEL = "postprocessing"
-"""The model that an ensemble runs once per response of the engine, its last."""
-
+# The model that an ensemble runs once per response of the engine, its last.
+_CHUNK_MODEL = POSTPROCESSING
 _PROMPT = "def add(a, b):\n    return"
 _SHORT_TOKENS = 32
 _TINY_TOKENS = 4

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from trtllm_forge.checkpoint.fim import assemble_fim_prompt
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.triton.client.http import TextChunk, TritonHttp
-from trtllm_forge.triton.repository.names import TOKENIZER_DIR
+from trtllm_forge.triton.repository.names import FRONT_MODEL, TOKENIZER_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 FinishReason = Literal["length", "stop"]
 
-FRONT_MODEL = "ensemble"
 DEFAULT_MAX_TOKENS = 64
 
 

@@ -21,10 +21,11 @@ from trtllm_forge.migrate.render import render_engine, render_llmapi
 from trtllm_forge.migrate.report import MigrationReport
 from trtllm_forge.migrate.served import find_served_model, require_flow, shell
 from trtllm_forge.migrate.settings import carry_settings
-from trtllm_forge.migrate.source import CORE, read_model, read_source
+from trtllm_forge.migrate.source import read_model, read_source
 from trtllm_forge.migrate.steps import engine_steps, llmapi_notes, llmapi_steps, release_notes
 from trtllm_forge.migrate.tensors import migration_facts, moves_between_releases, moves_to_llmapi
 from trtllm_forge.releases.catalogue import read_catalogue, version_key
+from trtllm_forge.triton.repository.names import CORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtllm_forge.migrate.report import SettingMove
-from trtllm_forge.migrate.source import CORE
+from trtllm_forge.triton.repository.names import CORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

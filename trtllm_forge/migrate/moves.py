@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from trtllm_forge.build.stages.render import MODELS
 from trtllm_forge.migrate.report import SettingMove
-from trtllm_forge.migrate.source import CORE
 from trtllm_forge.migrate.tensors import migration_facts
+from trtllm_forge.triton.repository.names import (
+    BLS,
+    CORE,
+    ENSEMBLE,
+    MODELS,
+    POSTPROCESSING,
+    PREPROCESSING,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -17,11 +23,11 @@ if TYPE_CHECKING:
 
 # What is not a parameter, but a setting of config.pbtxt itself.
 _STRUCTURE = {
-    "preprocessing": ("max_batch_size", "instances"),
-    "tensorrt_llm": ("max_batch_size", "decoupled", "max_queue_size"),
-    "postprocessing": ("max_batch_size", "instances"),
-    "ensemble": ("max_batch_size",),
-    "tensorrt_llm_bls": ("max_batch_size", "decoupled", "instances"),
+    PREPROCESSING: ("max_batch_size", "instances"),
+    CORE: ("max_batch_size", "decoupled", "max_queue_size"),
+    POSTPROCESSING: ("max_batch_size", "instances"),
+    ENSEMBLE: ("max_batch_size",),
+    BLS: ("max_batch_size", "decoupled", "instances"),
 }
 _UNKNOWN = "no setting of the LLM API is known for it"
 

@@ -7,8 +7,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from trtllm_forge.build.stages.render import TOKENIZER_DIR, RenderStage
-from trtllm_forge.migrate.source import CORE
+from trtllm_forge.build.stages.render import RenderStage
 from trtllm_forge.releases.llmapi_arguments import read_arguments
 from trtllm_forge.runtimes import EngineModel
 from trtllm_forge.runtimes.llmapi import LlmApiRuntime
@@ -18,7 +17,7 @@ from trtllm_forge.runtimes.llmapi.model_yaml import (
     model_arguments,
     require_known,
 )
-from trtllm_forge.triton.repository.names import ENGINE_DIR
+from trtllm_forge.triton.repository.names import CORE, ENGINE_DIR, TOKENIZER_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,6 +11,7 @@ from trtllm_forge.checkpoint.architectures import find_architecture
 from trtllm_forge.checkpoint.contents import read_checkpoint_config
 from trtllm_forge.errors import ConfigError, ForgeError
 from trtllm_forge.releases.catalogue import read_catalogue
+from trtllm_forge.triton.repository.names import PREPROCESSING
 
 if TYPE_CHECKING:
     from trtllm_forge.checkpoint.architectures import Architecture
@@ -137,7 +138,7 @@ def _newest(architecture: Architecture, flow: Flow) -> str:
 
 def _tokenizer_checkpoint(source: SourceRepository) -> Path | None:
     """Return the checkpoint that ``tokenizer_dir`` names, as upstream's examples do."""
-    stated = source.parameter("preprocessing", "tokenizer_dir")
+    stated = source.parameter(PREPROCESSING, "tokenizer_dir")
     if not stated or not Path(stated).is_absolute():
         return None
     folder = Path(stated)

@@ -9,6 +9,7 @@ from trtllm_forge.config.schema import BuildSection, ForgeConfig, RepositorySect
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.migrate.tensors import migration_facts
 from trtllm_forge.releases.catalogue import version_key
+from trtllm_forge.triton.repository.names import BLS, CORE, POSTPROCESSING, PREPROCESSING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,7 @@ def carry_settings(
     core, engine = source.core, source.engine
     read = _Reader(source)
     reuses = _unset_reuse(source, release, target, changes)
-    fraction = read.number("tensorrt_llm", "kv_cache_free_gpu_mem_fraction")
+    fraction = read.number(CORE, "kv_cache_free_gpu_mem_fraction")
     max_batch_size = min(
         size for size in (engine.max_batch_size, core.max_batch_size or 1, 2048) if size
     )
@@ -68,27 +69,27 @@ def carry_settings(
         tp_size=engine.tp_size,
         pp_size=engine.pp_size,
         max_batch_size=max_batch_size,
-        max_num_tokens=engine.max_num_tokens or read.count("tensorrt_llm", "max_num_tokens"),
+        max_num_tokens=engine.max_num_tokens or read.count(CORE, "max_num_tokens"),
         max_seq_len=engine.max_seq_len,
     )
-    front = source.models.get("preprocessing", core)
+    front = source.models.get(PREPROCESSING, core)
     repository = RepositorySection(
-        tokenizer_dir=read.text("preprocessing", "tokenizer_dir"),
-        add_special_tokens=read.flag("preprocessing", "add_special_tokens", default=True),
-        skip_special_tokens=read.flag("postprocessing", "skip_special_tokens", default=True),
+        tokenizer_dir=read.text(PREPROCESSING, "tokenizer_dir"),
+        add_special_tokens=read.flag(PREPROCESSING, "add_special_tokens", default=True),
+        skip_special_tokens=read.flag(POSTPROCESSING, "skip_special_tokens", default=True),
         decoupled=core.decoupled,
         kv_cache_free_gpu_mem_fraction=fraction,
-        max_tokens_in_paged_kv_cache=read.count("tensorrt_llm", "max_tokens_in_paged_kv_cache"),
+        max_tokens_in_paged_kv_cache=read.count(CORE, "max_tokens_in_paged_kv_cache"),
         batch_scheduler_policy=_policy(source, changes),
-        enable_kv_cache_reuse=read.flag("tensorrt_llm", "enable_kv_cache_reuse", default=reuses),
-        enable_chunked_context=read.flag("tensorrt_llm", "enable_chunked_context", default=False),
-        exclude_input_in_output=read.flag("tensorrt_llm", "exclude_input_in_output", default=False),
+        enable_kv_cache_reuse=read.flag(CORE, "enable_kv_cache_reuse", default=reuses),
+        enable_chunked_context=read.flag(CORE, "enable_chunked_context", default=False),
+        exclude_input_in_output=read.flag(CORE, "exclude_input_in_output", default=False),
         max_queue_size=core.max_queue_size,
         max_queue_delay_microseconds=front.max_queue_delay_microseconds,
-        preprocessing_instances=_instances(source, "preprocessing", changes),
-        postprocessing_instances=_instances(source, "postprocessing", changes),
-        bls_instances=_instances(source, "tensorrt_llm_bls", changes),
-        accumulate_tokens=read.flag("tensorrt_llm_bls", "accumulate_tokens", default=False),
+        preprocessing_instances=_instances(source, PREPROCESSING, changes),
+        postprocessing_instances=_instances(source, POSTPROCESSING, changes),
+        bls_instances=_instances(source, BLS, changes),
+        accumulate_tokens=read.flag(BLS, "accumulate_tokens", default=False),
         mount_root=mount_root,
     )
     return CarriedSettings(
@@ -153,11 +154,11 @@ class _Reader:
 def _policy(
     source: SourceRepository, changes: dict[tuple[str, str], tuple[str, str]]
 ) -> Literal["guaranteed_no_evict", "max_utilization"]:
-    stated = source.parameter("tensorrt_llm", "batch_scheduler_policy")
+    stated = source.parameter(CORE, "batch_scheduler_policy")
     policy = _POLICIES.get(stated or "guaranteed_no_evict")
     if policy is None:
         reason = "the backend knows no other policy and takes this one"
-        changes["tensorrt_llm", "batch_scheduler_policy"] = ("guaranteed_no_evict", reason)
+        changes[CORE, "batch_scheduler_policy"] = ("guaranteed_no_evict", reason)
         return "guaranteed_no_evict"
     return policy
 
@@ -167,7 +168,7 @@ def _instances(
 ) -> int:
     model: SourceModel | None = source.models.get(name)
     count = (model.instances if model else 0) or 1
-    if name == "postprocessing" and source.core.decoupled and count > 1:
+    if name == POSTPROCESSING and source.core.decoupled and count > 1:
         reason = "the chunks of a stream have to reach the same instance"
         changes[name, "instances"] = ("1", reason)
         return 1
@@ -190,9 +191,9 @@ def _unset_reuse(
         fact["after" if version_key(version) >= version_key(since) else "before"]
         for version in (release, target)
     )
-    if before != after and source.parameter("tensorrt_llm", name) is None:
+    if before != after and source.parameter(CORE, name) is None:
         reason = f"unset means {before} before {since} and {after} from it on"
         if after == "false":
             reason = f"unset means {after} before {since} and {before} from it on"
-        changes["tensorrt_llm", name] = (before, reason)
+        changes[CORE, name] = (before, reason)
     return bool(before == "true")

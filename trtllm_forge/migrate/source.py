@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ConfigError, RenderError, unreadable
+from trtllm_forge.triton.repository.names import CORE, ENGINE_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from trtllm_forge.delivery.manifest import Manifest
-
-CORE = "tensorrt_llm"
-FRONTS = ("ensemble", "tensorrt_llm_bls", "tensorrt_llm")
-"""What clients ask, in the order in which they mostly do."""
 
 _UNSET = re.compile(r'(string_value\s*:\s*)(["\'])\s*\$\{[^}"\']*\}\s*\2')
 _PLACEHOLDER = re.compile(r"\$\{\w+\}")
@@ -200,7 +197,7 @@ def _tensors(messages: Any, types: Any) -> tuple[SourceTensor, ...]:
 def _read_engine(folder: Path, core: SourceModel) -> SourceEngine:
     """Return what can be known of the engine from here; a path of the server's may not resolve."""
     stated = core.parameters.get("gpt_model_path", "")
-    candidates = [folder / CORE / "1" / "engine", folder / CORE / "1"]
+    candidates = [folder / ENGINE_DIR, folder / CORE / "1"]
     if stated:
         # Below the folder it was deployed to, the tail of the path is that of the repository.
         parts = Path(stated).parts

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtllm_forge.build.stages.render import MODELS, TOKENIZER_DIR
 from trtllm_forge.migrate.engine_flags import engine_flags
 from trtllm_forge.migrate.served import shell
-from trtllm_forge.migrate.source import CORE
-from trtllm_forge.runtimes.llmapi import CHECKPOINT_DIR
-from trtllm_forge.triton.repository.names import ENGINE_DIR
+from trtllm_forge.triton.repository.names import (
+    BLS,
+    CHECKPOINT_DIR,
+    CORE,
+    ENGINE_DIR,
+    ENSEMBLE,
+    MODELS,
+    PREPROCESSING,
+    TOKENIZER_DIR,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 
 def llmapi_notes(source: SourceRepository) -> Iterator[str]:
     """Give what clients of the LLM API's model have to know, whatever they ask for."""
-    fronts = [name for name in ("ensemble", "tensorrt_llm_bls") if name in source.models]
+    fronts = [name for name in (ENSEMBLE, BLS) if name in source.models]
     if fronts:
         yield f"clients ask {CORE} instead of {' or '.join(fronts)}: one model takes and gives text"
     yield "shapes have no batch axis: [1] instead of [1, 1], and one prompt per request"
@@ -38,7 +44,7 @@ def release_notes(source: SourceRepository, release: Release) -> Iterator[str]:
         "release"
     )
     yield "pre- and postprocessing are forge's, with the same tensors; your own changes stay behind"
-    tokenizer_dir = source.parameter("preprocessing", "tokenizer_dir")
+    tokenizer_dir = source.parameter(PREPROCESSING, "tokenizer_dir")
     if tokenizer_dir and tokenizer_dir != TOKENIZER_DIR:
         yield f"{tokenizer_dir} needs a tokenizer.json, which forge's models read"
     elif tokenizer_dir and not (source.folder / TOKENIZER_DIR).is_dir():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_forge.files.resources import read_yaml
 from trtllm_forge.migrate.report import TensorMove
-from trtllm_forge.migrate.source import CORE, FRONTS
+from trtllm_forge.triton.repository.names import CORE, FRONTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

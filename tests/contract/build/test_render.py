@@ -13,12 +13,13 @@ from tritonclient.grpc import model_config_pb2
 from tests.rendering import configs, parameters, render, stage, tree
 from tests.small_stage import printed
 from trtllm_forge.build.stages import render as render_module
-from trtllm_forge.build.stages.render import MODELS, RenderStage, pbtxt_string
+from trtllm_forge.build.stages.render import RenderStage, pbtxt_string
 from trtllm_forge.config.schema import BuildSection
 from trtllm_forge.errors import CheckpointError, RenderError
 from trtllm_forge.files.resources import data_path, templates_dir
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.triton.repository import contract as contract_module
+from trtllm_forge.triton.repository.names import MODELS
 from trtllm_forge.triton.repository.repository import read_model_configs
 
 EVIL = 'x" } } backend: "evil'

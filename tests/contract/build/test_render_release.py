@@ -28,11 +28,11 @@ from tests.rendering import (
 )
 from tests.small_stage import printed
 from trtllm_forge.build.stages import render as render_module
-from trtllm_forge.build.stages.render import MODELS
 from trtllm_forge.errors import RenderError
 from trtllm_forge.files.resources import templates_dir
 from trtllm_forge.runtimes import EngineModel
 from trtllm_forge.triton.repository.contract import known_releases
+from trtllm_forge.triton.repository.names import MODELS
 from trtllm_forge.triton.repository.repository import read_model_configs
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from tests.configuration import config_of
 from trtllm_forge.build.stages.render import RenderStage
 from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.runtimes.llmapi import CHECKPOINT_DIR, LlmApiRuntime
+from trtllm_forge.runtimes.llmapi import LlmApiRuntime
+from trtllm_forge.triton.repository.names import CHECKPOINT_DIR
 from trtllm_forge.triton.repository.repository import read_model_configs
 
 if TYPE_CHECKING:

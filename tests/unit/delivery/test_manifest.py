@@ -11,7 +11,6 @@ from tests.small_stage import RecordingReporter, printed
 from trtllm_forge import __version__
 from trtllm_forge.build.provenance import is_repeatable
 from trtllm_forge.delivery.manifest import (
-    MANIFEST_NAME,
     ImageReference,
     Manifest,
     PassedCheck,
@@ -26,6 +25,7 @@ from trtllm_forge.machine.gpu import Gpu
 from trtllm_forge.pipeline.store import OutputFile
 from trtllm_forge.serving.plan import trust
 from trtllm_forge.serving.plan.trust import require_trusted
+from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,12 +18,13 @@ from trtllm_forge.releases.llmapi_arguments import (
     prompt_lookup_for,
     read_arguments,
 )
-from trtllm_forge.runtimes.llmapi import CHECKPOINT_DIR, LlmApiRuntime, release_of
+from trtllm_forge.runtimes.llmapi import LlmApiRuntime, release_of
 from trtllm_forge.runtimes.llmapi.model_yaml import (
     cuda_graph_batch_sizes,
     model_arguments,
     require_known,
 )
+from trtllm_forge.triton.repository.names import CHECKPOINT_DIR
 
 
 def config(**build: Any) -> ForgeConfig:

@@ -21,7 +21,15 @@ from trtllm_forge.errors import CheckpointError, RenderError
 from trtllm_forge.files.digest import sha256_tree
 from trtllm_forge.files.resources import templates_dir
 from trtllm_forge.triton.repository.contract import read_contract
-from trtllm_forge.triton.repository.names import ENGINE_DIR
+from trtllm_forge.triton.repository.names import (
+    BLS,
+    CORE,
+    ENGINE_DIR,
+    MODELS,
+    POSTPROCESSING,
+    PREPROCESSING,
+    TOKENIZER_DIR,
+)
 from trtllm_forge.triton.repository.repository import verify_repository
 
 if TYPE_CHECKING:
@@ -35,9 +43,6 @@ if TYPE_CHECKING:
     from trtllm_forge.runtimes import EngineModel
     from trtllm_forge.triton.repository.contract import ModelContract, ReleaseContract
 
-TOKENIZER_DIR = "preprocessing/1/tokenizer"
-"""Where a repository holds its tokenizer, relative to the repository."""
-
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -50,18 +55,16 @@ TOKENIZER_FILES = (
 )
 
 _SHARED = {
-    "preprocessing": ("model_folder.py",),
-    "postprocessing": ("model_folder.py", "detokenizer.py", "stop_request.py"),
-    "tensorrt_llm": ("model_folder.py",),
-    "tensorrt_llm_bls": ("model_folder.py", "detokenizer.py", "stop_request.py"),
+    PREPROCESSING: ("model_folder.py",),
+    POSTPROCESSING: ("model_folder.py", "detokenizer.py", "stop_request.py"),
+    CORE: ("model_folder.py",),
+    BLS: ("model_folder.py", "detokenizer.py", "stop_request.py"),
 }
 _PYTHON_MODELS = {
-    "preprocessing": ("preprocessing/1/model.py", "preprocessing/1/word_lists.py"),
-    "postprocessing": ("postprocessing/1/model.py",),
-    "tensorrt_llm_bls": ("tensorrt_llm_bls/1/model.py",),
+    PREPROCESSING: (f"{PREPROCESSING}/1/model.py", f"{PREPROCESSING}/1/word_lists.py"),
+    POSTPROCESSING: (f"{POSTPROCESSING}/1/model.py",),
+    BLS: (f"{BLS}/1/model.py",),
 }
-MODELS = ("preprocessing", "tensorrt_llm", "postprocessing", "ensemble", "tensorrt_llm_bls")
-"""The models of the engine layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +119,7 @@ class RenderStage:
 
     @property
     def _models(self) -> Sequence[str]:
-        return ("tensorrt_llm",) if self.engine_model.layout == "llmapi" else MODELS
+        return (CORE,) if self.engine_model.layout == "llmapi" else MODELS
 
     def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:
         """Return nothing: rendering starts no process."""
@@ -130,7 +133,7 @@ class RenderStage:
         self._render_configs(work_dir, facts, reporter)
         self._copy_python(work_dir)
         for name, text in self.engine_model.text_files.items():
-            path = work_dir / "tensorrt_llm" / name
+            path = work_dir / CORE / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         if self.engine_model.checkpoint_dir and "download" in inputs:
@@ -193,9 +196,9 @@ class RenderStage:
 
     def _instances(self, model: str) -> int:
         counts = {
-            "preprocessing": self.repository.preprocessing_instances,
-            "postprocessing": self.repository.postprocessing_instances,
-            "tensorrt_llm_bls": self.repository.bls_instances,
+            PREPROCESSING: self.repository.preprocessing_instances,
+            POSTPROCESSING: self.repository.postprocessing_instances,
+            BLS: self.repository.bls_instances,
         }
         return counts.get(model, 1)
 
@@ -210,48 +213,46 @@ class RenderStage:
         if self.engine_model.layout == "llmapi":
             return values
         known = {key: values.get(key, "") for key in model.parameters}
-        is_upstreams = name == "tensorrt_llm" and self.engine_model.backend == "tensorrtllm"
+        is_upstreams = name == CORE and self.engine_model.backend == "tensorrtllm"
         return known if is_upstreams else {**known, **values}
 
     def _model_parameters(self, model: str, facts: EngineFacts) -> Mapping[str, str]:
         repository = self.repository
         tokenizer = {"tokenizer_dir": repository.tokenizer_dir or TOKENIZER_DIR}
         skip_special_tokens = {"skip_special_tokens": _word(repository.skip_special_tokens)}
-        match model:
-            case "preprocessing":
-                add_special_tokens = _word(repository.add_special_tokens)
-                return {
-                    **tokenizer,
-                    "add_special_tokens": add_special_tokens,
-                    "gpt_model_path": ENGINE_DIR,
-                }
-            case "postprocessing":
-                return {**tokenizer, **skip_special_tokens}
-            case "tensorrt_llm":
-                return {**self.engine_model.parameters, **facts.parameters}
-            case "tensorrt_llm_bls":
-                return {
-                    "accumulate_tokens": _word(repository.accumulate_tokens),
-                    "tensorrt_llm_model_name": "tensorrt_llm",
-                    "exclude_input_in_output": _word(repository.exclude_input_in_output),
-                    **tokenizer,
-                    **skip_special_tokens,
-                }
-            case _:
-                return {}
+        if model == PREPROCESSING:
+            add_special_tokens = _word(repository.add_special_tokens)
+            return {
+                **tokenizer,
+                "add_special_tokens": add_special_tokens,
+                "gpt_model_path": ENGINE_DIR,
+            }
+        if model == POSTPROCESSING:
+            return {**tokenizer, **skip_special_tokens}
+        if model == CORE:
+            return {**self.engine_model.parameters, **facts.parameters}
+        if model == BLS:
+            return {
+                "accumulate_tokens": _word(repository.accumulate_tokens),
+                "tensorrt_llm_model_name": CORE,
+                "exclude_input_in_output": _word(repository.exclude_input_in_output),
+                **tokenizer,
+                **skip_special_tokens,
+            }
+        return {}
 
     def _copy_python(self, work_dir: Path) -> None:
         source_dir = templates_dir()
         for file in self.engine_model.python_files:
             name = PurePosixPath(file).name
-            shutil.copyfile(source_dir / file, work_dir / "tensorrt_llm" / "1" / name)
+            shutil.copyfile(source_dir / file, work_dir / CORE / "1" / name)
         if self.engine_model.layout == "llmapi":
             return
         for files in _PYTHON_MODELS.values():
             for file in files:
                 shutil.copyfile(source_dir / file, work_dir / file)
         for model, shared in _SHARED.items():
-            if model == "tensorrt_llm" and not self.engine_model.python_files:
+            if model == CORE and not self.engine_model.python_files:
                 continue
             for file in shared:
                 shutil.copyfile(source_dir / "shared" / file, work_dir / model / "1" / file)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.check.finding import Problem, TextEdit
 from trtllm_forge.check.registry import rule
 from trtllm_forge.text.spelling import nearest
+from trtllm_forge.triton.repository.names import CORE, POSTPROCESSING, PREPROCESSING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,8 +42,8 @@ def called_model(view: RepositoryView) -> Iterable[Problem]:
                 hint=f'string_value: "{near}"' if near else "",
             )
     for model in view.of_role("tensorrt_llm_bls"):
-        for name in ("preprocessing", "postprocessing"):
-            if name not in view.by_name and "tensorrt_llm" in view.by_name:
+        for name in (PREPROCESSING, POSTPROCESSING):
+            if name not in view.by_name and CORE in view.by_name:
                 yield Problem(
                     model=model.folder,
                     path=model.path,
@@ -55,7 +56,7 @@ def decoupled_differs(view: RepositoryView) -> Iterable[Problem]:
     """A BLS model passes on what the engine's sends, so both answer once or both many times."""
     for model in view.of_role("tensorrt_llm_bls"):
         called = model.setting("tensorrt_llm_model_name")
-        engine = view.by_name.get(called.value if called else "tensorrt_llm")
+        engine = view.by_name.get(called.value if called else CORE)
         if engine is None or engine.is_decoupled == model.is_decoupled:
             continue
         if not (engine.is_whole and model.is_whole):

@@ -8,6 +8,7 @@ from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.registry import rule
 from trtllm_forge.check.release import contract_of, release_of
 from trtllm_forge.text.spelling import nearest
+from trtllm_forge.triton.repository.names import CORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -218,7 +219,7 @@ def _models(view: RepositoryView) -> Iterator[tuple[Model, ModelContract]]:
         return
     is_llmapi = contract.layout == "llmapi"
     for model in view.models:
-        name = "tensorrt_llm" if is_llmapi and model.role == "llmapi" else model.role
+        name = CORE if is_llmapi and model.role == "llmapi" else model.role
         declared = contract.models.get(name)
         if declared is None or not model.has_config or model.mistakes:
             continue

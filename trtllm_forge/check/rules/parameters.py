@@ -27,6 +27,7 @@ from trtllm_forge.check.release import contract_of
 from trtllm_forge.check.rules.text import MANDATORY
 from trtllm_forge.text.spelling import nearest_words
 from trtllm_forge.triton.repository.contract import known_releases, read_contract
+from trtllm_forge.triton.repository.names import CORE
 from trtllm_forge.triton.repository.pbtxt import Message, whole_number
 
 if TYPE_CHECKING:
@@ -286,7 +287,7 @@ def _unknown(view: RepositoryView) -> Iterator[tuple[Model, Parameter, list[str]
     if contract is None:
         return
     for model in view.models:
-        declared = contract.models.get("tensorrt_llm" if model.role == "llmapi" else model.role)
+        declared = contract.models.get(CORE if model.role == "llmapi" else model.role)
         if declared is None or model.role == "ensemble":
             continue
         known = [*declared.parameters, *PYTHON_BACKEND]

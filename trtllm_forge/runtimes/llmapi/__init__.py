@@ -14,8 +14,9 @@ from trtllm_forge.errors import ConfigError
 from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.releases.llmapi_arguments import read_arguments
 from trtllm_forge.runtimes import EngineModel, Evidence
-from trtllm_forge.runtimes.llmapi.model_yaml import CHECKPOINT_DIR, MODEL_YAML, model_arguments
+from trtllm_forge.runtimes.llmapi.model_yaml import MODEL_YAML, model_arguments
 from trtllm_forge.runtimes.llmapi.quantization import require_gpu, require_precision
+from trtllm_forge.triton.repository.names import CHECKPOINT_DIR, CORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,10 +28,10 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes import RuntimeName
 
-__all__ = ["CHECKPOINT_DIR", "LlmApiRuntime", "release_of"]
+__all__ = ["LlmApiRuntime", "release_of"]
 
 _PYTHON_FILES = tuple(
-    f"llmapi/tensorrt_llm/1/{name}.py"
+    f"llmapi/{CORE}/1/{name}.py"
     for name in ("model", "llm_answer", "llm_loop", "llm_request", "llm_settings")
 )
 

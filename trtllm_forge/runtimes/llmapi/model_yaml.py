@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.releases.llmapi_arguments import argument_names, prompt_lookup_for
+from trtllm_forge.triton.repository.names import CHECKPOINT_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from trtllm_forge.config.schema import ForgeConfig
     from trtllm_forge.releases.llmapi_arguments import ArgumentTable
 
-CHECKPOINT_DIR = "tensorrt_llm/1/checkpoint"
 """Where a repository holds the checkpoint, relative to the repository."""
 
 MODEL_YAML = "1/model.yaml"

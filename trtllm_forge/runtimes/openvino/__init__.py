@@ -11,7 +11,7 @@ from trtllm_forge.config.command import build_command
 from trtllm_forge.errors import ConfigError, PrerequisiteError
 from trtllm_forge.runtimes import EngineModel
 from trtllm_forge.runtimes.openvino.compile import CompileStage
-from trtllm_forge.triton.repository.names import ENGINE_DIR
+from trtllm_forge.triton.repository.names import CORE, ENGINE_DIR, MEETING_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -162,7 +162,7 @@ class OpenVinoRuntime:
             backend="python",
             parameters=parameters,
             python_files=tuple(
-                f"tensorrt_llm/1/{name}.py"
+                f"{CORE}/1/{name}.py"
                 for name in (
                     "model",
                     "answers",
@@ -174,7 +174,7 @@ class OpenVinoRuntime:
                     "engine_worker",
                     "generation",
                     "outbox",
-                    "rendezvous",
+                    MEETING_FILE.removesuffix(".py"),
                     "request_reader",
                     "wire",
                 )

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from trtllm_forge.delivery.manifest import MANIFEST_NAME, read_manifest
+from trtllm_forge.delivery.manifest import read_manifest
 from trtllm_forge.errors import CheckpointError
 from trtllm_forge.triton.launch.rank_layout import EngineRanks
 from trtllm_forge.triton.repository.mount import cpp_models, engine_dir
+from trtllm_forge.triton.repository.names import MANIFEST_NAME, MEETING_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-
-MEETING_FILE = "rendezvous.py"
-"""What the twin's model has by its side when it can take part in an MPI job."""
 
 _ENGINE_SIZES = ("tp_size", "pp_size", "cp_size")
 _LLMAPI_SIZES = ("tensor_parallel_size", "pipeline_parallel_size")

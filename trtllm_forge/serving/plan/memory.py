@@ -17,12 +17,12 @@ from trtllm_forge.machine.gpu import free_gpu_bytes
 from trtllm_forge.machine.survey import free_memory_bytes
 from trtllm_forge.text.quantities import show_size
 from trtllm_forge.triton.repository.mount import cpp_models, engine_dir
+from trtllm_forge.triton.repository.names import ENGINE_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_ENGINE_DIR = "tensorrt_llm/1/engine"
 _FLOAT_BYTES = 4
 
 
@@ -46,7 +46,7 @@ def memory_need(repository_dir: Path) -> MemoryNeed:
         folder = engine_dir(config, repository_dir, model)
         sizes = [path.stat().st_size for path in folder.glob("*.engine")] if folder else []
         gpu_bytes += max(sizes, default=0)
-    weights_path = repository_dir / _ENGINE_DIR / "openvino_model.bin"
+    weights_path = repository_dir / ENGINE_DIR / "openvino_model.bin"
     host_bytes = weights_path.stat().st_size if weights_path.is_file() else 0
     return MemoryNeed(
         host_bytes=host_bytes + _longest_request_bytes(repository_dir), gpu_bytes=gpu_bytes
@@ -93,7 +93,7 @@ def kv_bytes_per_token(limits: Mapping[str, int]) -> int:
 
 def _longest_request_bytes(repository_dir: Path) -> int:
     """Return the KV cache that the twin needs for one request of full length."""
-    path = repository_dir / _ENGINE_DIR / "engine.json"
+    path = repository_dir / ENGINE_DIR / "engine.json"
     try:
         limits = json.loads(path.read_text(encoding="utf-8"))
         return kv_bytes_per_token(limits) * int(limits["max_seq_len"])

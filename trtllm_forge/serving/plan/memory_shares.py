@@ -21,6 +21,7 @@ from trtllm_forge.machine.survey import free_memory_bytes
 from trtllm_forge.serving.plan.memory import kv_bytes_per_token
 from trtllm_forge.text.quantities import show_size
 from trtllm_forge.triton.repository.mount import CPP_BACKEND, engine_dir
+from trtllm_forge.triton.repository.names import CORE, ENGINE_DIR
 from trtllm_forge.triton.repository.repository import parse_model_config
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DEFAULT_FRACTION = 0.9
-_ENGINE_DIR = "tensorrt_llm/1/engine"
 _BLOCK_TOKENS = 32
 
 
@@ -104,7 +104,7 @@ def _free_on(place: str, gpus: Sequence[int]) -> int:
 
 def memory_share(folder: Path) -> MemoryShare | None:
     """Return what the engine of a repository takes, or None where that is not known."""
-    path = folder / "tensorrt_llm" / "config.pbtxt"
+    path = folder / CORE / "config.pbtxt"
     if not path.is_file():
         return None
     config = parse_model_config(path)
@@ -119,16 +119,16 @@ def memory_share(folder: Path) -> MemoryShare | None:
     except ValueError:  # which forge check tells
         return None
     if config.backend == CPP_BACKEND:
-        engine = engine_dir(config, folder, "tensorrt_llm")
+        engine = engine_dir(config, folder, CORE)
         sizes = [file.stat().st_size for file in engine.glob("*.engine")] if engine else []
         devices = parameter("gpu_device_ids") or "0"
         return MemoryShare(
             place=f"GPU {devices}", weight_bytes=max(sizes, default=0), fraction=fraction
         )
-    weights_path = folder / _ENGINE_DIR / "openvino_model.bin"
+    weights_path = folder / ENGINE_DIR / "openvino_model.bin"
     if not weights_path.is_file():
         return None
-    limits = json.loads((folder / _ENGINE_DIR / "engine.json").read_text(encoding="utf-8"))
+    limits = json.loads((folder / ENGINE_DIR / "engine.json").read_text(encoding="utf-8"))
     tokens = max(1, config.max_batch_size) * (limits["max_seq_len"] + _BLOCK_TOKENS)
     most = int(parameter("max_tokens_in_paged_kv_cache") or tokens)
     return MemoryShare(

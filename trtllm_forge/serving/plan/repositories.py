@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.text.spelling import nearest
+from trtllm_forge.triton.repository.names import ENSEMBLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,7 @@ def is_repository(folder: Path) -> bool:
     """Return whether a folder was built by forge, or has an ensemble to be served."""
     if folder.name.startswith("."):  # what a build puts together, before it has its name
         return False
-    return (folder / LOCK_NAME).is_file() or (folder / "ensemble" / "config.pbtxt").is_file()
+    return (folder / LOCK_NAME).is_file() or (folder / ENSEMBLE / "config.pbtxt").is_file()
 
 
 def _named(name: str, model_repos_dir: Path, built: list[Path], command: str) -> Path:
@@ -114,7 +115,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _built_at(repository_dir: Path) -> float:
     lock_path = repository_dir / LOCK_NAME
-    path = lock_path if lock_path.exists() else repository_dir / "ensemble" / "config.pbtxt"
+    path = lock_path if lock_path.exists() else repository_dir / ENSEMBLE / "config.pbtxt"
     return path.stat().st_mtime
 
 

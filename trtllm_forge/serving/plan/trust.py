@@ -19,9 +19,10 @@ import re
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
-from trtllm_forge.delivery.manifest import MANIFEST_NAME, read_manifest
+from trtllm_forge.delivery.manifest import read_manifest
 from trtllm_forge.delivery.verification import verify_files
 from trtllm_forge.errors import CheckpointError, PrerequisiteError
+from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.digest import sha256_text
 from trtllm_forge.files.resources import data_path
+from trtllm_forge.triton.repository.names import ENSEMBLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -197,15 +198,15 @@ def _with_equal_wires(models: Mapping[str, ModelContract]) -> Mapping[str, Model
     Release 1.2 leaves the type of the prompt embedding table open in ``tensorrt_llm`` and says
     FP16 in the ensemble; Triton loads no ensemble whose wires differ in type.
     """
-    if "ensemble" not in models:
+    if ENSEMBLE not in models:
         return models
-    ensemble = models["ensemble"]
+    ensemble = models[ENSEMBLE]
     wired: dict[str, str] = {}
     for step in ensemble.steps:
         types = {tensor.name: tensor.data_type for tensor in models[step.model].inputs}
         wired |= {outer: types[inner] for inner, outer in step.inputs.items()}
     inputs = tuple(replace(tensor, data_type=wired[tensor.name]) for tensor in ensemble.inputs)
-    return {**models, "ensemble": replace(ensemble, inputs=inputs)}
+    return {**models, ENSEMBLE: replace(ensemble, inputs=inputs)}
 
 
 def _tensor(document: dict[str, Any], types: ElementTypes) -> TensorContract:

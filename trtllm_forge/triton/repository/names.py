@@ -1,10 +1,36 @@
-"""The names and folders of a repository that forge renders, each said once."""
+"""The names of a repository's models, folders and files, each said once.
+
+::
+
+    forge.manifest.json
+    ensemble/          preprocessing/     tensorrt_llm/      postprocessing/    tensorrt_llm_bls/
+                         1/tokenizer/       1/engine/
+"""
 
 from __future__ import annotations
 
-TOKENIZER_DIR = "preprocessing/1/tokenizer"
+MANIFEST_NAME = "forge.manifest.json"
 
-FRONT_MODEL = "ensemble"
+PREPROCESSING = "preprocessing"
+CORE = "tensorrt_llm"
+POSTPROCESSING = "postprocessing"
+ENSEMBLE = "ensemble"
+BLS = "tensorrt_llm_bls"
 
-ENGINE_DIR = "tensorrt_llm/1/engine"
-"""Where a repository holds its engine, relative to the repository."""
+MODELS = (PREPROCESSING, CORE, POSTPROCESSING, ENSEMBLE, BLS)
+"""The models of a repository that serves an engine."""
+
+FRONTS = (ENSEMBLE, BLS, CORE)
+"""The models that clients ask, in the order in which they mostly do."""
+
+FRONT_MODEL = FRONTS[0]
+
+TOKENIZER_DIR = f"{PREPROCESSING}/1/tokenizer"
+
+ENGINE_DIR = f"{CORE}/1/engine"
+
+CHECKPOINT_DIR = f"{CORE}/1/checkpoint"
+"""Where a repository of the LLM API holds its checkpoint."""
+
+MEETING_FILE = "rendezvous.py"
+"""The module that lets the twin's model take part in an MPI job."""
