@@ -27,6 +27,7 @@ from trtllm_forge.pipeline.publish import (
 from trtllm_forge.pipeline.run import lock_of, run_plan
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.runtimes.choice import choose_runtime, require_known_release
+from trtllm_forge.triton.repository.contract import DEFAULT_KV_FRACTION
 from trtllm_forge.triton.repository.names import MANIFEST_NAME
 
 if TYPE_CHECKING:
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from trtllm_forge.pipeline.stage import Stage
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.runtimes.choice import RuntimeChoice
-
-DEFAULT_KV_FRACTION = 0.9
-"""Upstream's share of the free GPU memory for the KV cache."""
 
 _DEFAULT_NUM_TOKENS = 8192
 _DEFAULT_SEQ_LEN = 2048

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 DOCUMENT_SCHEMA = 1
 
-_WEIGHT_BITS = {"fp16": 16.0, "bf16": 16.0, "int8": 8.5, "int4": 5.0}
-
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedBuild:
@@ -107,7 +105,9 @@ class PreparedBuild:
             return self.estimates.document()
         if self.choice.runtime.name != "openvino":
             return None
-        bits = _WEIGHT_BITS[self.config.build.precision]
+        from trtllm_forge.build.sizes import openvino_bits
+
+        bits = openvino_bits(self.config.build.precision)
         size = self.checkpoint.size_bytes
         if size:
             return {"checkpoint_bytes": size, "artifact_bytes": int(size * bits / 16)}

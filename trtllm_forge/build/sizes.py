@@ -40,6 +40,14 @@ PRECISION_BITS = {
 # NVIDIA/TensorRT-LLM@7ff530237:docs/source/reference/memory.md prints.
 _GRAPH_BYTES_PER_LAYER = 1 << 19
 
+# More than a weight has in an OpenVINO model: scales, zero points and what stays at 8 bit or more.
+_OPENVINO_EXTRA_BITS = {"int8": 0.5, "int4": 1.0}
+
+
+def openvino_bits(precision: str) -> float:
+    """Return the bits per weight of an OpenVINO model, all of its files counted (an estimate)."""
+    return PRECISION_BITS.get(precision, 16) + _OPENVINO_EXTRA_BITS.get(precision, 0.0)
+
 
 def matrix_bytes(matrix: Matrix, precision: str, *, group_size: int = GROUP_SIZE) -> int:
     """Return the bytes of a linear layer, all its copies, in a precision.

@@ -9,6 +9,7 @@ from trtllm_forge.config.schema import BuildSection, ForgeConfig, RepositorySect
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.migrate.tensors import migration_facts
 from trtllm_forge.releases.catalogue import version_key
+from trtllm_forge.triton.repository.contract import DEFAULT_KV_FRACTION
 from trtllm_forge.triton.repository.names import BLS, CORE, POSTPROCESSING, PREPROCESSING
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ _POLICIES: dict[str, Literal["guaranteed_no_evict", "max_utilization"]] = {
 }
 _DTYPES: dict[str, Literal["fp16", "bf16"]] = {"float16": "fp16", "bfloat16": "bf16"}
 _MOST_INSTANCES = 256
-DEFAULT_KV_FRACTION = 0.9
-"""Upstream's share of the free GPU memory for the KV cache."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem
 from trtllm_forge.check.registry import rule
+from trtllm_forge.triton.repository.contract import DEFAULT_KV_FRACTION
 from trtllm_forge.triton.repository.pbtxt import whole_number
 
 if TYPE_CHECKING:
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
 
     from trtllm_forge.check.model import Model
     from trtllm_forge.check.view import RepositoryView
-
-DEFAULT_FRACTION = 0.9
-"""What the backend takes where no fraction is given."""
 
 _OFF = ("false", "0", "f", "no", "n")
 
@@ -69,7 +67,7 @@ def kv_shared(view: RepositoryView) -> Iterable[Problem]:
             path=model.path,
             line=None if parameter is None else parameter.line,
             message=f"{count} engines share a GPU, and their fractions come to {total:g}",
-            hint=f'string_value: "{DEFAULT_FRACTION / count:.2f}"',
+            hint=f'string_value: "{DEFAULT_KV_FRACTION / count:.2f}"',
         )
 
 
@@ -128,14 +126,14 @@ def kv_fraction_full(view: RepositoryView) -> Iterable[Problem]:
                 line=parameter.line,
                 message=f"kv_cache_free_gpu_mem_fraction is {parameter.value}, which leaves "
                 "next to nothing",
-                hint=f'string_value: "{DEFAULT_FRACTION}"',
+                hint=f'string_value: "{DEFAULT_KV_FRACTION}"',
             )
 
 
 def _fraction(model: Model) -> float | None:
     parameter = model.setting("kv_cache_free_gpu_mem_fraction")
     try:
-        return float(parameter.value) if parameter is not None else DEFAULT_FRACTION
+        return float(parameter.value) if parameter is not None else DEFAULT_KV_FRACTION
     except ValueError:
         return None
 

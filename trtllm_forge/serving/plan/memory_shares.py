@@ -20,6 +20,7 @@ from trtllm_forge.machine.gpu import free_gpu_bytes
 from trtllm_forge.machine.survey import free_memory_bytes
 from trtllm_forge.serving.plan.memory import kv_bytes_per_token
 from trtllm_forge.text.quantities import show_size
+from trtllm_forge.triton.repository.contract import DEFAULT_KV_FRACTION
 from trtllm_forge.triton.repository.mount import CPP_BACKEND, engine_dir
 from trtllm_forge.triton.repository.names import CORE, ENGINE_DIR
 from trtllm_forge.triton.repository.repository import parse_model_config
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_DEFAULT_FRACTION = 0.9
 _BLOCK_TOKENS = 32
 
 
@@ -115,7 +115,7 @@ def memory_share(folder: Path) -> MemoryShare | None:
         return "" if text.startswith("${") else text
 
     try:
-        fraction = float(parameter("kv_cache_free_gpu_mem_fraction") or _DEFAULT_FRACTION)
+        fraction = float(parameter("kv_cache_free_gpu_mem_fraction") or DEFAULT_KV_FRACTION)
     except ValueError:  # which forge check tells
         return None
     if config.backend == CPP_BACKEND:

@@ -34,6 +34,9 @@ Layout = Literal["engine", "llmapi"]
 Confidence = Literal["exact", "nearest"]
 DynamicBatching = Literal["none", "default", "queue"]
 
+DEFAULT_KV_FRACTION = 0.9
+"""The share of the free memory that an engine takes for its KV cache where nothing is set."""
+
 _LAYOUT_WORDS: Mapping[Layout, str] = {"engine": "Triton models", "llmapi": "llmapi Triton model"}
 
 
