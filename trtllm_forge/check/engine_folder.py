@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.check.files import read_json
+from trtllm_forge.triton.repository.release import engine_release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,8 +58,7 @@ class EngineFolder:
     @property
     def version(self) -> str:
         """Return the TensorRT-LLM that built it, or nothing."""
-        version = self.config.get("version") or self.described.get("trtllm_version")
-        return str(version) if version and self.is_tensorrt else ""
+        return engine_release(self.config, self.described) if self.is_tensorrt else ""
 
     @property
     def gpu_architecture(self) -> str:

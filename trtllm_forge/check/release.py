@@ -10,12 +10,18 @@ from trtllm_forge.errors import ConfigError
 from trtllm_forge.pipeline.lock import LOCK_NAME
 from trtllm_forge.triton.repository.contract import ElementTypes, known_releases, read_contract
 from trtllm_forge.triton.repository.names import CORE, MANIFEST_NAME
+from trtllm_forge.triton.repository.release import recorded_release
 
 if TYPE_CHECKING:
     from trtllm_forge.check.view import RepositoryView
     from trtllm_forge.triton.repository.contract import Layout, ReleaseContract
 
 _LOGITS = ("TYPE_FP32", "TYPE_FP16")
+_ORIGINS = {
+    "manifest": MANIFEST_NAME,
+    "lock": LOCK_NAME,
+    "engine": "the engine's config.json",
+}
 _FARTHEST_SHARE = 0.4
 """Of a repository's tensors; with more of them unlike, it is for a release that is not known."""
 
@@ -51,7 +57,13 @@ def release_of(view: RepositoryView) -> ServedRelease | None:
     if view.options.trtllm_version is not None:
         contract = read_contract(view.options.trtllm_version, layout, types=types)
         return _known(view.options.trtllm_version, "--trtllm-version", contract)
-    for version, origin in _recorded(view):
+    recorded = recorded_release(
+        recipe=view.recipe,
+        rendered=view.lock.get("render"),
+        engines=(engine.version for engine in view.engines.values()),
+    )
+    if recorded is not None:
+        version, origin = recorded.version, _ORIGINS[recorded.source]
         try:
             return _known(version, origin, read_contract(version, layout, types=types))
         except ConfigError:
@@ -81,19 +93,6 @@ def release_by_tensors(view: RepositoryView) -> str | None:
 
 def _known(version: str, origin: str, contract: ReleaseContract | None) -> ServedRelease:
     return ServedRelease(version=version, origin=origin, is_certain=True, contract=contract)
-
-
-def _recorded(view: RepositoryView) -> list[tuple[str, str]]:
-    found = []
-    rendered = view.lock.get("render", {})
-    for record, origin in ((view.recipe, MANIFEST_NAME), (rendered, LOCK_NAME)):
-        version = record.get("trtllm_version")
-        if isinstance(version, str):
-            found.append((version, origin))
-    for engine in view.engines.values():
-        if engine.version:
-            found.append((engine.version.partition("+")[0], "the engine's config.json"))
-    return found
 
 
 def _closest(

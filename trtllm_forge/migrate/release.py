@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.triton.repository.contract import known_releases, read_contract
+from trtllm_forge.triton.repository.release import recorded_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +34,10 @@ def find_source_release(source: SourceRepository, stated: str | None = None) -> 
     """
     if stated:
         return SourceRelease(version=stated, origin="as it was said")
-    recorded = source.manifest.recipe.get("trtllm_version") if source.manifest else None
-    if recorded:
-        return SourceRelease(version=str(recorded), origin="by its manifest")
-    if source.engine.version:
-        return SourceRelease(version=source.engine.version, origin="by its engine")
+    recipe = source.manifest.recipe if source.manifest else {}
+    recorded = recorded_release(recipe=recipe, engines=[source.engine.version])
+    if recorded is not None:
+        return SourceRelease(version=recorded.version, origin=f"by its {recorded.source}")
     found = _names_of_source(source)
     # Of releases that are equally close the newest, which has the fewest surprises.
     distances = {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import ConfigError, RenderError, unreadable
 from trtllm_forge.triton.repository.names import CORE, ENGINE_DIR
+from trtllm_forge.triton.repository.release import engine_release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -215,7 +216,7 @@ def _engine(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> SourceEngine:
     build = _object(theirs, "build_config")
     mapping, quantization = _object(pretrained, "mapping"), _object(pretrained, "quantization")
     return SourceEngine(
-        version=str(own.get("trtllm_version") or theirs.get("version") or ""),
+        version=engine_release(theirs, own),
         architecture=str(own.get("architecture") or _architecture(pretrained)),
         dtype=str(own.get("dtype") or pretrained.get("dtype") or ""),
         quantization=str(own.get("quant_algo") or quantization.get("quant_algo") or ""),

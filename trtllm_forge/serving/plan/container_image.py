@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtllm_forge.delivery.manifest import read_manifest
@@ -18,6 +17,7 @@ from trtllm_forge.machine.process.docker import last_line
 from trtllm_forge.serving.plan.engine_ranks import json_object
 from trtllm_forge.serving.plan.trust import comparable_release
 from trtllm_forge.triton.repository.mount import cpp_models, engine_dir
+from trtllm_forge.triton.repository.release import engine_release, recorded_release
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trtllm_forge.machine.process.docker import DockerClient
     from trtllm_forge.releases.catalogue import Catalogue, Image
     from trtllm_forge.reporter import Reporter
+    from trtllm_forge.triton.repository.release import RecordedRelease
 
 # An image may say it itself; else it says which Triton it is, and so which of those that are known.
 _TRTLLM_VARIABLES = ("TRT_LLM_VERSION", "TRTLLM_VERSION", "TENSORRT_LLM_VERSION")
@@ -33,26 +34,23 @@ _SERVER_LABEL = "com.nvidia.tritonserver.version"
 _NVIDIAS = re.compile(r"(?:.*/)?nvidia/tritonserver:\d\d\.\d\d(?P<rest>-[\w.-]+)(?:@.*)?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class WantedRelease:
-    """The TensorRT-LLM a repository was made for, and where that is written."""
-
-    version: str
-    source: str
-
-
-def wanted_release(repository_dir: Path) -> WantedRelease | None:
-    """Return the release a repository was made for: its manifest's, else its engine's."""
+def wanted_release(repository_dir: Path) -> RecordedRelease | None:
+    """Return the release that a repository has to be served by; None for any, or if unknown."""
     manifest = read_manifest(repository_dir)
-    version = manifest.versions.get("tensorrt_llm") if manifest else None
-    if version:
-        return WantedRelease(version=version, source="its manifest")
-    for model, config in cpp_models(repository_dir).items():
-        folder = engine_dir(config, repository_dir, model)
-        written = json_object(folder / "config.json").get("version") if folder else None
-        if isinstance(written, str):
-            return WantedRelease(version=written, source=f"{folder}/config.json")
-    return None
+    if manifest is not None and manifest.runtime == "openvino":
+        return None
+    folders = [
+        engine_dir(config, repository_dir, model)
+        for model, config in cpp_models(repository_dir).items()
+    ]
+    return recorded_release(
+        recipe=manifest.recipe if manifest else {},
+        engines=(
+            engine_release(json_object(folder / "config.json"), json_object(folder / "engine.json"))
+            for folder in folders
+            if folder
+        ),
+    )
 
 
 def candidate_images(repository_dir: Path, catalogue: Catalogue) -> tuple[str, ...]:
@@ -78,7 +76,7 @@ def no_image_error(repository_dir: Path, command: str) -> PrerequisiteError:
         why = "it has no manifest, and no engine whose config.json tells"
     else:
         what = f"no image carries TensorRT-LLM {wanted.version}, which {repository_dir} is for"
-        why = wanted.source
+        why = f"its {wanted.source} says so"
     return PrerequisiteError(what, why=why, hint=f"{command} --triton docker:IMAGE")
 
 
@@ -124,7 +122,7 @@ def require_release(
         )
     elif not _is_same(found.removeprefix("TensorRT-LLM "), wanted.version):
         what = (
-            f"{repository_dir} is for TensorRT-LLM {wanted.version} ({wanted.source}), "
+            f"{repository_dir} is for TensorRT-LLM {wanted.version} (its {wanted.source}), "
             f"{reference} has {found}"
         )
         if not cpp_models(repository_dir):
