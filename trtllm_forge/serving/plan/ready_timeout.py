@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_forge.quantities import show_size
+from trtllm_forge.text.quantities import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

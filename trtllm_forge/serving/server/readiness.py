@@ -10,6 +10,7 @@ from trtllm_forge.serving.plan.control_key import KeyInArguments
 from trtllm_forge.serving.plan.ports import is_held_by_group
 from trtllm_forge.serving.server.container_watch import container_leader, is_container_running
 from trtllm_forge.serving.server.startup_error import not_ready_error, not_started_error
+from trtllm_forge.text.quantities import show_size
 from trtllm_forge.triton.client.http import TritonHttp
 from trtllm_forge.triton.launch.startup_log import LoadedModels
 
