@@ -24,7 +24,7 @@ from trtllm_forge.migrate.settings import carry_settings
 from trtllm_forge.migrate.source import read_model, read_source
 from trtllm_forge.migrate.steps import engine_steps, llmapi_notes, llmapi_steps, release_notes
 from trtllm_forge.migrate.tensors import migration_facts, moves_between_releases, moves_to_llmapi
-from trtllm_forge.releases.catalogue import read_catalogue, version_key
+from trtllm_forge.releases.catalogue import read_catalogue
 from trtllm_forge.triton.repository.names import CORE
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _target_release(to: str, trtllm_version: str | None, again: str) -> Release:
     if trtllm_version:
         what = f"--to {to} names a release, and so does --trtllm-version {trtllm_version}"
         raise ConfigError(what, hint=f"{again} --to {to}")
-    if version_key(to) == (0,):
+    if not to[:1].isdigit():
         what = f"--to {to} is neither llmapi nor a release of TensorRT-LLM"
         raise ConfigError(what, hint=f"{again} --to llmapi")
     newest = catalogue.newest("engine")

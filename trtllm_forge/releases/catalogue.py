@@ -18,6 +18,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from packaging.version import InvalidVersion, Version
+
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.resources import read_yaml
 from trtllm_forge.releases.overlay import read_overlay
@@ -29,6 +31,8 @@ Evidence = Literal["exact", "nearest", "unsupported"]
 Flow = Literal["engine", "llmapi"]
 
 FLOW_NAMES: Mapping[Flow, str] = {"engine": "the engine flow", "llmapi": "the LLM API"}
+
+_NO_VERSION = Version("0.dev0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,21 +145,21 @@ class Catalogue:
             why = f"forge supports releases from {names[0]} on"
             nearest = names[0]
         else:
-            before = [n for n in names if version_key(n) < version_key(version)]
+            before = [n for n in names if version_key(n) <= version_key(version)]
             nearest = before[-1]
             why = f"the nearest that is known is {nearest}"
         return ConfigError(what, why=why, hint=f"--trtllm-version {nearest}")
 
 
-def version_key(version: str) -> tuple[int, ...]:
-    """Return what versions sort by: numbers, pre-releases before their release, posts after."""
-    match = re.match(r"(\d+(?:\.\d+)*)(?:rc(\d+))?(?:\.(?:post|dev)(\d+))?", version)
-    if match is None:
-        return (0,)
-    numbers = [int(part) for part in match[1].split(".")]
-    numbers += [0] * (4 - len(numbers))
-    candidate = int(match[2]) if match[2] else 1 << 20
-    return (*numbers[:4], candidate, int(match[3] or 0))
+def version_key(version: str) -> tuple[Version, str]:
+    """Return what versions sort by; two builds of one release, such as 1.2.1+cu13, are equal.
+
+    Any text is accepted: one that is not a version sorts first, and equals only itself.
+    """
+    try:
+        return Version(version.partition("+")[0]), ""
+    except InvalidVersion:
+        return _NO_VERSION, version
 
 
 def is_of_line(version: str, line: str) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from packaging.version import VERSION_PATTERN
+
 from trtllm_forge.errors import ConfigError, reason_of
 from trtllm_forge.text.spelling import nearest
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-_RELEASE = re.compile(r"\d+\.\d+\.\d+\S*")
+_RELEASE = re.compile(rf"(?=\d+\.\d+\.\d+){VERSION_PATTERN}", re.VERBOSE)
 _GPU = re.compile(r"sm_\d+")
 
 

@@ -19,6 +19,7 @@ from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.machine.executors.docker import DockerExecutor
 from trtllm_forge.machine.executors.local import LocalExecutor
 from trtllm_forge.machine.process.docker import gpu_request
+from trtllm_forge.releases.catalogue import version_key
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.text.quantities import GIB, show_size
 from trtllm_forge.triton.launch.interpreter import check_wheel_runs, this_interpreter
@@ -184,7 +185,7 @@ def check_driver(machine: Machine, release: Release, catalogue: Catalogue) -> li
         return []
     wanted = image.versions.get("driver", "0")
     said = f"{gpu.driver_version}, image {image.triton_release} was made with {wanted}"
-    if _numbers(gpu.driver_version) >= _numbers(wanted):
+    if version_key(gpu.driver_version) >= version_key(wanted):
         return [Check(name="driver", state="ok", detail=said)]
     said += "; an older one serves data centre GPUs alone, through CUDA's forward compatibility"
     older = _newest_for(gpu.driver_version, catalogue)
@@ -350,10 +351,6 @@ def _newest_for(driver: str, catalogue: Catalogue) -> Image | None:
     fitting = (
         image
         for image in catalogue.images
-        if _numbers(image.versions.get("driver", "0")) <= _numbers(driver)
+        if version_key(image.versions.get("driver", "0")) <= version_key(driver)
     )
     return next(fitting, None)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdecimal())

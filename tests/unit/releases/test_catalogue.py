@@ -234,3 +234,9 @@ def test_overlay_that_is_not_there_is_refused() -> None:
         f"error: releases_file {path} cannot be read\n  why:  no such file or directory",
         2,
     )
+
+
+def test_builds_of_a_release_are_equal_and_what_is_no_version_comes_first() -> None:
+    assert version_key("1.2.1") == version_key("1.2.1+cu13") == version_key("1.2.1.0")
+    assert version_key("none") < version_key("0.16.0")
+    assert version_key("none") != version_key("another")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from trtllm_forge.delivery.manifest import read_manifest
 from trtllm_forge.errors import PrerequisiteError
 from trtllm_forge.machine.process.docker import last_line
+from trtllm_forge.releases.catalogue import version_key
 from trtllm_forge.serving.plan.engine_ranks import json_object
-from trtllm_forge.serving.plan.trust import comparable_release
 from trtllm_forge.triton.repository.mount import cpp_models, engine_dir
 from trtllm_forge.triton.repository.release import engine_release, recorded_release
 
@@ -167,7 +167,7 @@ def _without_release(reference: str) -> str | None:
 
 
 def _is_same(one: str, other: str) -> bool:
-    return comparable_release(one) == comparable_release(other)
+    return version_key(one) == version_key(other)
 
 
 def _last_part(reference: str) -> str:

@@ -15,7 +15,6 @@ A repository without a manifest is served as it is.
 
 from __future__ import annotations
 
-import re
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
@@ -114,7 +113,7 @@ def _require_machine(
             _require_release(repository_dir, manifest, hint)
         case "llmapi":
             built, here = manifest.versions.get("tensorrt_llm"), _installed("tensorrt-llm")
-            if built and here and comparable_release(built) != comparable_release(here):
+            if _compare(here, built) != "same":
                 reporter.warning(
                     f"{repository_dir} was made for TensorRT-LLM {built}, {here} is installed"
                 )
@@ -138,7 +137,7 @@ def _require_gpu(repository_dir: Path, manifest: Manifest, hint: str) -> None:
 
 def _require_release(repository_dir: Path, manifest: Manifest, hint: str) -> None:
     built, here = manifest.versions.get("tensorrt_llm"), _installed("tensorrt-llm")
-    if built and here and comparable_release(built) != comparable_release(here):
+    if _compare(here, built) != "same":
         what = (
             f"the engine of {repository_dir} is for TensorRT-LLM {built}, {here} is installed here"
         )
@@ -151,16 +150,27 @@ def _require_openvino(
 ) -> None:
     for package in _OPENVINO:
         built, here = manifest.versions.get(package), _installed(package)
-        if not built or not here or comparable_release(built) == comparable_release(here):
-            continue
-        if comparable_release(here) < comparable_release(built):
+        order = _compare(here, built)
+        if order == "older":
             what = f"{repository_dir} was made with {package} {built}, {here} is installed here"
             why = "OpenVINO reads what older releases wrote, and not what newer ones did"
             raise PrerequisiteError(what, why=why, hint=hint)
-        reporter.warning(
-            f"{repository_dir} was made with {package} {built} and is served with {here}; "
-            "texts may differ"
-        )
+        if order == "newer":
+            reporter.warning(
+                f"{repository_dir} was made with {package} {built} and is served with {here}; "
+                "texts may differ"
+            )
+
+
+def _compare(here: str | None, built: str | None) -> Literal["same", "older", "newer"]:
+    """Compare what is installed with what a repository was built with; unknown is the same."""
+    if not here or not built or here == built:
+        return "same"
+    from trtllm_forge.releases.catalogue import version_key
+
+    if version_key(here) == version_key(built):
+        return "same"
+    return "older" if version_key(here) < version_key(built) else "newer"
 
 
 def _plain(architecture: str) -> str:
@@ -177,18 +187,3 @@ def _installed(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def comparable_release(version: str) -> tuple[tuple[int, ...], str]:
-    """Return what tells releases apart: the numbers, without zeros at the end, and ``rc1``.
-
-    A build's local part, as in 1.2.1+cu13, makes no other release of it.
-    """
-    public = version.partition("+")[0]
-    match = re.match(r"\d+(\.\d+)*", public)
-    numbers = [int(part) for part in match.group().split(".")] if match else []
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    suffix = public[match.end() :] if match else public
-    # A final release comes after its candidates.
-    return tuple(numbers), suffix or "~"

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.digest import sha256_text
 from trtllm_forge.files.resources import data_path
+from trtllm_forge.releases.catalogue import version_key
 from trtllm_forge.triton.repository.names import ENSEMBLE
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class ReleaseContract:
 def known_releases(layout: Layout = "engine") -> tuple[str, ...]:
     """Return the releases whose models are known, oldest first."""
     names = (path.stem for path in _contracts_dir(layout).glob("*.json"))
-    return tuple(sorted(names, key=lambda name: [int(part) for part in name.split(".")]))
+    return tuple(sorted(names, key=version_key))
 
 
 def read_contract(
