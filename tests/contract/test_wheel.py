@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trtllm_forge.files.resources import templates_dir
+from trtllm_forge.files.resources import data_path, templates_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +32,7 @@ def test_the_wheel_holds_every_module(wheel_path: Path) -> None:
     assert modules <= set(zipfile.ZipFile(wheel_path).namelist())
 
 
-def test_the_wheel_holds_every_template_and_the_sample(wheel_path: Path) -> None:
+def test_the_wheel_holds_every_template_and_data_file(wheel_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel_path).namelist())
     templates = {
         f"trtllm_forge/_templates/{path.relative_to(templates_dir()).as_posix()}"
@@ -42,6 +42,13 @@ def test_the_wheel_holds_every_template_and_the_sample(wheel_path: Path) -> None
     assert templates <= names
     assert "trtllm_forge/data/sample/model.safetensors" in names
     assert "trtllm_forge/data/presets.yaml" in names
+    data_files = {
+        f"trtllm_forge/data/{path.relative_to(data_path('')).as_posix()}"
+        for path in data_path("").rglob("*")
+        if path.is_file()
+    }
+    assert "trtllm_forge/data/bench/report.html.jinja" in data_files
+    assert data_files <= names
 
 
 def test_an_installed_wheel_renders_away_from_the_checkout(

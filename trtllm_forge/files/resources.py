@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtllm_forge.errors import PrerequisiteError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from jinja2 import Template
 
 _PACKAGE_DIR = Path(__file__).resolve().parent.parent
 
@@ -34,6 +39,32 @@ def read_yaml(name: str) -> Any:
     # libyaml's loader is ten times as fast; PyYAML built without it has the other alone.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return yaml.load(data_path(name).read_text(encoding="utf-8"), Loader=loader)
+
+
+def data_template(
+    name: str, *, autoescape: bool, filters: Mapping[str, Callable[..., object]], **syntax: str
+) -> Template:
+    """Return a Jinja template among the data files, in which an undefined name is an error.
+
+    Args:
+        name: Its path below the folder of data.
+        autoescape: Whether texts are escaped for HTML.
+        filters: What it may call, by name.
+        syntax: Delimiters, where the output has Jinja's own: ``variable_start_string="[["``.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(data_path("")),
+        undefined=jinja2.StrictUndefined,
+        autoescape=autoescape,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **syntax,  # type: ignore[arg-type]
+    )
+    environment.filters.update(filters)
+    return environment.get_template(name)
 
 
 def sample_checkpoint_dir() -> Path:

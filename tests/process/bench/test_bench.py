@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trtllm_forge.bench import run as run_module
+from trtllm_forge.bench.html_report import html_report
 from trtllm_forge.cli.app import app
 from trtllm_forge.delivery.ci.summary import summarize
 from trtllm_forge.files.resources import sample_checkpoint_dir
@@ -255,6 +256,15 @@ def test_the_report_stands_alone_and_shows_curves_timeline_and_table(
     assert page.tags.count("table") == 2
     for words in ("Goodput/s", LOAD, "Prefix reuse", "first chunk with a token received"):
         assert words in page.text
+
+
+def test_the_report_shows_a_name_with_markup_as_text(urls: ServerUrls) -> None:
+    _, document, _ = bench(urls, "--concurrency 1 --requests 1")
+
+    page = Page(html_report(json.loads(json.dumps(document).replace("ensemble", "<script>"))))
+
+    assert "script" not in page.tags
+    assert "<script>, http, 1 at once" in page.text
 
 
 def test_a_comparison_with_a_faster_bench_exits_8_and_keeps_the_document(
