@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ from trtllm_forge import __version__
 from trtllm_forge.delivery.ci.github import github_text
 from trtllm_forge.delivery.ci.gitlab import gitlab_text
 from trtllm_forge.delivery.ci.summary import code, summarize
-from trtllm_forge.delivery.ci.workflow import Workflow, plan_workflow
-from trtllm_forge.delivery.ci.yaml_text import yaml_text
+from trtllm_forge.delivery.ci.workflow import Step, Workflow, plan_workflow
 from trtllm_forge.errors import ConfigError
 from trtllm_forge.files.output import write_workflow
 
@@ -245,32 +245,30 @@ def test_folder_named_like_an_expression_stays_text() -> None:
     assert build_words(build["run"].replace("${{ '${{' }}", "${{"))[2] == f"./{folder}"
 
 
-def test_yaml_keeps_order_scripts_and_repeated_lists() -> None:
-    same = ["1", "on", "a: b"]
-    text = yaml_text(
-        [("why\n\nmore", "z", {"run": "a\nb\n", "x": same}), ("", "a", same)], heading="top"
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(alphabet="a1 :#'\"|->&*[]{}%$?!,é\n\r\t\a\x85\u2028", min_size=1, max_size=12))
+def test_any_text_stays_the_value_it_was(text: str) -> None:
+    planned = plan(with_gpu=True)
+    step = Step(key="build", name=text, script=f"{text}\n", takes_token=True)
+    twin = replace(planned.twin, repository=text, package=text, steps=(step,))
+    workflow = replace(
+        planned, name=text, command=text.replace("\a", ""), twin=twin, key_files=(text,)
     )
 
-    assert text == (
-        "# top\n"
-        "\n"
-        "# why\n"
-        "#\n"
-        "# more\n"
-        "z:\n"
-        "  run: |\n"
-        "    a\n"
-        "    b\n"
-        "  x:\n"
-        "    - '1'\n"
-        "    - 'on'\n"
-        "    - 'a: b'\n"
-        "\n"
-        "a:\n"
-        "  - '1'\n"
-        "  - 'on'\n"
-        "  - 'a: b'\n"
-    )
+    document = github(workflow)
+    job = document["jobs"]["twin"]
+    steps = {step["name"]: step for step in job["steps"]}
+    assert list(document) == ["name", "on", "permissions", "concurrency", "defaults", "jobs"]
+    assert (document["name"], job["env"]["REPOSITORY"]) == (f"forge {text}", text)
+    assert steps[text]["run"].replace("${{ '${{' }}", "${{") == f"{text}\n"
+    assert steps["Upload"]["with"]["path"].startswith(f"{text}\n{text}/forge.lock\n")
+    assert list(document["jobs"]) == ["twin", "gpu"]
+
+    pipeline = gitlab(workflow)
+    assert list(pipeline) == ["stages", "forge twin", "forge gpu"]
+    job = pipeline["forge twin"]
+    assert job["script"][0].rstrip("\n") == text.rstrip("\n")
+    assert job["cache"]["key"]["files"] == job["artifacts"]["paths"][:1] == [text]
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path) -> None:

@@ -21,10 +21,11 @@ from trtllm_forge.checkpoint.presets import SAMPLE_NAME, resolve_model
 from trtllm_forge.config.load import load_config
 from trtllm_forge.config.settings import DEFAULT_CONFIG_NAME
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.files.resources import data_template
 from trtllm_forge.pipeline.lock import LOCK_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from trtllm_forge.config.load import LoadedConfig
     from trtllm_forge.config.schema import ForgeConfig
@@ -202,6 +203,65 @@ def plan_workflow(
         gpu=_gpu_job(name, [*build, "--runtime", _gpu_runtime(config)]) if with_gpu else None,
         key_files=(config_name, LOCK_NAME),
     )
+
+
+def workflow_text(
+    template: str,
+    workflow: Workflow,
+    filters: Mapping[str, Callable[..., object]],
+    **context: object,
+) -> str:
+    """Return a workflow in a CI system's own form.
+
+    Args:
+        template: Name of the template, which looks like its output; its delimiters are ``[[``
+            and ``[%``, as GitHub's expressions are between braces.
+        workflow: What it does.
+        filters: What the template calls, besides ``yaml``, ``yaml_block`` and ``comment``.
+        context: Further names of the template.
+    """
+    return data_template(
+        f"ci/{template}",
+        autoescape=False,
+        filters={"yaml": _yaml, "yaml_block": _yaml_block, "comment": _comment, **filters},
+        variable_start_string="[[",
+        variable_end_string="]]",
+        block_start_string="[%",
+        block_end_string="%]",
+        comment_start_string="[#",
+        comment_end_string="#]",
+    ).render(
+        workflow=workflow,
+        python_version=PYTHON_VERSION,
+        store_dir=STORE_DIR,
+        state_dir=STATE_DIR,
+        venv_dir=VENV_DIR,
+        sarif_name=SARIF_NAME,
+        **context,
+    )
+
+
+def _yaml(text: str) -> str:
+    """Return text as a YAML value on one line, quoted where it must be."""
+    return _dump(text, style=None if text.splitlines() == [text] else '"')
+
+
+def _yaml_block(text: str) -> str:
+    """Return a script as a YAML block, or as ``yaml`` does where it is a single line."""
+    is_block = "\n" in text and "\n".join(text.splitlines()) == text.removesuffix("\n")
+    return _dump(text, style="|") if is_block else _yaml(text)
+
+
+def _dump(text: str, *, style: str | None) -> str:
+    import yaml
+
+    value = yaml.safe_dump(text, default_style=style, allow_unicode=True, width=float("inf"))
+    # A plain value at the top of a document is followed by the document's end.
+    return str(value).removesuffix("...\n").removesuffix("\n")
+
+
+def _comment(text: str) -> str:
+    return "\n# ".join(text.splitlines())
 
 
 def _twin_job(name: str, build: list[str]) -> Job:
