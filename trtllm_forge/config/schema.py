@@ -33,7 +33,7 @@ Precision = Literal[
     "nvfp4",
 ]
 
-ABSOLUTE_PATH = Pattern(expression=r"/.*", words="an absolute path", example="/models")
+ABSOLUTE_PATH = Pattern(expression=r"(?s)/.*", words="an absolute path", example="/models")
 FOLDER_NAME = Pattern(
     expression=r"[A-Za-z0-9][A-Za-z0-9._-]*",
     words="letters, digits, dots and dashes",
