@@ -10,9 +10,7 @@ from trtllm_forge.build.provenance import is_repeatable, manifest_of
 from trtllm_forge.build.stages.check import CheckStage
 from trtllm_forge.build.stages.download import DownloadStage, resolve_checkpoint
 from trtllm_forge.build.stages.render import RenderStage
-from trtllm_forge.check.registry import split_codes
 from trtllm_forge.checkpoint.architectures import find_architecture
-from trtllm_forge.checkpoint.hub import read_hub_access
 from trtllm_forge.errors import CheckpointError, ConfigError
 from trtllm_forge.machine.survey import look_at_machine
 from trtllm_forge.pipeline.lock import LOCK_NAME, read_lock
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 
     from trtllm_forge.build.estimates import Estimates
     from trtllm_forge.build.stages.download import ResolvedCheckpoint
+    from trtllm_forge.checkpoint.hub_access import HubAccess
     from trtllm_forge.config.schema import ForgeConfig
     from trtllm_forge.config.settings import Settings
     from trtllm_forge.pipeline.locked import HeldLock
@@ -188,10 +187,15 @@ def _resolve(
         revision=config.checkpoint.revision,
         allow_pickle=config.checkpoint.allow_pickle,
         trust_remote_code=config.checkpoint.trust_remote_code,
-        # Else it is read when a model of the Hub is asked for: the library takes 0.2 s to load.
-        access=replace(read_hub_access(), offline=True) if config.offline else None,
+        access=_offline_access() if config.offline else None,
         planning=planning,
     )
+
+
+def _offline_access() -> HubAccess:
+    from trtllm_forge.checkpoint.hub import read_hub_access  # its library takes 0.2 s to load
+
+    return replace(read_hub_access(), offline=True)
 
 
 def _estimate(
@@ -250,7 +254,7 @@ def _render_stage(
 
 
 def _check_stage(config: ForgeConfig, choice: RuntimeChoice) -> CheckStage:
-    select, ignore = split_codes(config.check.select), split_codes(config.check.ignore)
+    select, ignore = config.check.selected, config.check.ignored
     if select or ignore:
         # Before hours of compiling, not after; without codes the rules are not even imported.
         from trtllm_forge.check.registry import selected_rules

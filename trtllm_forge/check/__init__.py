@@ -4,3 +4,6 @@ A rule is a small function from the view of the repository to the places where i
 ``rules/`` holds them by noun, ``registry`` lists them, ``docs/rules.md`` describes each. Nothing
 here prints, and nothing starts a server.
 """
+
+RULES_VERSION = 1
+"""Part of the key of the ``check`` stage; raised whenever a rule finds something else."""

@@ -37,9 +37,6 @@ RULE_MODULES = (
 )
 """The modules below ``check.rules``; each registers its rules when it is imported."""
 
-RULES_VERSION = 1
-"""Part of the key of the ``check`` stage; raised whenever a rule finds something else."""
-
 _RULES: dict[str, Rule] = {}
 
 
@@ -93,8 +90,3 @@ def _require_known(prefix: str, rules: Sequence[Rule], flag: str) -> None:
     what = f"there is no rule {prefix}"
     why = f"codes go from {rules[0].code} to {rules[-1].code}; FL4 means all that begin so"
     raise ConfigError(what, why=why, hint=f"{flag} {named or rules[0].code}")
-
-
-def split_codes(text: str | None) -> tuple[str, ...]:
-    """Return the rules' codes in a comma separated text."""
-    return tuple(code.strip() for code in (text or "").split(",") if code.strip())

@@ -6,7 +6,6 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtllm_forge.check.registry import split_codes
 from trtllm_forge.check.run import Report, check_repository
 from trtllm_forge.check.view import CheckOptions
 from trtllm_forge.errors import ConfigError, RenderError
@@ -141,7 +140,7 @@ def _rules(request: CheckRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
         flags=flags, config_path=request.config_path, environment=build_option_environment()
     )
     section = loaded.config.check
-    return split_codes(section.select), split_codes(section.ignore)
+    return section.selected, section.ignored
 
 
 def _options(request: CheckRequest) -> CheckOptions:

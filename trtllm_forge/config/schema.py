@@ -51,6 +51,10 @@ _RUNNING = "how it is kept running"
 _TRITON = "which Triton serves"
 
 
+def _split(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Section:
     def __post_init__(self) -> None:
@@ -243,6 +247,16 @@ class CheckSection(_Section):
     ignore: str | None = key(
         None, "Rules to leave out, comma separated codes or beginnings of codes."
     )
+
+    @property
+    def selected(self) -> tuple[str, ...]:
+        """Return the codes of ``select``; none means all rules."""
+        return _split(self.select)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Return the codes of ``ignore``."""
+        return _split(self.ignore)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtllm_forge import __version__
-from trtllm_forge.check.registry import RULES_VERSION
+from trtllm_forge.check import RULES_VERSION
 from trtllm_forge.errors import RenderError
 
 if TYPE_CHECKING:

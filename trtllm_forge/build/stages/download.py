@@ -30,13 +30,6 @@ from trtllm_forge.checkpoint.files import (
     is_weight,
     require_tokenizer,
 )
-from trtllm_forge.checkpoint.hub import (
-    drop_damaged_files,
-    fetch_files,
-    list_files,
-    read_hub_access,
-    remember_revision,
-)
 from trtllm_forge.checkpoint.presets import ModelReference, Preset, resolve_model, shipped_config
 from trtllm_forge.errors import CheckpointError, ForgeError, PrerequisiteError
 from trtllm_forge.files.digest import canonical_json, sha256_file, sha256_text
@@ -143,6 +136,9 @@ def resolve_checkpoint(
             trust_remote_code=trust_remote_code,
             planning=planning,
         )
+    # A folder needs nothing of the Hub, whose library takes 0.2 s to load.
+    from trtllm_forge.checkpoint.hub import read_hub_access
+
     return _resolve_hub(
         reference,
         access or read_hub_access(),
@@ -162,6 +158,8 @@ def _resolve_hub(
     trust_remote_code: bool,
     planning: bool,
 ) -> ResolvedCheckpoint:
+    from trtllm_forge.checkpoint.hub import fetch_files, list_files
+
     may_ship = planning and reference.preset is not None
     try:
         listing = list_files(access, reference)
@@ -371,6 +369,12 @@ class DownloadStage:
         checkpoint = self.checkpoint
         reference, access = checkpoint.reference, checkpoint.access
         if access is not None:
+            from trtllm_forge.checkpoint.hub import (
+                drop_damaged_files,
+                fetch_files,
+                remember_revision,
+            )
+
             drop_damaged_files(
                 access,
                 reference,

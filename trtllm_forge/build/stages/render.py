@@ -30,7 +30,6 @@ from trtllm_forge.triton.repository.names import (
     PREPROCESSING,
     TOKENIZER_DIR,
 )
-from trtllm_forge.triton.repository.repository import verify_repository
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,6 +147,9 @@ class RenderStage:
             if not any(version_dir.iterdir()):
                 # Git and archives drop empty folders; Triton needs every version folder.
                 (version_dir / ".keep").touch()
+        # A build with nothing to do verifies nothing, and this takes a while to import.
+        from trtllm_forge.triton.repository.repository import verify_repository
+
         verify_repository(work_dir)
 
     def _contract(self, facts: EngineFacts) -> ReleaseContract:
