@@ -2,6 +2,9 @@
 
 While a load runs only the head of an answer is read, and where it ends; the events are taken
 apart afterwards.
+
+Streaming 50 tokens to 16 requests at once takes 15 % of a core this way and 75 % with httpx,
+which completes 10 to 15 % fewer of them: the client would then show in the figures.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,18 @@ def test_a_port_is_held_by_the_group_of_its_holder_alone(taken_port: int) -> Non
     assert is_held_by_group(taken_port, os.getsid(0))
     assert not is_held_by_group(taken_port, 1)
     assert not is_held_by_group(free_port(HOST), os.getsid(0))
+
+
+def test_a_port_is_held_by_the_groups_of_all_that_share_its_socket() -> None:
+    with socket.create_server((HOST, 0)) as taken:
+        child = subprocess.Popen(["sleep", "60"], pass_fds=[taken.fileno()], start_new_session=True)
+        try:
+            port = taken.getsockname()[1]
+            assert is_held_by_group(port, os.getsid(0))
+            assert is_held_by_group(port, child.pid)
+        finally:
+            child.kill()
+            child.wait()
 
 
 def test_a_port_whose_holder_is_not_told_may_be_anybodys(

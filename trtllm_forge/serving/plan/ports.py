@@ -1,4 +1,8 @@
-"""Chooses the ports of a server, and names who holds a port that is taken."""
+"""Chooses the ports of a server, and names who holds a port that is taken.
+
+Sockets are looked up in ``/proc``: psutil names only one of the processes that share a socket,
+and a server's may be another one.
+"""
 
 from __future__ import annotations
 
