@@ -195,6 +195,11 @@ OVERLAY_REFUSALS = {
         ': release 1.5 is no name of one, such as "1.2.2", in quotes',
         "",
     ),
+    "name without a place in the order": (
+        'schema: 1\nreleases: {"1.2.2-nightly": {like: "1.2.1"}}',
+        ': release 1.2.2-nightly is no name of one, such as "1.2.2", in quotes',
+        "",
+    ),
     "image": (
         "schema: 1\nimages: [{triton: 26.10, size_gb: big, examples: true}]",
         ": image 1 has no trtllm",
