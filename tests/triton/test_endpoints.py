@@ -28,7 +28,6 @@ from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.records.find import running_servers
 from trtllm_forge.serving.server.serve import start_server
 from trtllm_forge.triton.client.address import CONTROL_HEADER
-from trtllm_forge.triton.launch.argv import GRPC_CONTROL_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["server"]
 
 pytestmark = pytest.mark.triton
+
+# Over gRPC, Triton puts its own word before the header.
+GRPC_CONTROL_HEADER = f"triton-grpc-protocol-{CONTROL_HEADER}"
 
 RESTRICTED_HTTP: dict[str, tuple[str, object]] = {
     "/v2/repository/index": ("POST", None),

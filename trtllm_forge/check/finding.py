@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from trtllm_forge.check.view import RepositoryView
 
 Severity = Literal["error", "warning", "info"]
-SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,6 @@ class Step:
     inputs: tuple[Wire, ...]
     outputs: tuple[Wire, ...]
     line: int
-    name_scalar: Scalar | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,7 +365,6 @@ def _step(message: Message) -> Step:
         inputs=_wires(message, "input_map"),
         outputs=_wires(message, "output_map"),
         line=(name or message).line,
-        name_scalar=name,
     )
 
 

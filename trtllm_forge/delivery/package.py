@@ -52,8 +52,6 @@ if TYPE_CHECKING:
 
 PACKAGE_SUFFIX = ".tar.zst"
 DEFAULT_LEVEL = 3
-LEVELS = range(1, 20)
-"""zstd's levels; those above want more memory for a window than a reader should have to give."""
 
 _CHUNK_BYTES = 1 << 20
 _FILE_MODE = 0o644

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from trtllm_forge.delivery.manifest import Manifest
 
-SBOM_NAME = "forge.sbom.json"
 _FORGE = "trtllm-forge"
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "https://cyclonedx.org/trtllm-forge")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

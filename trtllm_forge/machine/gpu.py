@@ -134,11 +134,6 @@ def named_gpu(name: str) -> Gpu:
     raise ConfigError(what, why=f"the known ones are {', '.join(known)}", hint=hint)
 
 
-def named_gpus() -> dict[str, Gpu]:
-    """Return every GPU that goes by a short name, in the order of the data file."""
-    return dict(_load())
-
-
 @lru_cache(maxsize=1)
 def _load() -> dict[str, Gpu]:
     document = read_yaml("gpus.yaml")

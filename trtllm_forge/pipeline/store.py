@@ -227,10 +227,6 @@ class Store:
             peak_rss_bytes=peak_rss_bytes,
         )
 
-    def remove(self, stage: str, key: str) -> None:
-        """Remove the entry of ``key``, if there is one."""
-        remove_tree(self.entry_dir(stage, key))
-
     def remove_unused(self, stage: str, key: str, *, leftovers_only: bool = False) -> str:
         """Remove the entry of ``key`` unless somebody needs it; return why not, else ``""``.
 

@@ -40,7 +40,6 @@ class Flag:
     """One option of a tool; ``choices`` is empty where any value is taken."""
 
     name: str
-    is_switch: bool
     choices: tuple[str, ...]
 
 
@@ -162,7 +161,6 @@ def _flags(tool: Tool, name: str, family: str) -> dict[str, Flag]:
     for row in rows:
         flag = Flag(
             name=row["name"],
-            is_switch=row.get("type") == "flag" or row.get("action") == "store_true",
             choices=tuple(str(c) for c in row.get("choices") or () if c not in (None, "None")),
         )
         for spelling in (row["name"], *row.get("aliases", ())):

@@ -48,12 +48,6 @@ class ArgumentTable:
         """Return where it was read, in one line."""
         return "; ".join(self.sources)
 
-    def evidence_for(self, name: str) -> Evidence:
-        """Return on what it rests that the release has this argument."""
-        if name not in self.names:
-            return "unsupported"
-        return "exact" if name in self.exact else self.evidence
-
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLookup:

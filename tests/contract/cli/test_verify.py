@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.manifest_values import values_that_differ
 from tests.small_stage import SmallStage
 from trtllm_forge.cli.app import app
-from trtllm_forge.delivery.manifest import read_manifest, values_that_differ
+from trtllm_forge.delivery.manifest import read_manifest
 from trtllm_forge.runtimes.openvino import OpenVinoRuntime
 
 CONFIG = "ensemble/config.pbtxt"

@@ -21,6 +21,7 @@ from trtllm_forge.checkpoint.hub_access import HubAccess
 from trtllm_forge.checkpoint.hub_transfer import MAX_ATTEMPTS
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.errors import CheckpointError, ConfigError, ForgeError, PrerequisiteError
+from trtllm_forge.files.staging import remove_tree
 from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.run import StageResult, run_plan
 from trtllm_forge.pipeline.store import Store
@@ -415,7 +416,7 @@ def test_damaged_file_of_the_cache_is_reported_and_comes_again(hub: LocalHub) ->
     result = download(access)
     blob = repo_dir(access, MODEL) / "blobs" / SHA256
     blob.write_bytes(b"x" * len(WEIGHTS))
-    Store(read_settings().cache_dir).remove("download", result.planned.key)
+    remove_tree(Store(read_settings().cache_dir).entry_dir("download", result.planned.key))
     again = download(access, reporter=reporter)
     assert (again.entry.files_dir / "model.safetensors").read_bytes() == WEIGHTS
     found = hashlib.sha256(b"x" * len(WEIGHTS)).hexdigest()

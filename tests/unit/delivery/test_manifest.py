@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.manifest_values import values_that_differ
 from tests.small_stage import RecordingReporter, printed
 from trtllm_forge import __version__
 from trtllm_forge.build.provenance import is_repeatable
@@ -16,7 +17,6 @@ from trtllm_forge.delivery.manifest import (
     PassedCheck,
     SourceCheckpoint,
     read_manifest,
-    values_that_differ,
 )
 from trtllm_forge.delivery.verification import Depth, Verification, verify_files
 from trtllm_forge.errors import CheckpointError, PrerequisiteError

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.small_stage import SmallStage, build, lock_after, reasons_to_run
+from trtllm_forge.files.staging import remove_tree
 from trtllm_forge.pipeline import stage as stage_module
 from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.run import lock_of
@@ -175,7 +176,7 @@ def test_stage_after_a_changed_one_says_so(store: Store) -> None:
 def test_emptied_store_says_that_the_artifact_is_gone(store: Store) -> None:
     stage = SmallStage()
     lock = lock_after(store, stage)
-    store.remove("compile", lock.stages["compile"].key)
+    remove_tree(store.entry_dir("compile", lock.stages["compile"].key))
     assert reasons_to_run(store, stage, previous=lock) == [
         ("its artifact is no longer in the store",)
     ]

@@ -9,6 +9,7 @@ import pytest
 
 from tests.small_stage import RecordingReporter, SmallStage, build, printed, reasons_to_run
 from trtllm_forge.errors import BuildError, PrerequisiteError
+from trtllm_forge.files.staging import remove_tree
 from trtllm_forge.pipeline import store as store_module
 from trtllm_forge.pipeline.store import Entry, Store
 
@@ -253,7 +254,7 @@ def test_entry_that_vanished_after_planning_is_made_again(store: Store) -> None:
     stage = SmallStage()
     key = entry_of(store, stage).key
     plan = make_plan([stage], store)
-    store.remove("compile", key)
+    remove_tree(store.entry_dir("compile", key))
     assert run_plan(plan, store, RecordingReporter())[0].ran
     assert stage.runs == 2
 

@@ -10,9 +10,9 @@ from trtllm_forge.releases.flags import CommandLine, Flag, FlagTable, find_flags
 
 def table(**changes: object) -> FlagTable:
     flags = {
-        "--dtype": Flag(name="--dtype", is_switch=False, choices=("float16", "bfloat16")),
-        "--model_dir": Flag(name="--model_dir", is_switch=False, choices=()),
-        "--strict": Flag(name="--strict", is_switch=True, choices=()),
+        "--dtype": Flag(name="--dtype", choices=("float16", "bfloat16")),
+        "--model_dir": Flag(name="--model_dir", choices=()),
+        "--strict": Flag(name="--strict", choices=()),
     }
     fields = {"path": "", "note": "", "evidence": "nearest", "source": "a/b@1:c.py", **changes}
     return FlagTable(title="tool.py of TensorRT-LLM 1.0", flags=flags, **fields)  # type: ignore[arg-type]

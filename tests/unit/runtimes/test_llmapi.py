@@ -195,9 +195,10 @@ def test_everything_that_can_be_written_is_in_the_table_of_each_release(release:
 
 def test_evidence_is_told_per_argument() -> None:
     known = table("1.0.0")
-    assert known.evidence_for("max_seq_len") == "exact"
-    assert known.evidence_for("kv_cache_config.dtype") == "nearest"
-    assert known.evidence_for("speculative_config.max_concurrency") == "unsupported"
+    assert known.evidence == "nearest"
+    assert "max_seq_len" in known.exact
+    assert "kv_cache_config.dtype" in known.names - known.exact
+    assert "speculative_config.max_concurrency" not in known.names
     assert "1.0.0/examples/llm_runtime" in known.source
 
 

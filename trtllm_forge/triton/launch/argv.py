@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 DEFAULT_HOST = "127.0.0.1"
 LLMAPI_LAUNCH = "trtllm-llmapi-launch"
 
-GRPC_CONTROL_HEADER = f"triton-grpc-protocol-{CONTROL_HEADER}"
-"""The same over gRPC: Triton puts its own word before it."""
-
 RESTRICTED_APIS = ("model-repository", "shared-memory", "trace", "logging")
 """What asks for the key, by Triton's own words: all that changes the server for everybody."""
 
