@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trtllm_forge.files.staging import free_name, write_whole
+from trtllm_forge.files.staging import free_name, replace_folder, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,3 +52,25 @@ def test_free_name_is_one_that_nothing_has(tmp_path: Path) -> None:
     assert free_name(tmp_path / "a") == tmp_path / "a-2"
     (tmp_path / "a-2").mkdir()
     assert free_name(tmp_path / "a") == tmp_path / "a-3"
+
+
+def _folder(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "a").write_text(text)
+    return path
+
+
+def test_folder_is_exchanged_in_one_step(tmp_path: Path) -> None:
+    target, staged = _folder(tmp_path / "out", "old"), _folder(tmp_path / ".out.1.staged", "new")
+    replace_folder(staged, target)
+    assert ((target / "a").read_text(), (staged / "a").read_text()) == ("new", "old")
+
+
+def test_folder_is_replaced_where_the_system_cannot_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+    target, staged = _folder(tmp_path / "out", "old"), _folder(tmp_path / ".out.1.staged", "new")
+    replace_folder(staged, target)
+    assert (target / "a").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
