@@ -698,8 +698,8 @@ from trtllm_forge.pipeline.plan import make_plan
 from trtllm_forge.pipeline.run import run_plan
 from trtllm_forge.pipeline.store import Store
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.settings import read_settings
-from trtllm_forge.stages.download import DownloadStage, resolve_checkpoint
+from trtllm_forge.config.settings import read_settings
+from trtllm_forge.build.stages.download import DownloadStage, resolve_checkpoint
 
 settings, reporter = read_settings(), SilentReporter()
 checkpoint = resolve_checkpoint(sys.argv[1], settings=settings, reporter=reporter)
