@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import NewFile, TextEdit
 from trtllm_forge.errors import unwritable
+from trtllm_forge.files.staging import staging
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,16 +74,10 @@ def apply_edits(planned: PlannedEdits, root: Path) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     target = path.resolve()
-    mode = target.stat().st_mode
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    scratch = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        scratch.chmod(mode)
+    with staging(target, "part") as scratch:
+        scratch.write_bytes(content)
+        scratch.chmod(target.stat().st_mode)
         scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _overlaps(edit: TextEdit, others: Sequence[TextEdit]) -> bool:

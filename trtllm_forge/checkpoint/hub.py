@@ -8,7 +8,6 @@ has not resumed across runs since its release 1.18 (huggingface/huggingface_hub#
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 import shutil
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from trtllm_forge.checkpoint.hub_errors import explain_hub_error, hub_error_clas
 from trtllm_forge.checkpoint.hub_transfer import ByteProgress, fetch_blob, partial_size_bytes
 from trtllm_forge.errors import CheckpointError
 from trtllm_forge.files.known_digests import digest_files
+from trtllm_forge.files.staging import write_whole
 from trtllm_forge.text.quantities import show_size
 
 if TYPE_CHECKING:
@@ -165,9 +165,7 @@ def remember_revision(access: HubAccess, reference: ModelReference, commit: str)
     if ref_path.is_file() and ref_path.read_text() == commit:
         return
     ref_path.parent.mkdir(parents=True, exist_ok=True)
-    scratch_path = ref_path.with_name(f".{ref_path.name}.{os.getpid()}")
-    scratch_path.write_text(commit)
-    scratch_path.replace(ref_path)
+    write_whole(ref_path, commit)
 
 
 def _place(access: HubAccess, repo_id: str, commit: str, file: CheckpointFile) -> None:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from trtllm_forge.errors import PrerequisiteError
+from trtllm_forge.files.staging import staging
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,19 +15,14 @@ if TYPE_CHECKING:
 def write_private(path: Path, text: str) -> None:
     """Write a file that its user alone can read, whole or not at all."""
     make_private(path.parent)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     # Not a file that is there already, whoever made it.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    scratch.unlink(missing_ok=True)
-    try:
+    with staging(path, "part") as scratch:
         with os.fdopen(os.open(scratch, flags, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         scratch.rename(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 def make_private(folder: Path) -> None:

@@ -6,7 +6,6 @@ whoever stages holds a shared lock on the folder, so an exclusive one says that 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -59,6 +58,9 @@ def replace_folder(staged_dir: Path, target: Path) -> None:
     if not target.exists():
         staged_dir.rename(target)
         return
+    # Not at the top: it takes a while to load, and few commands replace a folder.
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     exchange = getattr(libc, "renameat2", None)
     arguments = (

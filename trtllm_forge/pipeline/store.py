@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from trtllm_forge.errors import PrerequisiteError, reason_of
 from trtllm_forge.files.digest import canonical_json, sha256_file, sha256_text
 from trtllm_forge.files.lock import HeldError, exclusive, exclusive_now, shared
-from trtllm_forge.files.staging import remove_tree
+from trtllm_forge.files.staging import remove_tree, staging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -324,12 +324,12 @@ def _touched(
 
 def _remember_times(entry_dir: Path, document: Any, touched: Sequence[OutputFile]) -> None:
     """Note the times of files that were read and found as they were made."""
-    path, scratch_path = entry_dir / "entry.json", entry_dir / f".entry.{os.getpid()}"
+    path = entry_dir / "entry.json"
     for output in touched:
         state = (entry_dir / "files" / output.path).stat()
         document["mtimes_ns"][output.path] = state.st_mtime_ns
     # Without the note they are read again next time.
-    with suppress(OSError):
+    with suppress(OSError), staging(path, "part") as scratch_path:
         made_ns = path.stat().st_mtime_ns
         scratch_path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
         os.utime(scratch_path, ns=(made_ns, made_ns))
