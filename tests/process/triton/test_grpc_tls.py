@@ -8,7 +8,8 @@ import pytest
 
 from tests.certificates import Certificate, encrypted, self_signed, signed_by
 from trtllm_forge.errors import ConfigError
-from trtllm_forge.triton.client.tls import GrpcTls, check_tls
+from trtllm_forge.triton.client.tls import GrpcTls
+from trtllm_forge.triton.client.tls_check import check_tls
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -213,7 +213,7 @@ def _launcher(
 def _trust(tls: GrpcTls | None) -> GrpcTrust | None:
     if tls is None:
         return None
-    from trtllm_forge.triton.client.tls import check_tls
+    from trtllm_forge.triton.client.tls_check import check_tls
 
     return check_tls(tls)
 
