@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager, suppress
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from trtllm_forge.files.lock import exclusive_now, shared
@@ -41,7 +40,7 @@ def staging(target: Path, kind: str) -> Iterator[Path]:
             if leftover.name.startswith(f".{target.name}.") and leftover.name.endswith(ends):
                 remove_tree(leftover)
     # No process id: processes in two containers on one disk may have the same.
-    path = target.parent / f".{target.name}.{token_hex(4)}.{kind}"
+    path = target.parent / f".{target.name}.{os.urandom(4).hex()}.{kind}"
     with shared(target.parent, is_folder=True):
         try:
             yield path
@@ -104,7 +103,7 @@ def free_name(path: Path) -> Path:
     numbers = range(2, 1000)
     return next(
         (free for n in numbers if not (free := path.with_name(f"{path.name}-{n}")).exists()),
-        path.with_name(f"{path.name}-{token_hex(4)}"),
+        path.with_name(f"{path.name}-{os.urandom(4).hex()}"),
     )
 
 
