@@ -11,14 +11,15 @@ import signal
 import subprocess
 import sys
 
+# Lines by one write each: unbuffered, print writes a line's end apart, and two ranks may mix.
 RANKS = {
     "0": "import os, signal, sys\n"
     "signal.signal(signal.SIGTERM, lambda *_: (print('asked', flush=True), sys.exit(0)))\n"
-    "print('rank 0', os.getpid(), flush=True)\n"
+    "os.write(1, b'rank 0 %d\\n' % os.getpid())\n"
     "while True: signal.pause()\n",
     "1": "import os, signal, sys\n"
     "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    "print('rank 1', os.getpid(), flush=True)\n"
+    "os.write(1, b'rank 1 %d\\n' % os.getpid())\n"
     "sys.stdin.read()\n",
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import resource
+import select
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,9 @@ def say(line: str) -> None:
 def pause(point: str) -> None:
     """Say where this process is, and wait."""
     say(f"at {point}")
+    # A signal that comes just before a read blocks is lost on it, so never block for long.
+    while not select.select([sys.stdin], [], [], 0.05)[0]:
+        pass
     sys.stdin.readline()
 
 
