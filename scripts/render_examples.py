@@ -1,5 +1,8 @@
 """Writes the examples in model_repos/examples: small repositories without engines or tokenizers.
 
+The newest release, the twin and llmapi have a complete repository. Older releases differ from the
+newest only in what their ``config.pbtxt`` files declare, so only those are kept.
+
 ``--check`` writes nothing and fails when an example is not what would be written.
 """
 
@@ -19,11 +22,15 @@ from trtllm_forge.machine.gpu import GpuReport
 from trtllm_forge.machine.survey import Machine
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.choice import choose_runtime
+from trtllm_forge.triton.repository.contract import DEFAULT_KV_FRACTION
 
 if TYPE_CHECKING:
     from trtllm_forge.runtimes import RuntimeName
 
 EXAMPLES_DIR = Path(__file__).resolve().parent.parent / "model_repos" / "examples"
+
+COMPLETE_RELEASE = "1.2.1"
+"""The release whose examples are complete."""
 
 EXAMPLES: dict[str, tuple[RuntimeName, str, str]] = {
     "sample-trtllm-0.16": ("trtllm", "0.16.0", "GPTBigCodeForCausalLM"),
@@ -41,6 +48,8 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for name in EXAMPLES:
             render_example(name, Path(folder) / name)
+            if not is_complete(name):
+                keep_configs(Path(folder) / name)
         wanted, found = _tree(Path(folder)), _tree(EXAMPLES_DIR)
         stale = sorted(n for n in {*wanted, *found} if wanted.get(n) != found.get(n))
         if arguments == ["--check"]:
@@ -60,7 +69,7 @@ def main(arguments: list[str]) -> int:
 
 
 def render_example(name: str, target_dir: Path) -> None:
-    """Render one example into ``target_dir``, which is made."""
+    """Render the complete repository of an example into ``target_dir``, which is made."""
     runtime, version, architecture = EXAMPLES[name]
     model = name.partition("-")[0]
     config = ForgeConfig(
@@ -80,10 +89,21 @@ def render_example(name: str, target_dir: Path) -> None:
         trtllm_version=choice.release.contract,
         max_batch_size=config.build.max_batch_size,
         repository=config.repository,
-        engine_model=choice.runtime.engine_model(config, 0.9),
+        engine_model=choice.runtime.engine_model(config, DEFAULT_KV_FRACTION),
     )
     target_dir.mkdir(parents=True)
     stage.run(target_dir, {}, SilentReporter())
+
+
+def is_complete(name: str) -> bool:
+    """Return whether an example has all files of its repository."""
+    return EXAMPLES[name][1] == COMPLETE_RELEASE
+
+
+def keep_configs(repository_dir: Path) -> None:
+    """Remove all files of a repository but its ``config.pbtxt`` files."""
+    for version_dir in list(repository_dir.glob("*/1")):
+        shutil.rmtree(version_dir)
 
 
 def _tree(folder: Path) -> dict[str, bytes]:

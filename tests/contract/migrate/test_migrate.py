@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from scripts.render_examples import EXAMPLES, EXAMPLES_DIR
+from scripts.render_examples import EXAMPLES, EXAMPLES_DIR, render_example
 from tests.archive_builder import manifest_text
 from tests.checkpoint_builder import write_files
 from tests.rendering import contract_models, parameters, parse_configs, tree
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"}
 ENGINE_EXAMPLES = [name for name, (runtime, *_) in EXAMPLES.items() if runtime == "trtllm"]
+
+
+@pytest.fixture(scope="module")
+def examples_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the complete repository of each engine example."""
+    root = tmp_path_factory.mktemp("examples")
+    for name in ENGINE_EXAMPLES:
+        render_example(name, root / name)
+    return root
 
 
 def migrate(source_dir: Path, to: str, **options: Any) -> MigrationReport:
@@ -223,10 +232,10 @@ def test_clients_names_are_mapped_to_the_llm_api(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ENGINE_EXAMPLES)
 @pytest.mark.parametrize("to", ["0.16", "0.19", "1.2"])
 def test_forges_repository_of_a_release_becomes_that_of_another(
-    tmp_path: Path, name: str, to: str
+    tmp_path: Path, examples_dir: Path, name: str, to: str
 ) -> None:
     output_dir = tmp_path / "new"
-    report = migrate(EXAMPLES_DIR / name, to, output_dir=output_dir)
+    report = migrate(examples_dir / name, to, output_dir=output_dir)
     verify_repository(output_dir)
     line = EXAMPLES[name][1].rpartition(".")[0]
     assert (report.source_release, report.source_release_origin) == (line, "by its tensors")
@@ -240,8 +249,10 @@ def test_forges_repository_of_a_release_becomes_that_of_another(
         assert pbtxt(output_dir) == pbtxt(expected)
 
 
-def test_renamed_tensors_are_followed_in_both_directions(tmp_path: Path) -> None:
-    older, newer = EXAMPLES_DIR / "sample-trtllm-0.16", EXAMPLES_DIR / "sample-trtllm-1.2"
+def test_renamed_tensors_are_followed_in_both_directions(
+    tmp_path: Path, examples_dir: Path
+) -> None:
+    older, newer = examples_dir / "sample-trtllm-0.16", examples_dir / "sample-trtllm-1.2"
     forward = migrate(older, "1.2.1", output_dir=tmp_path / "a")
     back = migrate(newer, "0.16.0", output_dir=tmp_path / "b")
     names = ("random_seed", "min_length", "return_kv_cache_reuse_stats")
