@@ -1,4 +1,4 @@
-"""Writes docs/commands.md and docs/forge_yaml.md from the command line and the schema themselves.
+"""Writes the pages of docs that repeat the code: commands, forge.yaml and the rules of check.
 
 ``--check`` writes nothing and fails when a file is not what would be written.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from trtllm_forge.check.registry import all_rules
 from trtllm_forge.cli.app import app
 from trtllm_forge.cli.lazy import load_command
 from trtllm_forge.config.keys import config_keys, section_help
@@ -22,9 +23,49 @@ DOCS_DIR = Path(__file__).resolve().parent.parent / "docs"
 NOTICE = "<!-- Written by scripts/generate_docs.py; `make docs` writes it again. -->"
 
 
+RULE_FAMILIES = {
+    "FL1": "Files and folders",
+    "FL2": "Ensembles and the chain",
+    "FL3": "Tensors and parameters of the release",
+    "FL4": "Engines",
+    "FL5": "Memory for keys and values",
+    "FL6": "Tokenizers",
+    "FL7": "Instances, queues, shared memory",
+    "FL8": "Security",
+    "FL9": "The model over the LLM API",
+}
+
+RULES_INTRODUCTION = """
+What the linter looks for in a model repository: one entry per rule, with what holds in a sound
+repository, what goes wrong otherwise, and how to fix it. The meaning of a code never changes.
+`forge check --explain FL401` prints one entry.
+
+```console
+$ forge check model_repos/sample
+$ forge check model_repos/sample --select FL4,FL5
+$ forge check model_repos/sample --ignore FL104
+$ forge check model_repos/sample --fix --dry-run
+$ forge check --explain FL401
+```
+
+`--select` limits the run to rules whose codes begin with the given text; `--ignore` leaves rules
+out. `--fix` changes what has exactly one right answer and shows the change; with `--dry-run` it
+only shows it. The exit code is 6 when there is an error.
+
+`check.select` and `check.ignore` in `forge.yaml` apply to every run, builds included. An error
+ends a build before anything is published. The release is that of `--trtllm-version`, else of
+`forge.manifest.json`, `forge.lock` or the engine, else the nearest by its tensors; the last line
+of the output says which.
+"""
+
+
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` compare them; return the exit code."""
-    pages = {"commands.md": commands_page(), "forge_yaml.md": forge_yaml_page()}
+    pages = {
+        "commands.md": commands_page(),
+        "forge_yaml.md": forge_yaml_page(),
+        "rules.md": rules_page(),
+    }
     stale = [name for name, text in pages.items() if _read(DOCS_DIR / name) != text]
     if arguments == ["--check"]:
         for name in stale:
@@ -83,6 +124,32 @@ def forge_yaml_page() -> str:
         cells = (f"`{key.name}`", key.help, key.values, default, flag, f"`{key.variable}`")
         lines += _rows([cells])
     return "\n".join(lines) + "\n"
+
+
+def rules_page() -> str:
+    """Return the reference of the linter's rules."""
+    lines = ["# Rules of `forge check`", "", NOTICE, "", RULES_INTRODUCTION.strip()]
+    family = ""
+    for rule in all_rules():
+        if not rule.code.startswith(family) or not family:
+            family = rule.code[:3]
+            lines += ["", f"## {family}xx: {RULE_FAMILIES[family]}"]
+        said = rule.explanation
+        lines += ["", f"### {rule.code} {rule.name} ({rule.severity})", "", said.sentence]
+        lines += ["", said.details] if said.details else []
+        lines += ["", f"Why: {said.why}", "", f"Fix: {said.fix}"]
+        if said.upstream:
+            links = ", ".join(f"[{_short(address)}]({address})" for address in said.upstream)
+            lines += ["", f"Upstream: {links}"]
+    return "\n".join(lines) + "\n"
+
+
+def _short(address: str) -> str:
+    """Return ``server#8592`` for the address of an issue, else its last two parts."""
+    parts = address.rstrip("/").split("/")
+    if parts[-2] in ("issues", "pull"):
+        return f"{parts[-3]}#{parts[-1]}"
+    return "/".join(parts[-2:])
 
 
 def _commands(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from trtllm_forge.check.explanation import Explanation, read_explanation
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -64,15 +66,18 @@ class Rule:
         code: ``FL101``; it never changes its meaning.
         name: In words joined by dashes.
         severity: Of its findings, unless one says otherwise.
-        sentence: What holds when it is kept.
-        check: Gives the places where it is broken.
+        check: Finds the places where it is broken; its docstring explains the rule.
     """
 
     code: str
     name: str
     severity: Severity
-    sentence: str
     check: Callable[[RepositoryView], Iterable[Problem]]
+
+    @property
+    def explanation(self) -> Explanation:
+        """Return what the docstring of its function says."""
+        return read_explanation(self.check.__doc__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_forge.check.finding import Problem, Rule, Severity
 from trtllm_forge.errors import ConfigError
+from trtllm_forge.text.spelling import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -40,11 +41,11 @@ RULE_MODULES = (
 _RULES: dict[str, Rule] = {}
 
 
-def rule(code: str, name: str, severity: Severity, sentence: str) -> Callable[[Check], Check]:
-    """Return a decorator that makes a function a rule."""
+def rule(code: str, name: str, severity: Severity) -> Callable[[Check], Check]:
+    """Return a decorator that makes a function a rule; see ``explanation`` for its docstring."""
 
     def register(check: Check) -> Check:
-        _RULES[code] = Rule(code=code, name=name, severity=severity, sentence=sentence, check=check)
+        _RULES[code] = Rule(code=code, name=name, severity=severity, check=check)
         return check
 
     return register
@@ -83,10 +84,27 @@ def _is_meant(rule: Rule, prefixes: Sequence[str]) -> bool:
     return any(rule.code.startswith(prefix.upper()) for prefix in prefixes)
 
 
+def find_rule(code: str) -> Rule:
+    """Return the rule of a code or a name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for rule in all_rules():
+        if code.lower() in (rule.code.lower(), rule.name):
+            return rule
+    raise _unknown(code, all_rules(), "forge check --explain")
+
+
 def _require_known(prefix: str, rules: Sequence[Rule], flag: str) -> None:
     if re.fullmatch(r"FL\d*", prefix.upper()) and any(_is_meant(r, (prefix,)) for r in rules):
         return
-    named = next((r.code for r in rules if r.name == prefix.lower()), None)
-    what = f"there is no rule {prefix}"
-    why = f"codes go from {rules[0].code} to {rules[-1].code}; FL4 means all that begin so"
-    raise ConfigError(what, why=why, hint=f"{flag} {named or rules[0].code}")
+    raise _unknown(prefix, rules, flag)
+
+
+def _unknown(code: str, rules: Sequence[Rule], flag: str) -> ConfigError:
+    names = {rule.name: rule.code for rule in rules}
+    near = nearest(code.lower(), names)
+    what = f"there is no rule {code}"
+    why = f"codes go from {rules[0].code} to {rules[-1].code}; FL4 means all that begin with FL4"
+    return ConfigError(what, why=why, hint=f"{flag} {names[near] if near else rules[0].code}")

@@ -81,6 +81,12 @@ class CheckOutcome:
                 lines.append(f"      try:  {finding.hint}")
         return "\n".join([*lines, *([""] if lines else []), self._summary()])
 
+    @property
+    def next_command(self) -> str:
+        """Return the command that explains the first finding, if there is one to explain."""
+        code = next((f.code for f in self.report.findings if f.severity != "info"), None)
+        return "" if code is None else f"forge check --explain {code}"
+
     def _summary(self) -> str:
         report = self.report
         counts = ", ".join(

@@ -65,7 +65,9 @@ def _rule(rule: Rule) -> dict[str, object]:
     return {
         "id": rule.code,
         "name": "".join(part.capitalize() for part in rule.name.split("-")),
-        "shortDescription": {"text": rule.sentence},
+        "shortDescription": {"text": rule.explanation.sentence},
+        "fullDescription": {"text": rule.explanation.why},
+        "help": {"text": rule.explanation.fix},
         "defaultConfiguration": {"level": _LEVELS[rule.severity]},
     }
 

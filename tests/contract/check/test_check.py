@@ -62,7 +62,7 @@ def test_findings_are_grouped_by_model_with_path_line_and_hint(root: Path) -> No
 
     code, stdout, stderr = run(f"check {root} {SERVER}")
 
-    assert (code, stderr) == (6, "")
+    assert (code, stderr) == (6, "next: forge check --explain FL112\n")
     assert stdout == (
         "preprocessing\n"
         "  preprocessing/config.pbtxt:2  error FL112  the model is named preprocess, its folder "
@@ -149,13 +149,13 @@ def test_select_and_ignore_take_codes_and_beginnings(root: Path) -> None:
         (
             "check sound/repository --select FL999",
             "error: there is no rule FL999\n"
-            "  why:  codes go from FL101 to FL912; FL4 means all that begin so\n"
+            "  why:  codes go from FL101 to FL912; FL4 means all that begin with FL4\n"
             "  try:  --select FL101\n",
         ),
         (
             "check sound/repository --ignore name-differs",
             "error: there is no rule name-differs\n"
-            "  why:  codes go from FL101 to FL912; FL4 means all that begin so\n"
+            "  why:  codes go from FL101 to FL912; FL4 means all that begin with FL4\n"
             "  try:  --ignore FL112\n",
         ),
         (
@@ -290,8 +290,12 @@ _SARIF_PROPERTIES = {
     "runs": {"tool", "originalUriBaseIds", "columnKind", "results"},
     "tool": {"driver"},
     "driver": {"name", "version", "semanticVersion", "rules"},
-    "rules": {"id", "name", "shortDescription", "defaultConfiguration"},
+    "rules": {
+        *("id", "name", "shortDescription", "fullDescription", "help", "defaultConfiguration"),
+    },
     "shortDescription": {"text"},
+    "fullDescription": {"text"},
+    "help": {"text"},
     "defaultConfiguration": {"level"},
     "results": {"ruleId", "ruleIndex", "level", "message", "locations", "partialFingerprints"},
     "message": {"text"},

@@ -100,7 +100,7 @@ def test_rule_that_is_none_is_refused_before_anything_runs() -> None:
     assert (code, stderr) == (
         2,
         "error: there is no rule FX9\n"
-        "  why:  codes go from FL101 to FL912; FL4 means all that begin so\n"
+        "  why:  codes go from FL101 to FL912; FL4 means all that begin with FL4\n"
         "  try:  --ignore FL101\n",
     )
     assert not list(Path().rglob("entry.json"))

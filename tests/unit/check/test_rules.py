@@ -15,6 +15,7 @@ from trtllm_forge.check.registry import all_rules
 from trtllm_forge.check.run import check_repository
 
 if TYPE_CHECKING:
+    from trtllm_forge.check.finding import Rule
     from trtllm_forge.check.view import CheckOptions
 
 DOCS_PATH = Path(__file__).resolve().parents[3] / "docs/rules.md"
@@ -73,3 +74,14 @@ def test_names_of_rules_differ() -> None:
 def test_page_describes_exactly_the_rules_of_the_code() -> None:
     headings = re.findall(r"^### (FL\d+) (\S+) \((\w+)\)$", DOCS_PATH.read_text(), re.MULTILINE)
     assert headings == [(rule.code, rule.name, rule.severity) for rule in all_rules()]
+
+
+@pytest.mark.parametrize("rule", all_rules(), ids=lambda rule: rule.code)
+def test_every_rule_explains_itself(rule: Rule) -> None:
+    said = rule.explanation
+
+    assert said.sentence.endswith(".")
+    assert said.why.endswith((".", "`"))
+    assert said.fix
+    assert all(address.startswith("https://") for address in said.upstream)
+    assert not {"Why:", "Fix:", "Upstream:"} & set(f"{said.details} {said.why} {said.fix}".split())

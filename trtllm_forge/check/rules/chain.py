@@ -25,9 +25,13 @@ _CALLED = (
 _PARTS = ("preprocessing", "tensorrt_llm", "postprocessing", "tensorrt_llm_bls")
 
 
-@rule("FL220", "called-model", "error", "A BLS model calls models of the repository.")
+@rule("FL220", "called-model", "error")
 def called_model(view: RepositoryView) -> Iterable[Problem]:
-    """The call fails at the first request, long after the server was ready."""
+    """A BLS model calls models of the repository.
+
+    Why: The call fails at the first request, long after the server was ready.
+    Fix: Write the name of a folder of the repository.
+    """
     for model in view.of_role("tensorrt_llm_bls", "other"):
         for key in _CALLED:
             parameter = model.setting(key)
@@ -51,9 +55,15 @@ def called_model(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL221", "decoupled-differs", "error", "The models that stream are decoupled together.")
+@rule("FL221", "decoupled-differs", "error")
 def decoupled_differs(view: RepositoryView) -> Iterable[Problem]:
-    """A BLS model passes on what the engine's sends, so both answer once or both many times."""
+    """The models that stream are decoupled together.
+
+    Why: A BLS model passes on what the engine's sends, so both answer once or both many times.
+    Fix: `forge check DIR --fix` makes both decoupled.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/348,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/70
+    """
     for model in view.of_role("tensorrt_llm_bls"):
         called = model.setting("tensorrt_llm_model_name")
         engine = view.by_name.get(called.value if called else CORE)
@@ -76,9 +86,16 @@ def decoupled_differs(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL222", "streaming-off", "info", "Clients can stream.")
+@rule("FL222", "streaming-off", "info")
 def streaming_off(view: RepositoryView) -> Iterable[Problem]:
-    """A request with stream set fails where the model may answer only once."""
+    """Clients can stream.
+
+    Why: A request with stream set fails where the model may answer only once.
+    Fix: `model_transaction_policy { decoupled: true }` in the engine's model and in the BLS
+        model, if clients are to stream.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/348,
+        https://github.com/NVIDIA/TensorRT-LLM/issues/6207
+    """
     for model in view.of_role("tensorrt_llm"):
         if not model.is_decoupled and not (model.decoupled and model.decoupled.is_placeholder):
             scalar = model.decoupled
@@ -91,9 +108,13 @@ def streaming_off(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL223", "decoupled-part", "error", "Preprocessing and postprocessing answer once.")
+@rule("FL223", "decoupled-part", "error")
 def decoupled_part(view: RepositoryView) -> Iterable[Problem]:
-    """Their Python returns its responses; a decoupled model has to send them."""
+    """Preprocessing and postprocessing answer once.
+
+    Why: Their Python returns its responses; a decoupled model has to send them.
+    Fix: Drop the policy from the model.
+    """
     for model in view.of_role("preprocessing", "postprocessing"):
         if model.is_decoupled and model.decoupled is not None:
             yield Problem(
@@ -105,9 +126,13 @@ def decoupled_part(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL224", "ensemble-batch", "error", "An ensemble batches no more than its models.")
+@rule("FL224", "ensemble-batch", "error")
 def ensemble_batch(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses an ensemble that allows more than a model in it."""
+    """An ensemble batches no more than its models.
+
+    Why: Triton refuses an ensemble that allows more than a model in it.
+    Fix: Give the ensemble the smallest of its models' sizes.
+    """
     for model in view.of_role("ensemble"):
         for step in model.steps:
             target = view.by_name.get(step.model_name)
@@ -126,9 +151,15 @@ def ensemble_batch(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL225", "batch-differs", "warning", "One max_batch_size holds along the chain.")
+@rule("FL225", "batch-differs", "warning")
 def batch_differs(view: RepositoryView) -> Iterable[Problem]:
-    """The smallest one sets the pace, and requests queue before it unseen."""
+    """One max_batch_size holds along the chain.
+
+    Why: The smallest one sets the pace, and requests queue before it unseen.
+    Fix: Give all models the same size; forge takes the engine's.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/120,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/189
+    """
     engines = view.of_role("tensorrt_llm")
     if len(engines) != 1 or not engines[0].max_batch_size:
         return
@@ -147,9 +178,14 @@ def batch_differs(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL226", "batch-zero", "error", "A chain with a batch axis has max_batch_size from 1 on.")
+@rule("FL226", "batch-zero", "error")
 def batch_zero(view: RepositoryView) -> Iterable[Problem]:
-    """Scalars are reshaped to [], which Triton allows only below a batch axis."""
+    """A chain with a batch axis has max_batch_size from 1 on.
+
+    Why: Scalars are reshaped to [], which Triton allows only below a batch axis.
+    Fix: Give it the engine's `max_batch_size`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/372
+    """
     for model in view.of_role(*_PARTS, "ensemble"):
         scalar = model.config.scalar("max_batch_size")
         found = model.max_batch_size
@@ -166,9 +202,13 @@ def batch_zero(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL227", "preferred-batch", "error", "A preferred batch is no larger than the largest.")
+@rule("FL227", "preferred-batch", "error")
 def preferred_batch(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses a preferred size beyond max_batch_size."""
+    """A preferred batch is no larger than the largest.
+
+    Why: Triton refuses a preferred size beyond max_batch_size.
+    Fix: Prefer `max_batch_size` itself.
+    """
     for model in view.models:
         batching = model.config.message("dynamic_batching")
         limit = model.max_batch_size
@@ -186,17 +226,25 @@ def preferred_batch(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL228", "front-missing", "warning", "There is a model that takes text.")
+@rule("FL228", "front-missing", "warning")
 def front_missing(view: RepositoryView) -> Iterable[Problem]:
-    """Pre- and postprocessing are of no use without a model that joins them."""
+    """There is a model that takes text.
+
+    Why: Pre- and postprocessing are of no use without a model that joins them.
+    Fix: Add the ensemble of the release.
+    """
     has_parts = view.of_role("preprocessing", "postprocessing") and view.of_role("tensorrt_llm")
     if has_parts and not view.of_role("ensemble", "tensorrt_llm_bls"):
         yield Problem(message="neither an ensemble nor a BLS model joins the models")
 
 
-@rule("FL229", "priority-level", "error", "The default priority is one of the levels.")
+@rule("FL229", "priority-level", "error")
 def priority_level(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses a default beyond them, and 0 where there are levels."""
+    """The default priority is one of the levels.
+
+    Why: Triton refuses a default beyond them, and 0 where there are levels.
+    Fix: `default_priority_level` from 1 to `priority_levels`.
+    """
     for model in view.models:
         batching = model.config.message("dynamic_batching")
         levels = None if batching is None else batching.scalar("priority_levels")

@@ -28,9 +28,13 @@ _RENAMED = {
 }
 
 
-@rule("FL301", "tensor-missing", "error", "A model has the tensors it cannot do without.")
+@rule("FL301", "tensor-missing", "error")
 def tensor_missing(view: RepositoryView) -> Iterable[Problem]:
-    """The backend reads or sends them in every request."""
+    """A model has the tensors it cannot do without.
+
+    Why: The backend reads or sends them in every request.
+    Fix: Copy the tensor from the release's own file.
+    """
     for model, word, declared, found in _compared(view):
         for tensor in declared:
             needed = not tensor.optional if word == "input" else tensor.name in _ALWAYS_MADE
@@ -45,9 +49,14 @@ def tensor_missing(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL302", "tensor-left-out", "warning", "A model has all tensors of its release.")
+@rule("FL302", "tensor-left-out", "warning")
 def tensor_left_out(view: RepositoryView) -> Iterable[Problem]:
-    """What such a tensor asks for, or answers, is out of reach of every client."""
+    """A model has all tensors of its release.
+
+    Why: What such a tensor asks for, or answers, is out of reach of every client.
+    Fix: Copy the tensor from the release's own file, or say with `--trtllm-version` which
+        release it is.
+    """
     for model, word, declared, found in _compared(view):
         missing = [
             tensor.name
@@ -65,9 +74,14 @@ def tensor_left_out(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL303", "tensor-unknown", "warning", "A model has no tensors that its release lacks.")
+@rule("FL303", "tensor-unknown", "warning")
 def tensor_unknown(view: RepositoryView) -> Iterable[Problem]:
-    """The backend does not read them; most were renamed between releases."""
+    """A model has no tensors that its release lacks.
+
+    Why: The backend does not read them; most were renamed between releases.
+    Fix: Rename it. `random_seed` and `min_length` became `seed` and `min_tokens` after 0.19;
+        `return_kv_cache_reuse_stats` became `return_perf_metrics` after 0.18.
+    """
     for model, word, declared, found in _compared(view):
         names = [tensor.name for tensor in declared]
         for name, tensor in found.items():
@@ -87,9 +101,14 @@ def tensor_unknown(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL304", "tensor-type", "error", "A tensor has the type its release reads.")
+@rule("FL304", "tensor-type", "error")
 def tensor_type(view: RepositoryView) -> Iterable[Problem]:
-    """The backend takes the bytes for what the release says they are."""
+    """A tensor has the type its release reads.
+
+    Why: The backend takes the bytes for what the release says they are.
+    Fix: Write the release's type.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/718
+    """
     for model, _, declared, found in _compared(view):
         for tensor in declared:
             there = found.get(tensor.name)
@@ -107,9 +126,13 @@ def tensor_type(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL305", "tensor-dims", "error", "A tensor has the shape its release reads.")
+@rule("FL305", "tensor-dims", "error")
 def tensor_dims(view: RepositoryView) -> Iterable[Problem]:
-    """A fixed size where the release takes any is a limit; another rank is an error."""
+    """A tensor has the shape its release reads.
+
+    Why: A fixed size where the release takes any is a limit; another rank is an error.
+    Fix: Write the release's dims.
+    """
     for model, _, declared, found in _compared(view):
         for tensor in declared:
             there = found.get(tensor.name)
@@ -128,9 +151,14 @@ def tensor_dims(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL306", "tensor-reshape", "error", "A tensor is reshaped as its release reads it.")
+@rule("FL306", "tensor-reshape", "error")
 def tensor_reshape(view: RepositoryView) -> Iterable[Problem]:
-    """Scalars come as [1] and are read as []."""
+    """A tensor is reshaped as its release reads it.
+
+    Why: Scalars come as [1] and are read as [].
+    Fix: Write the release's reshape.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/372
+    """
     for model, _, declared, found in _compared(view):
         for tensor in declared:
             there = found.get(tensor.name)
@@ -146,9 +174,13 @@ def tensor_reshape(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL307", "tensor-optional", "warning", "A tensor that may be left out may be left out.")
+@rule("FL307", "tensor-optional", "warning")
 def tensor_optional(view: RepositoryView) -> Iterable[Problem]:
-    """Every client has to send an input that is not optional."""
+    """A tensor that may be left out may be left out.
+
+    Why: Every client has to send an input that is not optional.
+    Fix: Write what the release has.
+    """
     for model, word, declared, found in _compared(view):
         for tensor in declared:
             there = found.get(tensor.name)
@@ -164,9 +196,14 @@ def tensor_optional(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL308", "logits-type", "error", "Logits are FP32 or FP16.")
+@rule("FL308", "logits-type", "error")
 def logits_type(view: RepositoryView) -> Iterable[Problem]:
-    """The backend sends no other type, whatever the engine computes in."""
+    """Logits are FP32 or FP16.
+
+    Why: The backend sends no other type, whatever the engine computes in.
+    Fix: `logits_datatype:TYPE_FP32`, or `TYPE_FP16` for an engine built so.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/718
+    """
     for model in view.of_role("tensorrt_llm", "ensemble", "tensorrt_llm_bls"):
         for name in ("context_logits", "generation_logits"):
             tensor = model.output(name)
@@ -182,9 +219,13 @@ def logits_type(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL328", "tensor-ragged", "warning", "A tensor may differ in size where the release's may.")
+@rule("FL328", "tensor-ragged", "warning")
 def tensor_ragged(view: RepositoryView) -> Iterable[Problem]:
-    """Without it Triton batches prompts of one length only, and the others wait."""
+    """A tensor may differ in size where the release's may.
+
+    Why: Without it Triton batches prompts of one length only, and the others wait.
+    Fix: `allow_ragged_batch: true`.
+    """
     for model, word, declared, found in _compared(view):
         for tensor in declared:
             there = found.get(tensor.name)
@@ -200,9 +241,14 @@ def tensor_ragged(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL309", "batching-missing", "warning", "A model that tokenizes batches requests.")
+@rule("FL309", "batching-missing", "warning")
 def batching_missing(view: RepositoryView) -> Iterable[Problem]:
-    """Without dynamic_batching a queue limit has no place, and the backend sees one by one."""
+    """A model that tokenizes batches requests.
+
+    Why: Without dynamic_batching a queue limit has no place, and the backend sees one by one.
+    Fix: Copy the block from the release's own file.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/120
+    """
     for model, declared in _models(view):
         wanted = declared.dynamic_batching == "queue"
         if wanted and not model.config.all("dynamic_batching") and model.role == "tensorrt_llm":

@@ -21,9 +21,16 @@ if TYPE_CHECKING:
 _WEIGHTS = (".safetensors", ".bin", ".pt")
 
 
-@rule("FL401", "engine-missing", "error", "gpt_model_path leads to a folder.")
+@rule("FL401", "engine-missing", "error")
 def engine_missing(view: RepositoryView) -> Iterable[Problem]:
-    """The backend reports a JSON parse error and does not name the path."""
+    """gpt_model_path leads to a folder.
+
+    Why: The backend reports a JSON parse error and does not name the path.
+    Fix: Write the path as the server sees it, and tell the linter with `--mount-root` where the
+        repository is mounted.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/61,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/207
+    """
     for model, parameter, engine in _engines(view):
         if engine.is_there:
             continue
@@ -41,17 +48,31 @@ def engine_missing(view: RepositoryView) -> Iterable[Problem]:
             yield _problem(model, parameter, place.lack)
 
 
-@rule("FL402", "engine-empty", "error", "The engine folder holds an engine.")
+@rule("FL402", "engine-empty", "error")
 def engine_empty(view: RepositoryView) -> Iterable[Problem]:
-    """An empty folder ends in ``parse error at line 1, column 1``."""
+    """The engine folder holds an engine.
+
+    An empty folder ends in ``parse error at line 1, column 1``.
+
+    Why: An empty folder ends in `parse error at line 1, column 1`.
+    Fix: Copy the engine there: `config.json` and one `rank{N}.engine` per rank.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/61,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/500
+    """
     for model, parameter, engine in _engines(view):
         if engine.is_there and not engine.names:
             yield _problem(model, parameter, f"{engine.place.written} is empty")
 
 
-@rule("FL403", "engine-config", "error", "The engine's config.json can be read.")
+@rule("FL403", "engine-config", "error")
 def engine_config(view: RepositoryView) -> Iterable[Problem]:
-    """The backend reads parallelism and limits from it before anything else."""
+    """The engine's config.json can be read.
+
+    Why: The backend reads parallelism and limits from it before anything else.
+    Fix: Copy it from the build again, or name the folder below.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/61,
+        https://github.com/triton-inference-server/server/issues/7362
+    """
     for model, parameter, engine in _tensorrt(view):
         if engine.config_error:
             yield _problem(
@@ -67,9 +88,13 @@ def engine_config(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL404", "engine-kind", "error", "The engine folder holds a TensorRT-LLM engine.")
+@rule("FL404", "engine-kind", "error")
 def engine_kind(view: RepositoryView) -> Iterable[Problem]:
-    """A checkpoint has to be compiled first."""
+    """The engine folder holds a TensorRT-LLM engine.
+
+    Why: A checkpoint has to be compiled first.
+    Fix: Compile it with `trtllm-build`, or `forge build`.
+    """
     for model, parameter, engine in _engines(view):
         kind = ""
         if any(name.startswith("openvino_") for name in engine.names):
@@ -86,9 +111,14 @@ def engine_kind(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL405", "engine-keys", "error", "The engine's config.json has the keys of an engine.")
+@rule("FL405", "engine-keys", "error")
 def engine_keys(view: RepositoryView) -> Iterable[Problem]:
-    """Engines from before 0.8 have other keys, and no newer backend reads them."""
+    """The engine's config.json has the keys of an engine.
+
+    Why: Engines from before 0.8 have other keys, and no newer backend reads them.
+    Fix: Build the engine again with the server's release.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/337
+    """
     for model, parameter, engine in _tensorrt(view):
         if not engine.config or _is_checkpoint(engine):
             continue
@@ -104,9 +134,14 @@ def engine_keys(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL406", "rank-missing", "error", "There is one engine file for every rank.")
+@rule("FL406", "rank-missing", "error")
 def rank_missing(view: RepositoryView) -> Iterable[Problem]:
-    """Each rank reads its own file; the world size is tp_size times pp_size."""
+    """There is one engine file for every rank.
+
+    Why: Each rank reads its own file; the world size is tp_size times pp_size.
+    Fix: Copy the missing files; every rank has its own.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/129
+    """
     for model, parameter, engine in _tensorrt(view):
         wanted = engine.world_size
         if wanted is None or _is_checkpoint(engine):
@@ -121,9 +156,13 @@ def rank_missing(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL407", "rank-empty", "error", "Every engine file holds an engine.")
+@rule("FL407", "rank-empty", "error")
 def rank_empty(view: RepositoryView) -> Iterable[Problem]:
-    """A copy that was cut short, or a pointer that Git LFS left."""
+    """Every engine file holds an engine.
+
+    Why: A copy that was cut short, or a pointer that Git LFS left.
+    Fix: Copy the file again, or `git lfs pull`.
+    """
     for model, parameter, engine in _tensorrt(view):
         for rank, size in sorted(engine.rank_bytes.items()):
             if not size:
@@ -136,9 +175,13 @@ def rank_empty(view: RepositoryView) -> Iterable[Problem]:
                     yield _problem(model, parameter, text, hint=hint)
 
 
-@rule("FL408", "rank-extra", "warning", "There are no engine files beyond the world size.")
+@rule("FL408", "rank-extra", "warning")
 def rank_extra(view: RepositoryView) -> Iterable[Problem]:
-    """They are left from another build, and the others may be, too."""
+    """There are no engine files beyond the world size.
+
+    Why: They are left from another build, and the others may be, too.
+    Fix: Empty the folder and copy one build.
+    """
     for model, parameter, engine in _tensorrt(view):
         wanted = engine.world_size
         extra = [n for n in sorted(engine.rank_bytes) if wanted is not None and n >= wanted]
@@ -148,9 +191,17 @@ def rank_extra(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL409", "engine-release", "error", "The engine was built by the server's TensorRT-LLM.")
+@rule("FL409", "engine-release", "error")
 def engine_release(view: RepositoryView) -> Iterable[Problem]:
-    """An engine loads in the release that built it and in no other."""
+    """The engine was built by the server's TensorRT-LLM.
+
+    Why: An engine loads in the release that built it and in no other.
+    Fix: Build the engine with the server's release, or take the image of the engine's: `forge
+        versions`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/531,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/299,
+        https://github.com/NVIDIA/TensorRT-LLM/issues/1838
+    """
     release = release_of(view)
     if release is None or not release.is_certain:
         return
@@ -170,9 +221,18 @@ def engine_release(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL410", "world-size", "error", "The server starts as many ranks as the engine has.")
+@rule("FL410", "world-size", "error")
 def world_size(view: RepositoryView) -> Iterable[Problem]:
-    """The backend stops with ``mpiSize == tp * pp``."""
+    """The server starts as many ranks as the engine has.
+
+    The backend stops with ``mpiSize == tp * pp``.
+
+    Why: The backend stops with `mpiSize == tp * pp`.
+    Fix: `forge serve --world-size N` with the engine's own number.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/129,
+        https://github.com/NVIDIA/TensorRT-LLM/issues/1047,
+        https://github.com/NVIDIA/TensorRT-LLM/issues/2021
+    """
     for model, parameter, engine in _tensorrt(view):
         wanted, asked = engine.world_size, view.options.world_size
         if wanted is not None and asked is not None and asked != wanted:
@@ -192,9 +252,14 @@ def world_size(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL411", "device-count", "error", "An instance has one GPU for every rank.")
+@rule("FL411", "device-count", "error")
 def device_count(view: RepositoryView) -> Iterable[Problem]:
-    """gpu_device_ids lists the GPUs of an instance, one per rank on its node."""
+    """An instance has one GPU for every rank.
+
+    Why: gpu_device_ids lists the GPUs of an instance, one per rank on its node.
+    Fix: List as many GPUs as the engine has ranks.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/577
+    """
     for model, _, engine in _tensorrt(view):
         ids = model.setting("gpu_device_ids")
         nodes = model.setting("num_nodes")
@@ -212,9 +277,17 @@ def device_count(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL412", "gpu-architecture", "error", "The engine was built for the server's GPU.")
+@rule("FL412", "gpu-architecture", "error")
 def gpu_architecture(view: RepositoryView) -> Iterable[Problem]:
-    """TensorRT refuses with ``expecting compute``: kernels are chosen for one architecture."""
+    """The engine was built for the server's GPU.
+
+    TensorRT refuses with ``expecting compute``: kernels are chosen for one architecture.
+
+    Why: TensorRT refuses with `expecting compute`: kernels are chosen for one architecture.
+    Fix: Build the engine on that GPU.
+    Upstream: https://github.com/NVIDIA/TensorRT-LLM/issues/222,
+        https://github.com/NVIDIA/TensorRT-LLM/issues/3031
+    """
     if view.options.gpu is None:
         return
     from trtllm_forge.machine.gpu import named_gpu
@@ -231,9 +304,14 @@ def gpu_architecture(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL413", "engine-path-relative", "warning", "The C++ backend gets an absolute path.")
+@rule("FL413", "engine-path-relative", "warning")
 def engine_path_relative(view: RepositoryView) -> Iterable[Problem]:
-    """It resolves a relative path against the folder the server was started in."""
+    """The C++ backend gets an absolute path.
+
+    Why: It resolves a relative path against the folder the server was started in.
+    Fix: Write the absolute path on the serving machine.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/61
+    """
     for model, parameter, _ in _engines(view):
         if model.backend == "tensorrtllm" and not parameter.value.startswith("/"):
             root = view.mount_root or "/models"
@@ -245,9 +323,13 @@ def engine_path_relative(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL414", "path-of-this-machine", "error", "Paths are those of the serving machine.")
+@rule("FL414", "path-of-this-machine", "error")
 def path_of_this_machine(view: RepositoryView) -> Iterable[Problem]:
-    """A path that leads into the repository where it lies now is gone where it is mounted."""
+    """Paths are those of the serving machine.
+
+    Why: A path that leads into the repository where it lies now is gone where it is mounted.
+    Fix: Write the path below the mount.
+    """
     mount_root = view.mount_root
     if mount_root is None:
         return
@@ -265,9 +347,13 @@ def path_of_this_machine(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL415", "path-missing", "error", "What a parameter names is there.")
+@rule("FL415", "path-missing", "error")
 def path_missing(view: RepositoryView) -> Iterable[Problem]:
-    """Encoders, adapters and the grammar's tokenizer are read when the model loads."""
+    """What a parameter names is there.
+
+    Why: Encoders, adapters and the grammar's tokenizer are read when the model loads.
+    Fix: Copy the file or folder there, or leave the parameter out.
+    """
     for model in view.models:
         for parameter in model.path_parameters:
             if parameter.key in _CHECKED_PATHS:

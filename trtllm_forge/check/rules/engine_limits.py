@@ -26,9 +26,14 @@ _MODES = {
 _ON = ("true", "1", "t", "yes", "y")
 
 
-@rule("FL420", "batch-above-engine", "error", "A model batches no more than its engine.")
+@rule("FL420", "batch-above-engine", "error")
 def batch_above_engine(view: RepositoryView) -> Iterable[Problem]:
-    """The engine's limit is compiled in."""
+    """A model batches no more than its engine.
+
+    Why: The engine's limit is compiled in.
+    Fix: Lower it, or build the engine with a larger `--max_batch_size`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/130
+    """
     for model, _, engine in readable_engines(view):
         limit, wanted = engine.limit("max_batch_size"), model.max_batch_size
         scalar = model.config.scalar("max_batch_size")
@@ -42,9 +47,13 @@ def batch_above_engine(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL421", "beams-above-engine", "error", "A request gets no more beams than the engine has.")
+@rule("FL421", "beams-above-engine", "error")
 def beams_above_engine(view: RepositoryView) -> Iterable[Problem]:
-    """The engine's limit is compiled in, and the backend refuses to load beyond it."""
+    """A request gets no more beams than the engine has.
+
+    Why: The engine's limit is compiled in, and the backend refuses to load beyond it.
+    Fix: Lower it, or build the engine with a larger `--max_beam_width`.
+    """
     for model, _, engine in readable_engines(view):
         parameter, limit = model.setting("max_beam_width"), engine.limit("max_beam_width")
         wanted = None if parameter is None else whole_number(parameter.value)
@@ -59,21 +68,33 @@ def beams_above_engine(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL422", "chunked-context", "error", "Chunked context has an engine that can do it.")
+@rule("FL422", "chunked-context", "error")
 def chunked_context(view: RepositoryView) -> Iterable[Problem]:
-    """It needs an engine built with --use_paged_context_fmha enable."""
+    """Chunked context has an engine that can do it.
+
+    Why: It needs an engine built with --use_paged_context_fmha enable.
+    Fix: Build with `--use_paged_context_fmha enable`, or switch it off.
+    """
     yield from _needs_paged_context(view, "enable_chunked_context", severity_is_error=True)
 
 
-@rule("FL423", "block-reuse", "warning", "Block reuse has an engine that can do it.")
+@rule("FL423", "block-reuse", "warning")
 def block_reuse(view: RepositoryView) -> Iterable[Problem]:
-    """It needs an engine built with --use_paged_context_fmha enable."""
+    """Block reuse has an engine that can do it.
+
+    Why: It needs an engine built with --use_paged_context_fmha enable.
+    Fix: Build with `--use_paged_context_fmha enable`, or switch it off.
+    """
     yield from _needs_paged_context(view, "enable_kv_cache_reuse", severity_is_error=False)
 
 
-@rule("FL424", "decoding-mode", "error", "A speculative decoding mode has an engine built for it.")
+@rule("FL424", "decoding-mode", "error")
 def decoding_mode(view: RepositoryView) -> Iterable[Problem]:
-    """The engine's inputs differ by mode, so that it cannot be switched on afterwards."""
+    """A speculative decoding mode has an engine built for it.
+
+    Why: The engine's inputs differ by mode, so that it cannot be switched on afterwards.
+    Fix: Build with the mode's `--speculative_decoding_mode`, or leave `decoding_mode` out.
+    """
     for model, _, engine in readable_engines(view):
         parameter = model.setting("decoding_mode")
         built = engine.built("speculative_decoding_mode")
@@ -90,9 +111,14 @@ def decoding_mode(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL425", "in-flight-engine", "error", "In-flight batching has an engine that can do it.")
+@rule("FL425", "in-flight-engine", "error")
 def in_flight_engine(view: RepositoryView) -> Iterable[Problem]:
-    """It needs a paged KV cache and packed input."""
+    """In-flight batching has an engine that can do it.
+
+    Why: It needs a paged KV cache and packed input.
+    Fix: Build with `--kv_cache_type paged --remove_input_padding enable`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/378
+    """
     for model, _, engine in readable_engines(view):
         parameter = model.setting("gpt_model_type")
         if parameter is None or not parameter.value.startswith("inflight"):
@@ -113,9 +139,13 @@ def in_flight_engine(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL426", "lora-engine", "warning", "LoRA settings have an engine that takes adapters.")
+@rule("FL426", "lora-engine", "warning")
 def lora_engine(view: RepositoryView) -> Iterable[Problem]:
-    """Without the LoRA plugin requests with an adapter fail."""
+    """LoRA settings have an engine that takes adapters.
+
+    Why: Without the LoRA plugin requests with an adapter fail.
+    Fix: Build with `--lora_plugin auto`, or leave the settings out.
+    """
     for model, _, engine in readable_engines(view):
         keys = [k for k in model.parameters if k.startswith("lora_") and model.setting(k)]
         if keys and engine.plugin("gemm_plugin") is not None and not engine.plugin("lora_plugin"):
@@ -129,9 +159,13 @@ def lora_engine(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL427", "attention-window", "warning", "An attention window is no longer than a sequence.")
+@rule("FL427", "attention-window", "warning")
 def attention_window(view: RepositoryView) -> Iterable[Problem]:
-    """A longer one is cut to the engine's max_seq_len."""
+    """An attention window is no longer than a sequence.
+
+    Why: A longer one is cut to the engine's max_seq_len.
+    Fix: Leave it out, or write a smaller window.
+    """
     for model, _, engine in readable_engines(view):
         parameter, limit = model.setting("max_attention_window_size"), engine.max_seq_len
         if parameter is None or limit is None:
@@ -148,9 +182,14 @@ def attention_window(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL428", "logits-engine", "error", "The logits' type is the one the engine sends.")
+@rule("FL428", "logits-engine", "error")
 def logits_engine(view: RepositoryView) -> Iterable[Problem]:
-    """The backend refuses to send logits that are declared in another type."""
+    """The logits' type is the one the engine sends.
+
+    Why: The backend refuses to send logits that are declared in another type.
+    Fix: Write the engine's type as `logits_datatype`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/718
+    """
     types = {"float32": "TYPE_FP32", "float16": "TYPE_FP16"}
     for model, _, engine in readable_engines(view):
         pretrained = engine.config.get("pretrained_config")

@@ -15,9 +15,15 @@ if TYPE_CHECKING:
     from trtllm_forge.check.view import RepositoryView
 
 
-@rule("FL201", "step-model", "error", "Every step names a model of the repository.")
+@rule("FL201", "step-model", "error")
 def step_model(view: RepositoryView) -> Iterable[Problem]:
-    """Triton says ``depends on ... which has no loaded version`` and loads no ensemble."""
+    """Every step names a model of the repository.
+
+    Triton says ``depends on ... which has no loaded version`` and loads no ensemble.
+
+    Why: Triton says `depends on ... which has no loaded version` and loads no ensemble.
+    Fix: Write the name of a folder of the repository.
+    """
     for model in view.of_role("ensemble"):
         for step in model.steps:
             if step.model_name == model.folder:
@@ -36,9 +42,13 @@ def step_model(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL202", "step-version", "error", "Every step's version is there.")
+@rule("FL202", "step-version", "error")
 def step_version(view: RepositoryView) -> Iterable[Problem]:
-    """-1 takes the newest; another number has to have a folder."""
+    """Every step's version is there.
+
+    Why: -1 takes the newest; another number has to have a folder.
+    Fix: `model_version: -1`.
+    """
     for model, step, target in _steps(view):
         if step.model_version == -1 or not target.versions:
             continue
@@ -53,9 +63,13 @@ def step_version(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL203", "step-tensor", "error", "A step maps tensors that its model has.")
+@rule("FL203", "step-tensor", "error")
 def step_tensor(view: RepositoryView) -> Iterable[Problem]:
-    """A map's key is the model's own name of the tensor."""
+    """A step maps tensors that its model has.
+
+    Why: A map's key is the model's own name of the tensor.
+    Fix: Write the name that the model's own configuration has.
+    """
     for model, step, target in _steps(view):
         for word, wires, tensors in (
             ("input", step.inputs, target.inputs),
@@ -75,9 +89,13 @@ def step_tensor(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL204", "step-input-missing", "error", "A step maps every input that its model needs.")
+@rule("FL204", "step-input-missing", "error")
 def step_input_missing(view: RepositoryView) -> Iterable[Problem]:
-    """Only inputs that are optional may be left out."""
+    """A step maps every input that its model needs.
+
+    Why: Only inputs that are optional may be left out.
+    Fix: Map the input, or make it optional in the model.
+    """
     for model, step, target in _steps(view):
         mapped = {wire.inner for wire in step.inputs}
         for tensor in target.inputs:
@@ -91,9 +109,14 @@ def step_input_missing(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL205", "wire-source", "error", "Every wire begins somewhere.")
+@rule("FL205", "wire-source", "error")
 def wire_source(view: RepositoryView) -> Iterable[Problem]:
-    """A tensor comes from the ensemble's inputs or from a step."""
+    """Every wire begins somewhere.
+
+    Why: A tensor comes from the ensemble's inputs or from a step.
+    Fix: Write the name of an input of the ensemble or of a tensor that a step makes.
+    Upstream: https://github.com/triton-inference-server/server/issues/3337
+    """
     for model in view.of_role("ensemble"):
         made = [wire.outer for step in model.steps for wire in step.outputs]
         sources = [*(tensor.name for tensor in model.inputs), *made]
@@ -110,9 +133,14 @@ def wire_source(view: RepositoryView) -> Iterable[Problem]:
                     )
 
 
-@rule("FL206", "wire-type", "error", "Both ends of a wire have one type.")
+@rule("FL206", "wire-type", "error")
 def wire_type(view: RepositoryView) -> Iterable[Problem]:
-    """Triton compares the types of every wire and refuses the ensemble."""
+    """Both ends of a wire have one type.
+
+    Why: Triton compares the types of every wire and refuses the ensemble.
+    Fix: Give both ends the type that the model reads.
+    Upstream: https://github.com/triton-inference-server/server/issues/2885
+    """
     for model, wire, name, source, target, owner in _wires(view):
         if source.data_type and target.data_type and source.data_type != target.data_type:
             yield Problem(
@@ -124,9 +152,13 @@ def wire_type(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL207", "wire-dims", "error", "Both ends of a wire have one shape.")
+@rule("FL207", "wire-dims", "error")
 def wire_dims(view: RepositoryView) -> Iterable[Problem]:
-    """Triton compares the dims of every wire, batch axis included; -1 goes with any size."""
+    """Both ends of a wire have one shape.
+
+    Why: Triton compares the dims of every wire, batch axis included; -1 goes with any size.
+    Fix: Give both ends the same dims.
+    """
     for model, wire, name, source, target, owner in _wires(view):
         if source.dims and target.dims and not _fits(source.dims, target.dims):
             yield Problem(
@@ -138,9 +170,14 @@ def wire_dims(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL208", "ensemble-output", "error", "Every output of an ensemble is made by a step.")
+@rule("FL208", "ensemble-output", "error")
 def ensemble_output(view: RepositoryView) -> Iterable[Problem]:
-    """An output that nothing makes stops the ensemble from loading."""
+    """Every output of an ensemble is made by a step.
+
+    Why: An output that nothing makes stops the ensemble from loading.
+    Fix: Map a step's output to it, or drop it.
+    Upstream: https://github.com/triton-inference-server/server/issues/3337
+    """
     for model in view.of_role("ensemble"):
         made = [wire.outer for step in model.steps for wire in step.outputs]
         for tensor in model.outputs:
@@ -155,9 +192,13 @@ def ensemble_output(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL209", "wire-doubled", "error", "A tensor of an ensemble is made once.")
+@rule("FL209", "wire-doubled", "error")
 def wire_doubled(view: RepositoryView) -> Iterable[Problem]:
-    """Two steps that make one tensor would race."""
+    """A tensor of an ensemble is made once.
+
+    Why: Two steps that make one tensor would race.
+    Fix: Give one of the two another name.
+    """
     for model in view.of_role("ensemble"):
         makers = {tensor.name: "the ensemble's input" for tensor in model.inputs}
         for step in model.steps:
@@ -173,9 +214,13 @@ def wire_doubled(view: RepositoryView) -> Iterable[Problem]:
                 makers.setdefault(wire.outer, step.model_name)
 
 
-@rule("FL210", "wire-unused", "error", "Every wire ends somewhere.")
+@rule("FL210", "wire-unused", "error")
 def wire_unused(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses an ensemble that makes a tensor and uses it nowhere."""
+    """Every wire ends somewhere.
+
+    Why: Triton refuses an ensemble that makes a tensor and uses it nowhere.
+    Fix: Declare it as an output of the ensemble, or drop the entry of the map.
+    """
     for model in view.of_role("ensemble"):
         used = {wire.outer for step in model.steps for wire in step.inputs}
         used |= {tensor.name for tensor in model.outputs}
@@ -190,9 +235,13 @@ def wire_unused(view: RepositoryView) -> Iterable[Problem]:
                     )
 
 
-@rule("FL211", "ensemble-input-unused", "error", "Every input of an ensemble goes into a step.")
+@rule("FL211", "ensemble-input-unused", "error")
 def ensemble_input_unused(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses an ensemble with an input that goes nowhere."""
+    """Every input of an ensemble goes into a step.
+
+    Why: Triton refuses an ensemble with an input that goes nowhere.
+    Fix: Map it to a step, or drop it.
+    """
     for model in view.of_role("ensemble"):
         used = {wire.outer for step in model.steps for wire in step.inputs}
         for tensor in model.inputs:
@@ -205,9 +254,17 @@ def ensemble_input_unused(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL212", "optional-into-needed", "warning", "What a step needs is not optional before it.")
+@rule("FL212", "optional-into-needed", "warning")
 def optional_into_needed(view: RepositoryView) -> Iterable[Problem]:
-    """A request without the input ends in ``unexpected deadlock`` inside the ensemble."""
+    """What a step needs is not optional before it.
+
+    A request without the input ends in ``unexpected deadlock`` inside the ensemble.
+
+    Why: A request without the input ends in `unexpected deadlock` inside the ensemble.
+    Fix: Drop `optional: true`, or make the step's input optional.
+    Upstream: https://github.com/triton-inference-server/server/issues/3894,
+        https://github.com/triton-inference-server/server/issues/4260
+    """
     for model, step, target in _steps(view):
         for wire in step.inputs:
             outer, inner = model.input(wire.outer), target.input(wire.inner)
@@ -221,9 +278,13 @@ def optional_into_needed(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL213", "map-key-doubled", "error", "A step maps a tensor once.")
+@rule("FL213", "map-key-doubled", "error")
 def map_key_doubled(view: RepositoryView) -> Iterable[Problem]:
-    """Of a key that stands twice the last holds, and the other wire is gone."""
+    """A step maps a tensor once.
+
+    Why: Of a key that stands twice the last holds, and the other wire is gone.
+    Fix: Keep one of the two.
+    """
     for model in view.of_role("ensemble"):
         for step in model.steps:
             for word, wires in (("input", step.inputs), ("output", step.outputs)):

@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 _OFF = ("false", "0", "f", "no", "n")
 
 
-@rule("FL501", "kv-one-sequence", "error", "The KV cache holds one sequence of full length.")
+@rule("FL501", "kv-one-sequence", "error")
 def kv_one_sequence(view: RepositoryView) -> Iterable[Problem]:
-    """``maxTokensInPagedKvCache must be large enough to process at least 1 sequence``."""
+    """The KV cache holds one sequence of full length.
+
+    ``maxTokensInPagedKvCache must be large enough to process at least 1 sequence``.
+
+    Why: `maxTokensInPagedKvCache must be large enough to process at least 1 sequence`.
+    Fix: Raise it to at least one sequence, or leave it out.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/366
+    """
     for model in view.of_role("tensorrt_llm"):
         parameter = model.setting("max_tokens_in_paged_kv_cache")
         tokens = None if parameter is None else whole_number(parameter.value)
@@ -42,9 +49,15 @@ def kv_one_sequence(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL502", "kv-shared", "error", "The models on one GPU share its free memory.")
+@rule("FL502", "kv-shared", "error")
 def kv_shared(view: RepositoryView) -> Iterable[Problem]:
-    """Each takes its fraction of what the one before left; above 1 in sum, none is left."""
+    """The models on one GPU share its free memory.
+
+    Why: Each takes its fraction of what the one before left; above 1 in sum, none is left.
+    Fix: Give each a part, or each its own GPUs with `gpu_device_ids`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/59,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/303
+    """
     models = [m for m in view.of_role("tensorrt_llm") if m.backend == "tensorrtllm"]
     shares: dict[str, float] = {}
     for model in models:
@@ -71,9 +84,13 @@ def kv_shared(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL503", "host-cache", "warning", "Blocks that move to the host are reused.")
+@rule("FL503", "host-cache", "warning")
 def host_cache(view: RepositoryView) -> Iterable[Problem]:
-    """Host memory for the cache serves reuse alone."""
+    """Blocks that move to the host are reused.
+
+    Why: Host memory for the cache serves reuse alone.
+    Fix: Switch block reuse on, or leave the host's memory out.
+    """
     for model in view.of_role("tensorrt_llm"):
         parameter, reuse = (
             model.setting("kv_cache_host_memory_bytes"),
@@ -92,9 +109,13 @@ def host_cache(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL504", "cross-fraction", "warning", "A cache for cross attention has an encoder.")
+@rule("FL504", "cross-fraction", "warning")
 def cross_fraction(view: RepositoryView) -> Iterable[Problem]:
-    """Without an encoder its share of the memory lies idle."""
+    """A cache for cross attention has an encoder.
+
+    Why: Without an encoder its share of the memory lies idle.
+    Fix: Leave it out without an encoder; with one, give it a share such as `0.5`.
+    """
     for model in view.of_role("tensorrt_llm"):
         parameter = model.setting("cross_kv_cache_fraction")
         if parameter is not None and model.setting("encoder_model_path") is None:
@@ -114,9 +135,15 @@ def cross_fraction(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL505", "kv-fraction-full", "warning", "The KV cache leaves room for activations.")
+@rule("FL505", "kv-fraction-full", "warning")
 def kv_fraction_full(view: RepositoryView) -> Iterable[Problem]:
-    """What the fraction is taken of is free after loading, before the first large batch."""
+    """The KV cache leaves room for activations.
+
+    Why: What the fraction is taken of is free after loading, before the first large batch.
+    Fix: Lower it; 0.9 is upstream's default.
+    Upstream: https://github.com/NVIDIA/TensorRT-LLM/issues/486,
+        https://github.com/NVIDIA/TensorRT-LLM/issues/2773
+    """
     for model in view.of_role("tensorrt_llm"):
         parameter, fraction = model.setting("kv_cache_free_gpu_mem_fraction"), _fraction(model)
         if parameter is not None and fraction is not None and 0.97 < fraction <= 1:

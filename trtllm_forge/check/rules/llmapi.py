@@ -53,9 +53,13 @@ Triton's model over the LLM API lost the backend tensorrt with release 1.0.
 """
 
 
-@rule("FL901", "model-yaml-missing", "error", "The LLM API's model has a model.yaml.")
+@rule("FL901", "model-yaml-missing", "error")
 def model_yaml_missing(view: RepositoryView) -> Iterable[Problem]:
-    """It names the checkpoint; without it there is nothing to load."""
+    """The LLM API's model has a model.yaml.
+
+    Why: It names the checkpoint; without it there is nothing to load.
+    Fix: Write it, or `forge render MODEL --runtime llmapi`.
+    """
     for model in view.of_role("llmapi"):
         document = view.model_yamls[model.folder]
         if not document.is_there:
@@ -64,9 +68,13 @@ def model_yaml_missing(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL902", "model-yaml-parses", "error", "model.yaml is YAML with keys.")
+@rule("FL902", "model-yaml-parses", "error")
 def model_yaml_parses(view: RepositoryView) -> Iterable[Problem]:
-    """The model stops at its first line of Python."""
+    """model.yaml is YAML with keys.
+
+    Why: The model stops at its first line of Python.
+    Fix: Mend the line that is named.
+    """
     for model, document in _documents(view):
         if document.error:
             yield Problem(
@@ -85,9 +93,13 @@ def model_yaml_parses(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL903", "argument-unknown", "error", "model.yaml has arguments of the release's LLM API.")
+@rule("FL903", "argument-unknown", "error")
 def argument_unknown(view: RepositoryView) -> Iterable[Problem]:
-    """The LLM API refuses what it does not know."""
+    """model.yaml has arguments of the release's LLM API.
+
+    Why: The LLM API refuses what it does not know.
+    Fix: Write the release's name of the argument.
+    """
     names = _known_arguments(view)
     if names is None:
         return
@@ -115,9 +127,13 @@ def argument_unknown(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL904", "triton-config", "error", "triton_config has the keys that the model reads.")
+@rule("FL904", "triton-config", "error")
 def triton_config(view: RepositoryView) -> Iterable[Problem]:
-    """max_batch_size and decoupled come from there."""
+    """triton_config has the keys that the model reads.
+
+    Why: max_batch_size and decoupled come from there.
+    Fix: Write one of `max_batch_size`, `decoupled`, `cancellation_check_period_ms`.
+    """
     for model, document in _documents(view):
         yield from _wrong_triton_values(model, document)
         for key in document.section("triton_config"):
@@ -133,9 +149,13 @@ def triton_config(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL905", "checkpoint-missing", "error", "model leads to a checkpoint.")
+@rule("FL905", "checkpoint-missing", "error")
 def checkpoint_missing(view: RepositoryView) -> Iterable[Problem]:
-    """A path that is not there is taken for a name on the Hub."""
+    """The `model` of model.yaml leads to a checkpoint.
+
+    Why: A path that is not there is taken for a name on the Hub.
+    Fix: Write the path as the server sees it.
+    """
     for model, document in _documents(view):
         if document.error:
             continue
@@ -164,9 +184,13 @@ def checkpoint_missing(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL906", "checkpoint-from-hub", "info", "The checkpoint is a folder, not a name.")
+@rule("FL906", "checkpoint-from-hub", "info")
 def checkpoint_from_hub(view: RepositoryView) -> Iterable[Problem]:
-    """Each start then needs the network, and takes whatever the name stands for that day."""
+    """The checkpoint is a folder, not a name.
+
+    Why: Each start then needs the network, and takes whatever the name stands for that day.
+    Fix: Download the checkpoint into the repository and name the folder.
+    """
     for model, document in _documents(view):
         written = document.values.get("model")
         if not isinstance(written, str) or not written or written.startswith(("/", ".")):
@@ -180,9 +204,14 @@ def checkpoint_from_hub(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL907", "llmapi-decoupled", "error", "model.yaml and config.pbtxt agree on decoupled.")
+@rule("FL907", "llmapi-decoupled", "error")
 def llmapi_decoupled(view: RepositoryView) -> Iterable[Problem]:
-    """The model answers as model.yaml says, and Triton expects what config.pbtxt says."""
+    """model.yaml and config.pbtxt agree on decoupled.
+
+    Why: The model answers as model.yaml says, and Triton expects what config.pbtxt says.
+    Fix: Write the same in both.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/348
+    """
     for model, document in _documents(view):
         said = document.section("triton_config").get("decoupled")
         if model.decoupled is None or not isinstance(said, bool) or said == model.is_decoupled:
@@ -197,11 +226,14 @@ def llmapi_decoupled(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule(
-    "FL908", "llmapi-world-size", "error", "The server starts the ranks that model.yaml asks for."
-)
+@rule("FL908", "llmapi-world-size", "error")
 def llmapi_world_size(view: RepositoryView) -> Iterable[Problem]:
-    """tensor_parallel_size times pipeline_parallel_size is the world size."""
+    """The server starts the ranks that model.yaml asks for.
+
+    Why: tensor_parallel_size times pipeline_parallel_size is the world size.
+    Fix: `forge serve --world-size N` with the product of the two sizes.
+    Upstream: https://github.com/NVIDIA/TensorRT-LLM/issues/1047
+    """
     asked = view.options.world_size
     for model, document in _documents(view):
         sizes = [
@@ -225,9 +257,14 @@ def llmapi_world_size(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL909", "llmapi-kv-cache", "error", "The KV cache of model.yaml is within its bounds.")
+@rule("FL909", "llmapi-kv-cache", "error")
 def llmapi_kv_cache(view: RepositoryView) -> Iterable[Problem]:
-    """A share lies between 0 and 1, and one sequence has to fit."""
+    """The KV cache of model.yaml is within its bounds.
+
+    Why: A share lies between 0 and 1, and one sequence has to fit.
+    Fix: Write a share such as `0.9`, and at least one sequence of tokens.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/366
+    """
     for model, document in _documents(view):
         section = document.section("kv_cache_config")
         share, tokens = section.get("free_gpu_memory_fraction"), section.get("max_tokens")
@@ -249,9 +286,13 @@ def llmapi_kv_cache(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL910", "llmapi-batch", "error", "The LLM API's model has no batch axis.")
+@rule("FL910", "llmapi-batch", "error")
 def llmapi_batch(view: RepositoryView) -> Iterable[Problem]:
-    """Its tensors are those of one prompt; requests are batched behind it."""
+    """The LLM API's model has no batch axis.
+
+    Why: Its tensors are those of one prompt; requests are batched behind it.
+    Fix: `max_batch_size: 0`.
+    """
     for model in view.of_role("llmapi"):
         scalar = model.config.scalar("max_batch_size")
         if scalar is not None and scalar.number:
@@ -274,9 +315,14 @@ def llmapi_batch(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL911", "argument-value", "error", "An argument's value is one that the LLM API takes.")
+@rule("FL911", "argument-value", "error")
 def argument_value(view: RepositoryView) -> Iterable[Problem]:
-    """The LLM API refuses a value of another kind when it starts."""
+    """An argument's value is one that the LLM API takes.
+
+    Why: The LLM API refuses a value of another kind when it starts.
+    Fix: Write the kind of value that is named. Triton's model over the LLM API has no backend
+        `tensorrt` since release 1.0.
+    """
     for model, document in _documents(view):
         values = {name: document.values.get(name) for name in document.values}
         for section in _SECTIONS:

@@ -22,9 +22,14 @@ _LARGEST_POINTER_BYTES = 300
 _POINTER = b"version https://git-lfs"
 
 
-@rule("FL912", "checkpoint-files", "error", "The checkpoint has all its files.")
+@rule("FL912", "checkpoint-files", "error")
 def checkpoint_files(view: RepositoryView) -> Iterable[Problem]:
-    """The LLM API reads configuration, weights and tokenizer from there when it starts."""
+    """The checkpoint has all its files.
+
+    Why: The LLM API reads configuration, weights and tokenizer from there when it starts.
+    Fix: Download it again, or copy the rest; a Git clone needs `git lfs pull`.
+    Upstream: https://github.com/NVIDIA/TensorRT-LLM/issues/1400
+    """
     for model in view.of_role("llmapi"):
         document = view.model_yamls[model.folder]
         written = document.values.get("model")

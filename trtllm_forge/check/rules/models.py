@@ -49,9 +49,13 @@ _PLATFORMS = (
 _DOUBLED_UPSTREAM = ("kv_cache_alloc_total_blocks",)
 
 
-@rule("FL110", "config-missing", "error", "Every model has a config.pbtxt.")
+@rule("FL110", "config-missing", "error")
 def config_missing(view: RepositoryView) -> Iterable[Problem]:
-    """No backend of such a repository can guess its tensors."""
+    """Every model has a config.pbtxt.
+
+    Why: No backend of such a repository can guess its tensors.
+    Fix: Copy the file from the release's templates, or `forge render`.
+    """
     for model in view.models:
         if not model.has_config:
             yield Problem(
@@ -61,9 +65,14 @@ def config_missing(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL111", "stray-folder", "error", "Every folder of the repository is a model.")
+@rule("FL111", "stray-folder", "error")
 def stray_folder(view: RepositoryView) -> Iterable[Problem]:
-    """Triton takes each folder for a model, a hidden one too, and stops when one does not load."""
+    """Every folder of the repository is a model.
+
+    Why: Triton takes each folder for a model, a hidden one too, and stops when one does not
+        load.
+    Fix: Move the folder out of the repository: `.git` and `.ipynb_checkpoints`, too.
+    """
     for name in view.stray_folders:
         yield Problem(
             path=name,
@@ -72,9 +81,13 @@ def stray_folder(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL112", "name-differs", "error", "A model's name is that of its folder.")
+@rule("FL112", "name-differs", "error")
 def name_differs(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses a model whose configuration names another."""
+    """A model's name is that of its folder.
+
+    Why: Triton refuses a model whose configuration names another.
+    Fix: `forge check DIR --fix` takes the folder's name.
+    """
     for model in view.models:
         scalar = model.config.scalar("name")
         if scalar is None or scalar.value == model.folder or scalar.is_placeholder:
@@ -92,9 +105,14 @@ def name_differs(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL113", "backend-missing", "error", "Every model names its backend or platform.")
+@rule("FL113", "backend-missing", "error")
 def backend_missing(view: RepositoryView) -> Iterable[Problem]:
-    """Without one Triton looks at file names, and knows none of these."""
+    """Every model names its backend or platform.
+
+    Why: Without one Triton looks at file names, and knows none of these.
+    Fix: Add `backend: "python"` or `backend: "tensorrtllm"`; an ensemble has `platform:
+        "ensemble"`.
+    """
     for model in view.models:
         if not model.has_config or model.mistakes:
             continue
@@ -113,9 +131,13 @@ def backend_missing(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL114", "backend-unknown", "error", "A backend is one that Triton has.")
+@rule("FL114", "backend-unknown", "error")
 def backend_unknown(view: RepositoryView) -> Iterable[Problem]:
-    """Triton finds no library for another name."""
+    """A backend is one that Triton has.
+
+    Why: Triton finds no library for another name.
+    Fix: Write the backend's name as Triton has it.
+    """
     for model in view.models:
         scalar = model.config.scalar("backend")
         if scalar is None or not scalar.value or scalar.is_placeholder:
@@ -133,9 +155,14 @@ def backend_unknown(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL115", "platform-unknown", "error", "An ensemble says so, and has steps.")
+@rule("FL115", "platform-unknown", "error")
 def platform_unknown(view: RepositoryView) -> Iterable[Problem]:
-    """Platform and scheduling have to agree."""
+    """An ensemble says so, and has steps.
+
+    Why: Platform and scheduling have to agree.
+    Fix: An ensemble has `platform: "ensemble"`, steps, and no backend.
+    Upstream: https://github.com/triton-inference-server/server/issues/2917
+    """
     for model in view.models:
         scalar = model.config.scalar("platform")
         if model.steps and model.platform != "ensemble":
@@ -152,9 +179,13 @@ def platform_unknown(view: RepositoryView) -> Iterable[Problem]:
         yield Problem(model=model.folder, path=model.path, line=line, message=message)
 
 
-@rule("FL116", "version-missing", "error", "Every model has a version folder.")
+@rule("FL116", "version-missing", "error")
 def version_missing(view: RepositoryView) -> Iterable[Problem]:
-    """Git and archives drop empty folders; Triton needs one even for an ensemble."""
+    """Every model has a version folder.
+
+    Why: Git and archives drop empty folders; Triton needs one even for an ensemble.
+    Fix: `forge check DIR --fix` makes it, with a `.keep` that survives git.
+    """
     for model in view.models:
         if model.versions:
             continue
@@ -169,9 +200,13 @@ def version_missing(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL117", "version-not-number", "warning", "A model's folders are version numbers.")
+@rule("FL117", "version-not-number", "warning")
 def version_not_number(view: RepositoryView) -> Iterable[Problem]:
-    """Triton leaves out what is no number, or begins with a zero."""
+    """A model's folders are version numbers.
+
+    Why: Triton leaves out what is no number, or begins with a zero.
+    Fix: Rename the folder to a number.
+    """
     for model in view.models:
         if not model.versions:
             continue
@@ -186,9 +221,13 @@ def version_not_number(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL120", "version-policy", "error", "A version policy leaves a version to load.")
+@rule("FL120", "version-policy", "error")
 def version_policy(view: RepositoryView) -> Iterable[Problem]:
-    """A policy that names versions which are not there loads nothing."""
+    """A version policy leaves a version to load.
+
+    Why: A policy that names versions which are not there loads nothing.
+    Fix: Name a version that is there, or leave the policy out.
+    """
     for model in view.models:
         policy = model.config.message("version_policy")
         specific = None if policy is None else policy.message("specific")
@@ -205,9 +244,13 @@ def version_policy(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL121", "parameter-doubled", "warning", "A parameter stands in a file once.")
+@rule("FL121", "parameter-doubled", "warning")
 def parameter_doubled(view: RepositoryView) -> Iterable[Problem]:
-    """Triton takes the last one, whoever wrote the first."""
+    """A parameter stands in a file once.
+
+    Why: Triton takes the last one, whoever wrote the first.
+    Fix: Keep one of them.
+    """
     for model in view.models:
         counts = Counter(parameter.key for parameter in model.all_parameters)
         for key, count in counts.items():
@@ -222,9 +265,14 @@ def parameter_doubled(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL122", "tensor-doubled", "error", "A tensor is declared once.")
+@rule("FL122", "tensor-doubled", "error")
 def tensor_doubled(view: RepositoryView) -> Iterable[Problem]:
-    """Which of two declarations holds is nowhere said."""
+    """A tensor is declared once.
+
+    Why: Which of two declarations holds is nowhere said.
+    Fix: Keep one of them. Upstream's ensembles from 0.19 on declare
+        `kv_cache_alloc_total_blocks` more than once, which does no harm and is a note.
+    """
     steps = {step.model_name for model in view.models for step in model.steps}
     for model in view.models:
         for word, tensors in (("input", model.inputs), ("output", model.outputs)):
@@ -250,9 +298,13 @@ def tensor_doubled(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL123", "tensor-incomplete", "error", "A tensor has a name, a type and dims.")
+@rule("FL123", "tensor-incomplete", "error")
 def tensor_incomplete(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses a tensor without them, or with a size of zero."""
+    """A tensor has a name, a type and dims.
+
+    Why: Triton refuses a tensor without them, or with a size of zero.
+    Fix: Give it what is missing; the release's own file shows it.
+    """
     for model in view.models:
         for tensor in (*model.inputs, *model.outputs):
             missing = [
@@ -281,9 +333,13 @@ def tensor_incomplete(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL124", "tensors-missing", "error", "A model has inputs and outputs.")
+@rule("FL124", "tensors-missing", "error")
 def tensors_missing(view: RepositoryView) -> Iterable[Problem]:
-    """A model that takes or gives nothing cannot be asked."""
+    """A model has inputs and outputs.
+
+    Why: A model that takes or gives nothing cannot be asked.
+    Fix: Copy the tensors from the release's own file.
+    """
     for model in view.models:
         if not model.has_config or model.mistakes:
             continue
@@ -297,9 +353,13 @@ def tensors_missing(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL125", "backend-of-part", "error", "A model has the backend of its part in the chain.")
+@rule("FL125", "backend-of-part", "error")
 def backend_of_part(view: RepositoryView) -> Iterable[Problem]:
-    """Only the engine's model has a C++ backend; the others are Python."""
+    """A model has the backend of its part in the chain.
+
+    Why: Only the engine's model has a C++ backend; the others are Python.
+    Fix: Write the backend that is named.
+    """
     for model in view.models:
         scalar = model.config.scalar("backend")
         wanted = _BACKENDS.get(model.role)
@@ -317,9 +377,13 @@ def backend_of_part(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL128", "label-file", "error", "The labels of a tensor are there.")
+@rule("FL128", "label-file", "error")
 def label_file(view: RepositoryView) -> Iterable[Problem]:
-    """Triton reads the file when it loads the model."""
+    """The labels of a tensor are there.
+
+    Why: Triton reads the file when it loads the model.
+    Fix: Copy the file into the model's folder, or drop `label_filename`.
+    """
     for model in view.models:
         for tensor in model.outputs:
             scalar = tensor.message.scalar("label_filename")

@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 _CHOICE_LIST = re.compile(r"\s*(\{\s*\d+(\s*,\s*\d+)*\s*\}\s*,?\s*)+|\s*\[[\[\]\s\d,]*\]\s*")
 
 
-@rule("FL319", "lookahead-incomplete", "error", "Lookahead decoding has its three sizes.")
+@rule("FL319", "lookahead-incomplete", "error")
 def lookahead_incomplete(view: RepositoryView) -> Iterable[Problem]:
-    """The sizes are all needed, and are read in this mode alone."""
+    """Lookahead decoding has its three sizes.
+
+    Why: The sizes are all needed, and are read in this mode alone.
+    Fix: Give all three sizes and `decoding_mode: lookahead`, or none of them.
+    """
     sizes = ("lookahead_window_size", "lookahead_ngram_size", "lookahead_verification_set_size")
     for model in view.of_role("tensorrt_llm"):
         mode = model.setting("decoding_mode")
@@ -44,9 +48,13 @@ def lookahead_incomplete(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL320", "draft-tree", "error", "A tree of draft tokens goes with its decoding mode.")
+@rule("FL320", "draft-tree", "error")
 def draft_tree(view: RepositoryView) -> Iterable[Problem]:
-    """A tree is a list such as {0}, {0, 0}, {1}, read in its own mode alone."""
+    """A tree of draft tokens goes with its decoding mode.
+
+    Why: A tree is a list such as {0}, {0, 0}, {1}, read in its own mode alone.
+    Fix: Write a list such as `{0}, {0, 0}, {1}` for the mode that reads it.
+    """
     for model in view.of_role("tensorrt_llm"):
         mode = model.setting("decoding_mode")
         for key, wanted in (("medusa_choices", "medusa"), ("eagle_choices", "eagle")):
@@ -65,9 +73,13 @@ def draft_tree(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL321", "guided-tokenizer", "error", "Guided decoding has its description of the tokenizer.")
+@rule("FL321", "guided-tokenizer", "error")
 def guided_tokenizer(view: RepositoryView) -> Iterable[Problem]:
-    """The C++ backend cannot match a grammar without it."""
+    """Guided decoding has its description of the tokenizer.
+
+    Why: The C++ backend cannot match a grammar without it.
+    Fix: Write the file with upstream's `generate_xgrammar_tokenizer_info.py` and name it.
+    """
     for model in view.of_role("tensorrt_llm"):
         backend = model.setting("guided_decoding_backend")
         if backend is None or model.backend != "tensorrtllm":
@@ -82,9 +94,14 @@ def guided_tokenizer(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL324", "beams-accumulated", "error", "Text is accumulated for one beam.")
+@rule("FL324", "beams-accumulated", "error")
 def beams_accumulated(view: RepositoryView) -> Iterable[Problem]:
-    """The BLS model accumulates tokens of a single beam, and fails for more."""
+    """Text is accumulated for one beam.
+
+    Why: The BLS model accumulates tokens of a single beam, and fails for more.
+    Fix: `accumulate_tokens: false`, or one beam.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/513
+    """
     beams = [m.setting("max_beam_width") for m in view.of_role("tensorrt_llm")]
     widest = max((whole_number(p.value) or 1 for p in beams if p is not None), default=1)
     for model in view.of_role("tensorrt_llm_bls"):

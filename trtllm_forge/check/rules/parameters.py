@@ -39,9 +39,13 @@ if TYPE_CHECKING:
 _IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*(;\s*\d+(\s*,\s*\d+)*\s*)*")
 
 
-@rule("FL310", "parameter-misspelt", "error", "A parameter's key is spelt as the model reads it.")
+@rule("FL310", "parameter-misspelt", "error")
 def parameter_misspelt(view: RepositoryView) -> Iterable[Problem]:
-    """A key that nobody reads is no error for Triton, and its value has no effect."""
+    """A parameter's key is spelt as the model reads it.
+
+    Why: A key that nobody reads is no error for Triton, and its value has no effect.
+    Fix: Write the key that is near; `--fix` does where only one is a single letter away.
+    """
     for model, parameter, known in _unknown(view):
         near, certain = _meant(parameter.key, known)
         if not near:
@@ -59,9 +63,13 @@ def parameter_misspelt(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL311", "parameter-unknown", "info", "A parameter is one that the release reads.")
+@rule("FL311", "parameter-unknown", "info")
 def parameter_unknown(view: RepositoryView) -> Iterable[Problem]:
-    """It does no harm, and nothing else either."""
+    """A parameter is one that the release reads.
+
+    Why: It does no harm, and nothing else either.
+    Fix: Drop it, or move to a release that reads it.
+    """
     contract = contract_of(view)
     for model, parameter, known in _unknown(view):
         if _meant(parameter.key, known)[0] or contract is None:
@@ -77,9 +85,14 @@ def parameter_unknown(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL312", "parameter-missing", "error", "A parameter that a model needs is there.")
+@rule("FL312", "parameter-missing", "error")
 def parameter_missing(view: RepositoryView) -> Iterable[Problem]:
-    """These have no default: the model refuses to load."""
+    """A parameter that a model needs is there.
+
+    Why: These have no default: the model refuses to load.
+    Fix: Add it.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/207
+    """
     for model in view.models:
         if not model.has_config or model.mistakes:
             continue
@@ -98,9 +111,13 @@ def parameter_missing(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL313", "parameter-number", "error", "A number is a number, and within its bounds.")
+@rule("FL313", "parameter-number", "error")
 def parameter_number(view: RepositoryView) -> Iterable[Problem]:
-    """The backend takes its default for what it cannot read, and says so in one log line."""
+    """A number is a number, and within its bounds.
+
+    Why: The backend takes its default for what it cannot read, and says so in one log line.
+    Fix: Write a number.
+    """
     for model, parameter in _set_parameters(view):
         value = parameter.value.strip()
         if parameter.key in WHOLE:
@@ -116,9 +133,15 @@ def parameter_number(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL314", "parameter-fraction", "error", "A share lies between 0 and 1.")
+@rule("FL314", "parameter-fraction", "error")
 def parameter_fraction(view: RepositoryView) -> Iterable[Problem]:
-    """90 is not 0.9: the KV cache would be made 90 times larger than what is free."""
+    """A share lies between 0 and 1.
+
+    Why: 90 is not 0.9: the KV cache would be made 90 times larger than what is free.
+    Fix: Write a share such as `0.9`.
+    Upstream: https://github.com/NVIDIA/TensorRT-LLM/issues/486,
+        https://github.com/NVIDIA/TensorRT-LLM/issues/1400
+    """
     for model, parameter in _set_parameters(view):
         if parameter.key not in FRACTIONS:
             continue
@@ -132,9 +155,15 @@ def parameter_fraction(view: RepositoryView) -> Iterable[Problem]:
             yield wrong_value(model, parameter, "a share above 0 and up to 1 is needed", hint=hint)
 
 
-@rule("FL315", "parameter-switch", "warning", "A switch is true or false.")
+@rule("FL315", "parameter-switch", "warning")
 def parameter_switch(view: RepositoryView) -> Iterable[Problem]:
-    """Any other word is taken for the default, whichever that is."""
+    """A switch is true or false.
+
+    Why: Any other word is taken for the default, whichever that is.
+    Fix: Write `true` or `false`. For `FORCE_CPU_ONLY_INPUT_TENSORS` the python backend takes
+        `yes` or `no` alone, and does not load the model with anything else, an empty value
+        included.
+    """
     for model, parameter in _set_parameters(view):
         is_pythons = parameter.key == PYTHON_SWITCH and model.backend == "python"
         if is_pythons or parameter.key not in SWITCHES:
@@ -149,9 +178,13 @@ def parameter_switch(view: RepositoryView) -> Iterable[Problem]:
             yield replace(wrong, severity="error")
 
 
-@rule("FL316", "parameter-choice", "warning", "A choice is one that the backend has.")
+@rule("FL316", "parameter-choice", "warning")
 def parameter_choice(view: RepositoryView) -> Iterable[Problem]:
-    """The backend warns in its log and takes the default."""
+    """A choice is one that the backend has.
+
+    Why: The backend warns in its log and takes the default.
+    Fix: Write one of the words that are named.
+    """
     for model, parameter in _set_parameters(view):
         choices = CHOICES.get(parameter.key)
         if choices is None or parameter.value.strip().lower() in choices:
@@ -165,9 +198,14 @@ def parameter_choice(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL317", "batching-type", "error", "gpt_model_type is a batching strategy.")
+@rule("FL317", "batching-type", "error")
 def batching_type(view: RepositoryView) -> Iterable[Problem]:
-    """The C++ backend refuses to load with any other word."""
+    """gpt_model_type is a batching strategy.
+
+    Why: The C++ backend refuses to load with any other word.
+    Fix: `inflight_fused_batching`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/378
+    """
     for model in view.of_role("tensorrt_llm"):
         parameter = model.setting("gpt_model_type")
         if parameter is None or parameter.value in (*BATCHING, *STATIC_BATCHING):
@@ -181,9 +219,15 @@ def batching_type(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL318", "static-batching", "warning", "Requests join and leave a running batch.")
+@rule("FL318", "static-batching", "warning")
 def static_batching(view: RepositoryView) -> Iterable[Problem]:
-    """V1 waits until the slowest request of a batch is done."""
+    """Requests join and leave a running batch.
+
+    Why: V1 waits until the slowest request of a batch is done.
+    Fix: `inflight_fused_batching`, with an engine that can do it (FL425).
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/378,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/230
+    """
     for model in view.of_role("tensorrt_llm"):
         parameter = model.setting("gpt_model_type")
         if parameter is not None and parameter.value in STATIC_BATCHING:
@@ -196,9 +240,13 @@ def static_batching(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL322", "device-ids", "error", "GPUs and ranks are numbers.")
+@rule("FL322", "device-ids", "error")
 def device_ids(view: RepositoryView) -> Iterable[Problem]:
-    """A comma parts the GPUs of one instance, a semicolon the instances."""
+    """GPUs and ranks are numbers.
+
+    Why: A comma parts the GPUs of one instance, a semicolon the instances.
+    Fix: Write numbers, with commas inside an instance and semicolons between instances.
+    """
     for model, parameter in _set_parameters(view):
         if parameter.key not in ("gpu_device_ids", "participant_ids"):
             continue
@@ -211,9 +259,13 @@ def device_ids(view: RepositoryView) -> Iterable[Problem]:
             yield wrong_value(model, parameter, "a number stands in one instance twice")
 
 
-@rule("FL323", "lora-dir-unset", "warning", "lora_prefetch_dir is a folder, or nothing.")
+@rule("FL323", "lora-dir-unset", "warning")
 def lora_dir_unset(view: RepositoryView) -> Iterable[Problem]:
-    """The C++ backend of 0.19 takes an unfilled ${...} for the name of a folder."""
+    """lora_prefetch_dir is a folder, or nothing.
+
+    Why: The C++ backend of 0.19 takes an unfilled ${...} for the name of a folder.
+    Fix: `forge check DIR --fix` writes an empty value.
+    """
     contract = contract_of(view)
     for model in view.of_role("tensorrt_llm"):
         parameter = model.parameters.get("lora_prefetch_dir")
@@ -234,9 +286,13 @@ def lora_dir_unset(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL325", "parameter-kind", "error", "A parameter's value is a string_value.")
+@rule("FL325", "parameter-kind", "error")
 def parameter_kind(view: RepositoryView) -> Iterable[Problem]:
-    """Triton's parameters hold texts; a number of theirs stands in quotes."""
+    """A parameter's value is a string_value.
+
+    Why: Triton's parameters hold texts; a number of theirs stands in quotes.
+    Fix: `value: { string_value: "..." }`.
+    """
     for model in view.models:
         for parameter in model.all_parameters:
             if parameter.value_scalar is None:
@@ -249,9 +305,13 @@ def parameter_kind(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL326", "worker-path", "warning", "The executor's worker is where the image has it.")
+@rule("FL326", "worker-path", "warning")
 def worker_path(view: RepositoryView) -> Iterable[Problem]:
-    """Orchestrator mode starts this program, and fails where it is not."""
+    """The executor's worker is where the image has it.
+
+    Why: Orchestrator mode starts this program, and fails where it is not.
+    Fix: `/opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker`.
+    """
     for model in view.of_role("tensorrt_llm"):
         parameter = model.setting("executor_worker_path")
         if parameter is not None and parameter.value != WORKER_PATH:
@@ -260,9 +320,13 @@ def worker_path(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL327", "parameter-key", "warning", "A parameter has a key.")
+@rule("FL327", "parameter-key", "warning")
 def parameter_key(view: RepositoryView) -> Iterable[Problem]:
-    """A value without a key is read by nobody."""
+    """A parameter has a key.
+
+    Why: A value without a key is read by nobody.
+    Fix: Give it its key, or drop it.
+    """
     for model in view.models:
         for field in model.config.all("parameters"):
             if isinstance(field.value, Message) and not field.value.text("key"):

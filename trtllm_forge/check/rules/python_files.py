@@ -48,9 +48,13 @@ _COMPANIONS = (
 """Modules that upstream's models and forge's own have beside their model.py."""
 
 
-@rule("FL118", "python-missing", "error", "A Python model has a model.py.")
+@rule("FL118", "python-missing", "error")
 def python_missing(view: RepositoryView) -> Iterable[Problem]:
-    """The python backend loads this file and no other."""
+    """A Python model has a model.py.
+
+    Why: The python backend loads this file and no other.
+    Fix: Copy the model's Python back.
+    """
     for model in _python_models(view):
         scalar = model.config.scalar("default_model_filename")
         filename = _filename(model)
@@ -65,9 +69,13 @@ def python_missing(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL119", "python-syntax", "error", "A Python model's files are valid Python.")
+@rule("FL119", "python-syntax", "error")
 def python_syntax(view: RepositoryView) -> Iterable[Problem]:
-    """The stub process dies, and Triton says no more than that it did."""
+    """A Python model's files are valid Python.
+
+    Why: The stub process dies, and Triton says no more than that it did.
+    Fix: Mend the line that is named.
+    """
     for model, path, name in _sources(view):
         source = small_file(path)
         mistake = None if source is None else syntax_mistake(source)
@@ -80,9 +88,14 @@ def python_syntax(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL126", "python-class", "error", "A model.py has the class TritonPythonModel.")
+@rule("FL126", "python-class", "error")
 def python_class(view: RepositoryView) -> Iterable[Problem]:
-    """The stub process asks for it by this name."""
+    """A model.py has the class TritonPythonModel.
+
+    Why: The stub process asks for it by this name.
+    Fix: Copy the model's Python back; a model.py that only imports it from elsewhere names it,
+        too.
+    """
     for model, path, name in _sources(view):
         source = small_file(path) if path.name == _filename(model) else None
         if source is not None and b"TritonPythonModel" not in source:
@@ -93,9 +106,13 @@ def python_class(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL127", "python-import", "error", "What a model imports from beside it is there.")
+@rule("FL127", "python-import", "error")
 def python_import(view: RepositoryView) -> Iterable[Problem]:
-    """The stub process dies with ModuleNotFoundError: a folder was copied in part."""
+    """What a model imports from beside it is there.
+
+    Why: The stub process dies with ModuleNotFoundError: a folder was copied in part.
+    Fix: Copy the whole version folder again, subfolders included.
+    """
     for model, path, name in _sources(view):
         source = small_file(path) or b""
         for match in _IMPORT.finditer(source):

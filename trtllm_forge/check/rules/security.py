@@ -27,9 +27,13 @@ _SECRET_STARTS = ("hf_", "nvapi-", "AKIA", "ghp_", "github_pat_", "sk-", "PRIVAT
 _LARGEST_TEXT_BYTES = 256 << 10
 
 
-@rule("FL801", "pickle", "warning", "No file can run code when it is read.")
+@rule("FL801", "pickle", "warning")
 def pickle(view: RepositoryView) -> Iterable[Problem]:
-    """Python's pickles run what they hold."""
+    """No file can run code when it is read.
+
+    Why: Python's pickles run what they hold.
+    Fix: Convert weights to safetensors; leave training files out.
+    """
     for path, name in view.files:
         is_pickle = path.suffix in _PICKLES or _TORCH_WEIGHTS.fullmatch(path.name)
         if is_pickle:
@@ -41,9 +45,13 @@ def pickle(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL802", "secret", "error", "No file holds a token or a key.")
+@rule("FL802", "secret", "error")
 def secret(view: RepositoryView) -> Iterable[Problem]:
-    """Whoever can read the repository can use it."""
+    """No file holds a token or a key.
+
+    Why: Whoever can read the repository can use it.
+    Fix: Take it out, give it to the server's environment, and revoke it: it was in a file.
+    """
     for path, name in view.files:
         if path.suffix not in _TEXTS and not path.name.startswith(".env"):
             continue
@@ -61,9 +69,13 @@ def secret(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL803", "link-outside", "warning", "Links stay inside the repository.")
+@rule("FL803", "link-outside", "warning")
 def link_outside(view: RepositoryView) -> Iterable[Problem]:
-    """Where the repository is mounted, what they point to is not."""
+    """Links stay inside the repository.
+
+    Why: Where the repository is mounted, what they point to is not.
+    Fix: Copy what the link points to into the repository.
+    """
     root = view.root.resolve()
     for path, name in view.files:
         if not path.is_symlink():
@@ -83,9 +95,13 @@ def link_outside(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL804", "writable", "warning", "Not everybody may write to the repository.")
+@rule("FL804", "writable", "warning")
 def writable(view: RepositoryView) -> Iterable[Problem]:
-    """Python files of it run with the server's rights."""
+    """Not everybody may write to the repository.
+
+    Why: Python files of it run with the server's rights.
+    Fix: `chmod -R o-w DIR`.
+    """
     for path, name in view.files:
         if not path.is_symlink() and path.stat().st_mode & stat.S_IWOTH:
             yield Problem(
@@ -96,9 +112,13 @@ def writable(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL805", "unreadable", "error", "The server may read every file.")
+@rule("FL805", "unreadable", "error")
 def unreadable(view: RepositoryView) -> Iterable[Problem]:
-    """Triton often runs as another user than the one who built the repository."""
+    """The server may read every file.
+
+    Why: Triton often runs as another user than the one who built the repository.
+    Fix: `chmod a+r FILE`.
+    """
     for path, name in view.files:
         if not path.is_symlink() and not path.stat().st_mode & (stat.S_IRUSR | stat.S_IRGRP):
             yield Problem(

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 _LONG_DELAY_US = 100_000
 
 
-@rule("FL701", "engine-instances", "warning", "An engine is loaded once on a GPU.")
+@rule("FL701", "engine-instances", "warning")
 def engine_instances(view: RepositoryView) -> Iterable[Problem]:
-    """Every instance loads the engine again; requests share one by in-flight batching."""
+    """An engine is loaded once on a GPU.
+
+    Why: Every instance loads the engine again; requests share one by in-flight batching.
+    Fix: `count: 1`; for several GPUs list them in `gpu_device_ids`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/625
+    """
     for model in view.of_role("tensorrt_llm", "llmapi"):
         ids = model.setting("gpu_device_ids")
         groups = len(ids.value.split(";")) if ids is not None else 1
@@ -38,9 +43,14 @@ def engine_instances(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL702", "stream-order", "warning", "The chunks of a stream stay in order.")
+@rule("FL702", "stream-order", "warning")
 def stream_order(view: RepositoryView) -> Iterable[Problem]:
-    """Chunks of one stream go to whichever instance is free, and may overtake each other."""
+    """The chunks of a stream stay in order.
+
+    Why: Chunks of one stream go to whichever instance is free, and may overtake each other.
+    Fix: `count: 1`. For upstream's postprocessing, which keeps nothing between chunks, this is
+        a note.
+    """
     if not any(model.is_decoupled for model in view.of_role("tensorrt_llm")):
         return
     for model in view.of_role("postprocessing"):
@@ -56,9 +66,14 @@ def stream_order(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL703", "bls-serialises", "info", "A BLS model has an instance for each request at once.")
+@rule("FL703", "bls-serialises", "info")
 def bls_serialises(view: RepositoryView) -> Iterable[Problem]:
-    """Upstream's takes the next request when the last one is done."""
+    """A BLS model has an instance for each request at once.
+
+    Why: Upstream's takes the next request when the last one is done.
+    Fix: `bls_instance_count` of the wanted concurrency.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/254
+    """
     for model in view.of_role("tensorrt_llm_bls"):
         if model.instances == 1 and not model.is_forges:
             group = model.instance_groups[0] if model.instance_groups else None
@@ -71,9 +86,13 @@ def bls_serialises(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL704", "cancelled-queue", "info", "A cancelled stream reaches postprocessing.")
+@rule("FL704", "cancelled-queue", "info")
 def cancelled_queue(view: RepositoryView) -> Iterable[Problem]:
-    """Dynamic batching drops a cancelled request's chunks, and the engine goes on unasked."""
+    """A cancelled stream reaches postprocessing.
+
+    Why: Dynamic batching drops a cancelled request's chunks, and the engine goes on unasked.
+    Fix: Drop `dynamic_batching` from postprocessing, as forge does.
+    """
     if not any(model.is_decoupled for model in view.of_role("tensorrt_llm")):
         return
     for model in view.of_role("postprocessing"):
@@ -87,9 +106,13 @@ def cancelled_queue(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL705", "instance-kind", "warning", "Instances are of the kind that their model uses.")
+@rule("FL705", "instance-kind", "warning")
 def instance_kind(view: RepositoryView) -> Iterable[Problem]:
-    """KIND_GPU makes an instance on every GPU, where a model takes its GPUs by itself."""
+    """Instances are of the kind that their model uses.
+
+    Why: KIND_GPU makes an instance on every GPU, where a model takes its GPUs by itself.
+    Fix: `kind: KIND_CPU`.
+    """
     for model in view.of_role(
         "preprocessing", "postprocessing", "tensorrt_llm", "tensorrt_llm_bls", "llmapi"
     ):
@@ -105,9 +128,16 @@ def instance_kind(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL706", "shared-memory", "error", "The shared memory holds every Python instance.")
+@rule("FL706", "shared-memory", "error")
 def shared_memory(view: RepositoryView) -> Iterable[Problem]:
-    """Docker gives 64 MiB, which is one instance's; the second one does not start."""
+    """The shared memory holds every Python instance.
+
+    Why: Docker gives 64 MiB, which is one instance's; the second one does not start.
+    Fix: Start the container with the size that is named.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/562,
+        https://github.com/triton-inference-server/server/issues/6195,
+        https://github.com/triton-inference-server/server/issues/4145
+    """
     given = view.options.shm_bytes
     if given is None:
         return
@@ -122,9 +152,13 @@ def shared_memory(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL707", "queue-delay", "warning", "A request is not held back for long.")
+@rule("FL707", "queue-delay", "warning")
 def queue_delay(view: RepositoryView) -> Iterable[Problem]:
-    """The delay is added to every first token; the unit is microseconds."""
+    """A request is not held back for long.
+
+    Why: The delay is added to every first token; the unit is microseconds.
+    Fix: Write microseconds: 1000 is a millisecond.
+    """
     for model in view.models:
         batching = model.config.message("dynamic_batching")
         scalar = None if batching is None else batching.scalar("max_queue_delay_microseconds")
@@ -138,9 +172,13 @@ def queue_delay(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL708", "instance-count", "warning", "An instance group has instances.")
+@rule("FL708", "instance-count", "warning")
 def instance_count(view: RepositoryView) -> Iterable[Problem]:
-    """Triton takes one all the same, so that the number says what is not so."""
+    """An instance group has instances.
+
+    Why: Triton takes one all the same, so that the number says what is not so.
+    Fix: `count: 1`.
+    """
     for model in view.models:
         for group in model.instance_groups:
             scalar = group.scalar("count")
@@ -154,11 +192,13 @@ def instance_count(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule(
-    "FL709", "ensemble-instances", "error", "An ensemble has no instances or batching of its own."
-)
+@rule("FL709", "ensemble-instances", "error")
 def ensemble_instances(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses them: an ensemble runs nothing itself."""
+    """An ensemble has no instances or batching of its own.
+
+    Why: Triton refuses them: an ensemble runs nothing itself.
+    Fix: Drop it; give instances to the ensemble's models.
+    """
     for model in view.of_role("ensemble"):
         for name in ("instance_group", "dynamic_batching", "sequence_batching"):
             for field in model.config.all(name)[:1]:
@@ -170,9 +210,13 @@ def ensemble_instances(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL710", "response-cache", "error", "A model that streams has no response cache.")
+@rule("FL710", "response-cache", "error")
 def response_cache(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses to keep the answers of a decoupled model."""
+    """A model that streams has no response cache.
+
+    Why: Triton refuses to keep the answers of a decoupled model.
+    Fix: `response_cache { enable: false }`.
+    """
     for model in view.models:
         cache = model.config.message("response_cache")
         switch = None if cache is None else cache.scalar("enable")
@@ -186,9 +230,13 @@ def response_cache(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL711", "instance-gpus", "error", "Instances on the CPU name no GPUs.")
+@rule("FL711", "instance-gpus", "error")
 def instance_gpus(view: RepositoryView) -> Iterable[Problem]:
-    """Triton refuses a group of KIND_CPU or KIND_MODEL that lists GPUs."""
+    """Instances on the CPU name no GPUs.
+
+    Why: Triton refuses a group of KIND_CPU or KIND_MODEL that lists GPUs.
+    Fix: Drop `gpus`; an engine's GPUs stand in `gpu_device_ids`.
+    """
     for model in view.models:
         for group in model.instance_groups:
             gpus = group.all("gpus")

@@ -27,9 +27,15 @@ MANDATORY = {
 """Parameters without which a model does not load, by its part in the chain."""
 
 
-@rule("FL101", "config-parses", "error", "config.pbtxt is protobuf's text format.")
+@rule("FL101", "config-parses", "error")
 def config_parses(view: RepositoryView) -> Iterable[Problem]:
-    """Triton stops at the first syntax mistake and does not name the model's key."""
+    """config.pbtxt is protobuf's text format.
+
+    Why: Triton stops at the first syntax mistake and does not name the model's key.
+    Fix: Look at the line: most often a brace or a quote is missing.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/250,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/501
+    """
     for model in view.models:
         for mistake in model.mistakes[:1]:
             yield Problem(
@@ -37,9 +43,19 @@ def config_parses(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL102", "placeholder-left", "error", "No ${...} is left where a number or word belongs.")
+@rule("FL102", "placeholder-left", "error")
 def placeholder_left(view: RepositoryView) -> Iterable[Problem]:
-    """Protobuf says ``Expected integer, got: $`` and Triton loads nothing."""
+    """No ${...} is left where a number or word belongs.
+
+    Protobuf says ``Expected integer, got: $`` and Triton loads nothing.
+
+    Why: Protobuf says `Expected integer, got: $` and Triton loads nothing.
+    Fix: Fill it with `fill_template.py -i FILE NAME:VALUE`, or write the value. `--fix` writes
+        upstream's own default for the queue's limits.
+    Upstream: https://github.com/triton-inference-server/server/issues/8592,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/210,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/372
+    """
     for model in view.models:
         for scalar in model.scalars:
             if scalar.quoted or not scalar.is_placeholder:
@@ -55,9 +71,15 @@ def placeholder_left(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL103", "mandatory-placeholder", "error", "A parameter that a model needs is filled in.")
+@rule("FL103", "mandatory-placeholder", "error")
 def mandatory_placeholder(view: RepositoryView) -> Iterable[Problem]:
-    """These parameters have no default: the model refuses to load without them."""
+    """A parameter that a model needs is filled in.
+
+    Why: These parameters have no default: the model refuses to load without them.
+    Fix: Fill it in; there is no default.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/168,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/718
+    """
     for model in view.models:
         for scalar in _quoted_placeholders(model):
             mandatory = MANDATORY.get(model.role, ())
@@ -78,9 +100,13 @@ def mandatory_placeholder(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL104", "placeholder-unset", "info", "A parameter that may be left out is left out.")
+@rule("FL104", "placeholder-unset", "info")
 def placeholder_unset(view: RepositoryView) -> Iterable[Problem]:
-    """The models take an unfilled ${...} for a parameter that was not given."""
+    """A parameter that may be left out is left out.
+
+    Why: The models take an unfilled ${...} for a parameter that was not given.
+    Fix: Leave it, or let `--fix` write an empty value, which says the same.
+    """
     for model in view.models:
         mandatory = MANDATORY.get(model.role, ())
         for parameter in model.all_parameters:
@@ -98,9 +124,14 @@ def placeholder_unset(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL105", "config-schema", "error", "config.pbtxt has the fields of Triton's ModelConfig.")
+@rule("FL105", "config-schema", "error")
 def config_schema(view: RepositoryView) -> Iterable[Problem]:
-    """An unknown field, or a value of another kind, stops Triton from loading the model."""
+    """config.pbtxt has the fields of Triton's ModelConfig.
+
+    Why: An unknown field, or a value of another kind, stops Triton from loading the model.
+    Fix: Write the field that is named, or the kind of value that is asked for.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/250
+    """
     for model in view.models:
         if model.mistakes:
             continue
@@ -108,9 +139,13 @@ def config_schema(view: RepositoryView) -> Iterable[Problem]:
             yield Problem(model=model.folder, path=model.path, line=line, message=message)
 
 
-@rule("FL106", "not-utf8", "error", "config.pbtxt is UTF-8.")
+@rule("FL106", "not-utf8", "error")
 def not_utf8(view: RepositoryView) -> Iterable[Problem]:
-    """Protobuf refuses strings that are not UTF-8."""
+    """config.pbtxt is UTF-8.
+
+    Why: Protobuf refuses strings that are not UTF-8.
+    Fix: Convert the file with `iconv`.
+    """
     for model in view.models:
         if model.encoding_error:
             encoding = "utf-16" if "UTF-16" in model.encoding_error else "latin1"
@@ -126,9 +161,13 @@ def not_utf8(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL107", "byte-order-mark", "error", "config.pbtxt begins without a byte order mark.")
+@rule("FL107", "byte-order-mark", "error")
 def byte_order_mark(view: RepositoryView) -> Iterable[Problem]:
-    """Protobuf takes the mark for the start of a name."""
+    """config.pbtxt begins without a byte order mark.
+
+    Why: Protobuf takes the mark for the start of a name.
+    Fix: `forge check DIR --fix`; editors on Windows add the mark.
+    """
     for model in view.models:
         if model.has_bom:
             edit = TextEdit(path=model.path, start=0, end=_BOM_LENGTH, text="")
@@ -142,9 +181,13 @@ def byte_order_mark(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL108", "line-ends", "info", "Lines end as on Linux.")
+@rule("FL108", "line-ends", "info")
 def line_ends(view: RepositoryView) -> Iterable[Problem]:
-    """Triton reads them; scripts that fill or compare the file often do not."""
+    """Lines end as on Linux.
+
+    Why: Triton reads them; scripts that fill or compare the file often do not.
+    Fix: `forge check DIR --fix`.
+    """
     for model in view.models:
         ends = [match.start() for match in re.finditer("\r\n", model.text)]
         if ends:
@@ -158,9 +201,13 @@ def line_ends(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL109", "stray-space", "warning", "A parameter's value has no spaces around it.")
+@rule("FL109", "stray-space", "warning")
 def stray_space(view: RepositoryView) -> Iterable[Problem]:
-    """The backend compares words exactly, so that " true" is not true."""
+    """A parameter's value has no spaces around it.
+
+    Why: The backend compares words exactly, so that " true" is not true.
+    Fix: `forge check DIR --fix`.
+    """
     for model in view.models:
         for parameter in model.all_parameters:
             scalar, value = parameter.value_scalar, parameter.value

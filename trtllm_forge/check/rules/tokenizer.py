@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 _SLOW_FILES = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
-@rule("FL601", "tokenizer-missing", "error", "tokenizer_dir leads to a folder.")
+@rule("FL601", "tokenizer-missing", "error")
 def tokenizer_missing(view: RepositoryView) -> Iterable[Problem]:
-    """A path that is not there is taken for a name on the Hub."""
+    """tokenizer_dir leads to a folder.
+
+    Why: A path that is not there is taken for a name on the Hub.
+    Fix: Copy the tokenizer there, or write the path as the server sees it.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/109,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/62
+    """
     for model, parameter, tokenizer in _tokenizers(view):
         place = tokenizer.place
         if tokenizer.is_there or _is_hub_id(parameter.value, model):
@@ -32,26 +38,40 @@ def tokenizer_missing(view: RepositoryView) -> Iterable[Problem]:
             yield _problem(model, parameter, text, severity="info")
 
 
-@rule("FL602", "tokenizer-empty", "error", "The tokenizer folder holds a tokenizer.")
+@rule("FL602", "tokenizer-empty", "error")
 def tokenizer_empty(view: RepositoryView) -> Iterable[Problem]:
-    """Any one of the files that tokenizers are kept in will do."""
+    """The tokenizer folder holds a tokenizer.
+
+    Why: Any one of the files that tokenizers are kept in will do.
+    Fix: Copy `tokenizer.json` and `tokenizer_config.json` from the checkpoint.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/297
+    """
     for model, parameter, tokenizer in _tokenizers(view):
         if tokenizer.is_there and not tokenizer.has_tokenizer:
             text = f"{parameter.value} holds none of {', '.join(TOKENIZER_FILES)}"
             yield _problem(model, parameter, text)
 
 
-@rule("FL603", "tokenizer-json", "error", "The tokenizer's files are JSON.")
+@rule("FL603", "tokenizer-json", "error")
 def tokenizer_json(view: RepositoryView) -> Iterable[Problem]:
-    """A download that was cut short, or a pointer that Git LFS left."""
+    """The tokenizer's files are JSON.
+
+    Why: A download that was cut short, or a pointer that Git LFS left.
+    Fix: Download the file again, or `git lfs pull`.
+    """
     for model, parameter, tokenizer in _tokenizers(view):
         for name, mistake in tokenizer.mistakes.items():
             yield _problem(model, parameter, f"{name} cannot be read: {mistake}")
 
 
-@rule("FL604", "vocabulary", "error", "The tokenizer has no ids that the engine lacks.")
+@rule("FL604", "vocabulary", "error")
 def vocabulary(view: RepositoryView) -> Iterable[Problem]:
-    """Such an id reads past the embedding table; it is the tokenizer of another model."""
+    """The tokenizer has no ids that the engine lacks.
+
+    Why: Such an id reads past the embedding table; it is the tokenizer of another model.
+    Fix: Take the tokenizer of the engine's own checkpoint.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/720
+    """
     size = _engine_vocabulary(view)
     if size is None:
         return
@@ -65,9 +85,15 @@ def vocabulary(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL605", "end-token", "warning", "The tokenizer knows the end of a text.")
+@rule("FL605", "end-token", "warning")
 def end_token(view: RepositoryView) -> Iterable[Problem]:
-    """Without an end id every answer runs to its length limit."""
+    """The tokenizer knows the end of a text.
+
+    Why: Without an end id every answer runs to its length limit.
+    Fix: Name the `eos_token`, or let every request send `end_id`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/128,
+        https://github.com/triton-inference-server/tensorrtllm_backend/issues/47
+    """
     for model, parameter, tokenizer in _tokenizers(view):
         if model.role != "preprocessing" or "tokenizer_config.json" not in tokenizer.names:
             continue
@@ -76,9 +102,14 @@ def end_token(view: RepositoryView) -> Iterable[Problem]:
             yield _problem(model, parameter, "tokenizer_config.json names no eos_token")
 
 
-@rule("FL606", "end-token-id", "error", "End and pad token have ids that the engine knows.")
+@rule("FL606", "end-token-id", "error")
 def end_token_id(view: RepositoryView) -> Iterable[Problem]:
-    """An end id out of range never comes, and a pad id out of range reads past the table."""
+    """End and pad token have ids that the engine knows.
+
+    Why: An end id out of range never comes, and a pad id out of range reads past the table.
+    Fix: Take the tokenizer of the engine's own checkpoint.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/128
+    """
     size = _engine_vocabulary(view)
     for model, parameter, tokenizer in _tokenizers(view):
         if model.role != "preprocessing":
@@ -92,9 +123,14 @@ def end_token_id(view: RepositoryView) -> Iterable[Problem]:
                 )
 
 
-@rule("FL607", "tokenizer-from-hub", "warning", "The tokenizer is a folder, not a name.")
+@rule("FL607", "tokenizer-from-hub", "warning")
 def tokenizer_from_hub(view: RepositoryView) -> Iterable[Problem]:
-    """Each start then needs the network, and takes whatever the name stands for that day."""
+    """The tokenizer is a folder, not a name.
+
+    Why: Each start then needs the network, and takes whatever the name stands for that day.
+    Fix: Download it into the repository and name the folder.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/109
+    """
     for model, parameter, tokenizer in _tokenizers(view):
         if not tokenizer.is_there and _is_hub_id(parameter.value, model):
             yield _problem(
@@ -105,9 +141,15 @@ def tokenizer_from_hub(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL608", "chat-template", "info", "The tokenizer has a chat template.")
+@rule("FL608", "chat-template", "info")
 def chat_template(view: RepositoryView) -> Iterable[Problem]:
-    """Without one the model completes text and holds no conversation."""
+    """The tokenizer has a chat template.
+
+    Why: Without one the model completes text and holds no conversation.
+    Fix: Nothing, for completion. For a conversation copy `chat_template.jinja` from the
+        checkpoint.
+    Upstream: https://github.com/triton-inference-server/server/issues/8027
+    """
     for model, parameter, tokenizer in _tokenizers(view):
         if model.role != "preprocessing" or not tokenizer.has_tokenizer:
             continue
@@ -115,9 +157,14 @@ def chat_template(view: RepositoryView) -> Iterable[Problem]:
             yield _problem(model, parameter, "no chat template: for completion alone")
 
 
-@rule("FL609", "remote-code", "warning", "The tokenizer needs no code of its own.")
+@rule("FL609", "remote-code", "warning")
 def remote_code(view: RepositoryView) -> Iterable[Problem]:
-    """Such code runs with the server's rights, and needs its files beside the tokenizer."""
+    """The tokenizer needs no code of its own.
+
+    Why: Such code runs with the server's rights, and needs its files beside the tokenizer.
+    Fix: Read the code, and copy it beside the tokenizer; better, convert to a `tokenizer.json`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/109
+    """
     for model, parameter, tokenizer in _tokenizers(view):
         if tokenizer.config.get("auto_map"):
             yield _problem(
@@ -128,9 +175,13 @@ def remote_code(view: RepositoryView) -> Iterable[Problem]:
             )
 
 
-@rule("FL610", "tokenizers-differ", "error", "One tokenizer makes the tokens and reads them.")
+@rule("FL610", "tokenizers-differ", "error")
 def tokenizers_differ(view: RepositoryView) -> Iterable[Problem]:
-    """Ids of one tokenizer mean other words to another."""
+    """One tokenizer makes the tokens and reads them.
+
+    Why: Ids of one tokenizer mean other words to another.
+    Fix: Name one folder in both.
+    """
     found: dict[str, tuple[Model, Parameter]] = {}
     for model in (*view.of_role("preprocessing"), *view.of_role("postprocessing")):
         parameter = model.setting("tokenizer_dir")
@@ -149,9 +200,14 @@ def tokenizers_differ(view: RepositoryView) -> Iterable[Problem]:
         )
 
 
-@rule("FL611", "slow-tokenizer", "info", "The tokenizer is a fast one.")
+@rule("FL611", "slow-tokenizer", "info")
 def slow_tokenizer(view: RepositoryView) -> Iterable[Problem]:
-    """Without tokenizer.json text is tokenized in Python, or converted at each start."""
+    """The tokenizer is a fast one.
+
+    Why: Without tokenizer.json text is tokenized in Python, or converted at each start.
+    Fix: Convert it once: `AutoTokenizer.from_pretrained(...).save_pretrained(...)`.
+    Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/129
+    """
     for model, parameter, tokenizer in _tokenizers(view):
         if model.role != "preprocessing" or "tokenizer.json" in tokenizer.names:
             continue
