@@ -98,7 +98,7 @@ def test_unknown_rule_in_the_configuration_is_refused(root: Path, tmp_path: Path
         run_stage(root, tmp_path / "work", select=("FX1",))
     assert printed(caught.value) == (
         "error: there is no rule FX1\n"
-        "  why:  codes go from FL101 to FL912; FL4 means all that begin so\n"
+        "  why:  codes go from FL101 to FL912; FL4 means all that begin with FL4\n"
         "  try:  --select FL101",
         2,
     )
