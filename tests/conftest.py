@@ -2,6 +2,9 @@
 
 Layers are chosen with ``-m``. One whose packages are absent skips with a sentence, and fails under
 ``--require LAYER``, which also fails when nothing of the layer ran.
+
+``-n 3 --dist loadgroup --no-loadscope-reorder`` spreads the tests over worker processes. Those of a
+file share its servers, so they run in one worker, in order.
 """
 
 from __future__ import annotations
@@ -41,9 +44,13 @@ _DISTRIBUTIONS = {
 }
 _EXECUTABLES: dict[str, tuple[str, ...]] = {"gpu": ("nvidia-smi", "trtllm-build")}
 LAYERS = tuple(_DISTRIBUTIONS)
+_TESTS_DIR = Path(__file__).parent
+# Longest first, so that the workers end at about the same time.
+_FOLDERS = ("gpu", "triton", "openvino", "process", "contract", "unit")
 
 _numbers = itertools.count()
 _home = tempfile.TemporaryDirectory(prefix="forge-tests-")
+_layers_that_ran: set[str] = set()
 
 
 def isolated_environment(home_dir: Path) -> dict[str, str]:
@@ -81,11 +88,19 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in _scrubbed_names():
         del os.environ[name]
     os.environ.update(isolated_environment(Path(_home.name)))
-    config.stash[_RAN] = set()
 
 
 def pytest_unconfigure() -> None:
     _home.cleanup()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not _is_worker(config):
+        return
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=_place_of_folder)
 
 
 @pytest.fixture(autouse=True)
@@ -119,13 +134,20 @@ def pytest_runtest_makereport(
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"--require {required[0]}: {reason.removeprefix('Skipped: ')}"
-    if call.when == "call":
-        item.config.stash[_RAN].update(_layers_of(item))
+    # A worker's report carries them to the process that sums up.
+    report.user_properties += [("layer", layer) for layer in _layers_of(item)]
     return report
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call":
+        _layers_that_ran.update(str(v) for name, v in report.user_properties if name == "layer")
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    idle = [layer for layer in _required(session.config) if layer not in session.config.stash[_RAN]]
+    if _is_worker(session.config):
+        return
+    idle = [layer for layer in _required(session.config) if layer not in _layers_that_ran]
     if idle and not session.config.option.collectonly and exitstatus in (0, 5):
         session.config.stash[_IDLE] = idle
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -138,8 +160,15 @@ def pytest_terminal_summary(
         terminalreporter.write_line(f"--require {layer}: no test of that layer ran", red=True)
 
 
-_RAN = pytest.StashKey[set[str]]()
 _IDLE = pytest.StashKey[list[str]]()
+
+
+def _place_of_folder(item: pytest.Item) -> int:
+    return _FOLDERS.index(item.path.relative_to(_TESTS_DIR).parts[0])
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def _required(config: pytest.Config) -> list[str]:

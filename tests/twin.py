@@ -1,6 +1,7 @@
 """The twins that the openvino and triton layers share: built once per test run, by the CLI.
 
-They are built in one cache, so that a second layer finds what the first one made.
+They are built in one cache, so that a second layer, or another worker of the run, finds what the
+first one made: ``forge build`` waits for whoever builds the same.
 """
 
 from __future__ import annotations
@@ -22,16 +23,22 @@ BUILD_DEADLINE_S = 240
 
 @dataclass(frozen=True, kw_only=True)
 class TwinWorkshop:
-    """A folder with a cache of its own, in which twins are built."""
+    """A folder in which twins are built.
+
+    Attributes:
+        root: The working folder of the commands.
+        cache_dir: The cache of the builds, which other workshops may share.
+    """
 
     root: Path
+    cache_dir: Path
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that make ``forge`` work in this folder."""
         return {
             **os.environ,
-            "FORGE_CACHE_DIR": str(self.root / "cache"),
+            "FORGE_CACHE_DIR": str(self.cache_dir),
             "FORGE_STATE_DIR": str(self.root / "state"),
             "FORGE_MODEL_REPOS": str(self.root / "model_repos"),
         }
@@ -59,9 +66,11 @@ class TwinWorkshop:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> TwinWorkshop:
-    """The one workshop of this test run."""
-    return TwinWorkshop(root=tmp_path_factory.mktemp("workshop"))
+def workshop(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> TwinWorkshop:
+    """The one workshop of this test run, or of this worker of it."""
+    base_dir = tmp_path_factory.getbasetemp()
+    run_dir = base_dir if worker_id == "master" else base_dir.parent
+    return TwinWorkshop(root=tmp_path_factory.mktemp("workshop"), cache_dir=run_dir / "twins")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,13 +108,14 @@ def test_a_checkpoint_the_export_cannot_read_fails_with_its_last_words(
     config_path = broken_dir / "config.json"
     config = json.loads(config_path.read_text())
     config_path.write_text(json.dumps({**config, "n_inner": 999}))
-    done = workshop.forge("build", str(broken_dir), "--int4", "--output", str(tmp_path / "out"))
+    alone = replace(workshop, cache_dir=tmp_path / "cache")
+    done = alone.forge("build", str(broken_dir), "--int4", "--output", str(tmp_path / "out"))
     assert done.returncode == 5
     assert done.stdout == ""
     assert "error: compile: exit code 1: " in done.stderr
     assert "log:" in done.stderr
     assert not (tmp_path / "out").exists()
-    assert list(workshop.root.glob("cache/compile/*/.*.work")) == []
+    assert list(alone.cache_dir.glob("compile/*/.*.work")) == []
 
 
 def test_a_build_killed_in_the_export_leaves_no_child_and_the_next_one_succeeds(

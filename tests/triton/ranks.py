@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.ports import port_flags
 from tests.process.recording import eventually, is_running
 from trtllm_forge.machine.process.lifeline import living_members, stat_fields
 from trtllm_forge.machine.process.rank_log import rank_log_path
-from trtllm_forge.serving.plan.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tests.twin import TwinWorkshop
 
 DEADLINE_S = 60.0
-_PORTS = ("http", "grpc", "metrics")
 
 
 @dataclass(kw_only=True)
@@ -121,7 +120,7 @@ def serve_ranks(
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[RankedServe]:
     """Run ``forge serve --json`` on free ports, and see that nothing at all is left of it."""
-    ports = [f"--{name}-port={free_port('127.0.0.1')}" for name in _PORTS]
+    ports = port_flags()
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder:
         state_dir = state_dir or Path(folder) / "state"
         temp_dir = Path(folder) / "tmp"

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from tests.ports import port_flags
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
@@ -77,7 +79,8 @@ class Served:
 @contextlib.contextmanager
 def serve(workshop: TwinWorkshop, *repositories: Path | str) -> Iterator[Served]:
     """Run ``forge serve`` until the block ends; it has to stop by itself then, with code 0."""
-    command = [sys.executable, "-m", "trtllm_forge", "serve", *map(str, repositories), "--json"]
+    served = [*map(str, repositories), *port_flags()]
+    command = [sys.executable, "-m", "trtllm_forge", "serve", *served, "--json"]
     with subprocess.Popen(
         command,
         env=workshop.environment,

@@ -26,12 +26,12 @@ from tests.check_fixtures import (
     tensor,
     write,
 )
+from tests.ports import free_port
 from tests.process.recording import RecordingReporter, eventually
 from tests.rendering import render, stage, tree
 from trtllm_forge.check.run import check_repository
 from trtllm_forge.check.view import CheckOptions
 from trtllm_forge.machine.process.managed import ManagedProcess
-from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.triton.launch.argv import Ports, TritonStart, triton_argv
 from trtllm_forge.triton.launch.locate import locate_triton
 

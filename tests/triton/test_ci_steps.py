@@ -25,7 +25,8 @@ from tests.conftest import isolated_environment
 if TYPE_CHECKING:
     from tests.twin import TwinWorkshop
 
-pytestmark = pytest.mark.triton
+# The workflows serve on the usual ports.
+pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("usual_ports")]
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP_DEADLINE_S = 180
@@ -111,7 +112,9 @@ def make_runner(root: Path, workshop: TwinWorkshop) -> Runner:
     runner.work_dir.mkdir()
     runner.forge("init", "sample", "--int4")
     restored = runner.work_dir / "forge-ci" / "store"
-    shutil.copytree(workshop.root / "cache", restored, symlinks=True)
+    for entry_path in workshop.cache_dir.glob("*/*/*/entry.json"):
+        entry_dir = entry_path.parent
+        shutil.copytree(entry_dir, restored / entry_dir.relative_to(workshop.cache_dir))
     return runner
 
 

@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from typer.testing import CliRunner
 
 from tests.certificates import self_signed, signed_by
+from tests.ports import free_port
 from tests.process.recording import RecordingReporter
 from tests.serving import options_for
 from tests.triton.mock_repository import build_mock_repository
@@ -24,7 +25,6 @@ from trtllm_forge.cli.app import app
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.evaluation.probe import probe_server
 from trtllm_forge.machine.process.lifeline import living_members
-from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.records.find import running_servers
 from trtllm_forge.serving.server.serve import start_server
 from trtllm_forge.triton.client.address import CONTROL_HEADER

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from tests.ports import free_port, port_flags
 from tests.process.fake_triton import build_repository
 from tests.process.recording import RecordingReporter, eventually, is_running
 from tests.serving import options_for
@@ -23,7 +24,6 @@ from trtllm_forge.config.settings import read_settings
 from trtllm_forge.evaluation.probe import probe_server
 from trtllm_forge.gateway.completion import complete
 from trtllm_forge.machine.process.lifeline import living_members
-from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.records.find import LOCK_NAME
 from trtllm_forge.serving.server.serve import start_server
 from trtllm_forge.triton.client.address import ServerUrls
@@ -243,7 +243,7 @@ def forge_serve(
     repository_dir: Path, *flags: str
 ) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
     """Give a real ``forge serve --json`` and its one document."""
-    ports = [f"--{name}-port={free_port('127.0.0.1')}" for name in ("http", "grpc", "metrics")]
+    ports = port_flags()
     serve = subprocess.Popen(
         [
             sys.executable,

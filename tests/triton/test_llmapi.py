@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoint_builder import write_files
+from tests.ports import free_port
 from tests.process.recording import RecordingReporter, eventually
 from tests.serving import options_for
 from tests.triton.grpc_stream import GrpcStream
@@ -22,7 +23,6 @@ from trtllm_forge.config.schema import BuildSection, ForgeConfig, RepositorySect
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.reporter import SilentReporter
 from trtllm_forge.runtimes.llmapi import LlmApiRuntime
-from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.server.serve import start_server
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ def test_a_repository_moved_below_spaces_quotes_and_unicode_is_served(
     root = tmp_path / "mö d'el \"$x"
     repository_dir = root / "ré po"
     shutil.copytree(fp16_document["repository"], repository_dir)
-    elsewhere = replace(workshop, root=root)  # its cache and state lie below that path, too
+    # Its cache and state lie below that path, too.
+    elsewhere = replace(workshop, root=root, cache_dir=root / "cache")
     with serve(elsewhere, repository_dir) as served:
         answer = served.generate(text_input="def é(", max_tokens=4)
     assert answer["text_output"].startswith("def é(")

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.triton
+# The commands as shown serve on the usual ports.
+pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("usual_ports")]
 
 COMMAND_DEADLINE_S = 120
 DETACH = "forge serve sample --detach --name coder --restart on-failure"
@@ -47,16 +48,10 @@ INTERRUPTED = 130
 class Reader(TwinWorkshop):
     """Somebody with a shell, whose builds find in the cache what the test run has made."""
 
-    cache_dir: Path
-
     @property
     def environment(self) -> dict[str, str]:
         folders = f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        environment = {
-            **super().environment,
-            "FORGE_CACHE_DIR": str(self.cache_dir),
-            "PATH": folders,
-        }
+        environment = {**super().environment, "PATH": folders}
         # The reader has set none: repositories are built below the working folder.
         del environment["FORGE_MODEL_REPOS"]
         return environment
@@ -93,7 +88,7 @@ class Terminal:
 def terminal(
     workshop: TwinWorkshop, int4_document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Terminal]:
-    reader = Reader(root=tmp_path_factory.mktemp("reader"), cache_dir=workshop.root / "cache")
+    reader = Reader(root=tmp_path_factory.mktemp("reader"), cache_dir=workshop.cache_dir)
     (reader.root / "bin").mkdir()
     forge = reader.root / "bin" / "forge"
     forge.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m trtllm_forge "$@"\n')

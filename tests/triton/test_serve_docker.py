@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from typer.testing import CliRunner
 
+from tests.ports import port_flags
 from tests.process.recording import eventually, is_running
 from tests.triton.docker_machine import IMAGE, DockerMachine
 from tests.triton.mock_repository import build_mock_repository
@@ -23,6 +25,7 @@ from trtllm_forge.files.private import read_key
 from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.machine.process.rank_log import rank_log_path
 from trtllm_forge.serving.records.record import all_records
+from trtllm_forge.serving.server import container_watch
 from trtllm_forge.triton.client.http import TritonHttp
 
 if TYPE_CHECKING:
@@ -187,19 +190,31 @@ def test_a_killed_container_is_started_again(tmp_path: Path, machine: Machine) -
 
 
 def test_a_model_process_that_dies_in_a_container_ends_the_server(
-    tmp_path: Path, machine: Machine
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with forge_serve(build_mock_repository(tmp_path / "mock"), *DOCKER) as (serve, _):
+    monkeypatch.setattr(container_watch, "LOOK_EACH_S", 0.2)
+    repository_dir, state_dir = build_mock_repository(tmp_path / "mock"), read_settings().state_dir
+
+    def kill_the_stub() -> int:
+        is_ready = eventually(
+            lambda: [record.state for record in all_records(state_dir)] == ["ready"], within_s=60
+        )
+        assert is_ready
         ((_, leader),) = machine.containers.items()
         stub = stub_of("postprocessing", leader)
         os.kill(stub, signal.SIGKILL)
-        _, stderr = serve.communicate(timeout=30)
+        return stub
 
-    assert serve.returncode == 7
+    with ThreadPoolExecutor(1) as threads:
+        killed = threads.submit(kill_the_stub)
+        result = CliRunner().invoke(app, ["serve", str(repository_dir), *port_flags(), *DOCKER])
+        stub = killed.result()
+
+    assert result.exit_code == 7
     assert (
         f"error: the Python process of model postprocessing ({stub}) ended with an exit code "
         "that is not known, so mock cannot serve\n"
-    ) in stderr
+    ) in result.stderr
     assert machine.containers == {}
 
 
@@ -209,7 +224,8 @@ def test_a_detached_server_in_a_container_is_stopped_by_name(
     repository_dir = build_mock_repository(tmp_path / "mock")
     runner = CliRunner()
 
-    started = runner.invoke(app, ["serve", str(repository_dir), "--detach", "--json", *DOCKER])
+    command = ["serve", str(repository_dir), "--detach", "--json", *port_flags(), *DOCKER]
+    started = runner.invoke(app, command)
     try:
         name, members = the_container(machine)
         status = runner.invoke(app, ["status", "mock"])

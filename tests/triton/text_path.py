@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from tests.checkpoint_builder import write_files
+from tests.ports import free_port
 from tests.process.recording import RecordingReporter
 from tests.rendering import stage
 from tests.serving import options_for
@@ -27,7 +28,6 @@ from tests.tokenizer_builder import END
 from tests.triton.served import Served
 from trtllm_forge.config.settings import read_settings
 from trtllm_forge.reporter import SilentReporter
-from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.server.serve import start_server
 
 if TYPE_CHECKING:

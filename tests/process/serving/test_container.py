@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.ports import port_flags
 from tests.process.machine.test_docker import IMAGE, NO_RUNTIME, StandIn
 from tests.process.recording import eventually
 from tests.rank_repositories import engine_model, write_config
@@ -17,13 +18,11 @@ from trtllm_forge.cli.app import app
 from trtllm_forge.machine.gpu import Gpu, GpuReport
 from trtllm_forge.machine.process import lifeline
 from trtllm_forge.serving.plan import container_options
-from trtllm_forge.serving.plan.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 OWN_IMAGE = "registry.example/team/triton:7"
-NAMES = ("http", "grpc", "metrics")
 
 
 @pytest.fixture
@@ -47,8 +46,7 @@ def has_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
 def serve(repository_dir: Path, *flags: str) -> tuple[int, str]:
     """Return exit code and stderr of a ``forge serve`` that does not come to serve."""
-    ports = [f"--{name}-port={free_port('127.0.0.1')}" for name in NAMES]
-    result = CliRunner().invoke(app, ["serve", str(repository_dir), *ports, *flags])
+    result = CliRunner().invoke(app, ["serve", str(repository_dir), *port_flags(), *flags])
     return result.exit_code, result.stderr
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.ports import free_port
 from tests.process.fake_triton import build_repository, put_on_path
 from tests.process.recording import RecordingReporter, eventually
 from tests.serving import options_for
@@ -21,7 +22,6 @@ from trtllm_forge.files.private import make_private, read_key, write_private
 from trtllm_forge.machine.process.lifeline import living_members
 from trtllm_forge.machine.process.managed import ManagedProcess
 from trtllm_forge.serving.plan.control_key import KeyInArguments, overwrite_in_arguments
-from trtllm_forge.serving.plan.ports import free_port
 from trtllm_forge.serving.server.serve import start_server
 
 KEY = "0123456789abcdef0123456789abcdef"

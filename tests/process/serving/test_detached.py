@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
+from tests.ports import port_flags
 from tests.process.fake_triton import MODEL_FAILS_LOG, build_repository, put_on_path
 from tests.process.recording import eventually, is_running
 from trtllm_forge.cli.app import app
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from trtllm_forge.serving.records.record import ServerRecord
+
+# Servers here take the usual ports, where no others are wanted.
+pytestmark = pytest.mark.xdist_group("usual_ports")
 
 CHECKOUT_DIR = Path(__file__).parent.parent.parent.parent
 PARENT_FIELD = 1
@@ -56,14 +58,6 @@ def detach(*words: str) -> dict[str, Any]:
     assert result.exit_code == 0, result.output
     document: dict[str, Any] = json.loads(result.stdout)
     return document
-
-
-def own_ports() -> list[str]:
-    """Return flags for three ports that are free, and none of the usual ones."""
-    with ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        ports = [each.getsockname()[1] for each in held]
-    return [f"--{n}-port={p}" for n, p in zip(("http", "grpc", "metrics"), ports, strict=True)]
 
 
 def record_of(name: str) -> ServerRecord:
@@ -121,7 +115,7 @@ def test_a_detached_server_is_listed_asked_and_stopped_by_its_name() -> None:
 
 
 def test_a_name_keeps_its_ports_until_it_is_forgotten() -> None:
-    first = detach("--name", "coder", *own_ports())
+    first = detach("--name", "coder", *port_flags())
     forge("stop", "coder")
     second = detach("--name", "coder")
     forge("stop", "coder", "--forget")
@@ -198,7 +192,7 @@ def test_a_killed_owner_is_told_and_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("by", ["stop", "the-next-start"])
 def test_a_triton_whose_owner_and_lifeline_were_killed_is_ended(by: str) -> None:
-    document = detach("--name", "coder", *own_ports())
+    document = detach("--name", "coder", *port_flags())
     record = record_of("coder")
     region = Path(f"/dev/shm/forge_{record.stamp}_left")
     region.touch()

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.ports import free_port
 from tests.process.fake_triton import MODEL_FAILS_LOG, build_repository, put_on_path
 from tests.process.recording import RecordingReporter, eventually, is_running
 from tests.serving import options_for
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trtllm_forge.serving.plan.options import ServeOptions
+
+# Servers here take the usual ports, where no others are wanted.
+pytestmark = pytest.mark.xdist_group("usual_ports")
 
 CHECKOUT_DIR = Path(__file__).parent.parent.parent.parent
 
@@ -52,15 +56,12 @@ def build_mirrored_repository(folder: Path) -> Path:
 
 
 def serve_options(repository_dir: Path, **section: Any) -> ServeOptions:
-    """Return options on ports that are free now, held together so that no two are the same."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        http_port, grpc_port, metrics_port = (each.getsockname()[1] for each in sockets)
+    """Return options on ports that are free now."""
     return options_for(
         repository_dir,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        metrics_port=metrics_port,
+        http_port=free_port("127.0.0.1"),
+        grpc_port=free_port("127.0.0.1"),
+        metrics_port=free_port("127.0.0.1"),
         **section,
     )
 

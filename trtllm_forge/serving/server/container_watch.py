@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from trtllm_forge.triton.launch.container import Container
 
 _CLIENT = DockerClient(purpose="a server runs in a container", answer_wait_s=30.0)
-# A look costs docker's client a few hundredths of a second of one core.
-_LOOK_EACH_S = 5.0
+LOOK_EACH_S = 5.0
+"""Seconds between two looks, each of which costs docker's client a few hundredths of one core."""
 
 
 def is_container_running(container: Container) -> bool:
@@ -61,7 +61,7 @@ class ContainerWatch:
         now = time.monotonic()
         if now < self._next:
             return None
-        self._next = now + _LOOK_EACH_S
+        self._next = now + LOOK_EACH_S
         lines = _ask("top", self._name, "-ewwo", "pid,stat,comm,args").splitlines()[1:]
         zombies = set()
         for pid, state, command, arguments in _processes(lines):
