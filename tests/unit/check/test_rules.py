@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.check_cases import CASES
-from tests.check_fixtures import BASES, OPTIONS, Case, codes
+from tests.check_findings import FINDINGS_PATH, findings_of, named_cases
+from tests.check_fixtures import BASES, OPTIONS, codes
 from trtllm_forge.check.registry import all_rules
 from trtllm_forge.check.run import check_repository
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from trtllm_forge.check.view import CheckOptions
 
 DOCS_PATH = Path(__file__).resolve().parents[3] / "docs/rules.md"
+NAMED_CASES = named_cases()
+FINDINGS = json.loads(FINDINGS_PATH.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +30,18 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: build(folder / name) for name, build in BASES.items()}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.code)
-def test_rule_finds_its_mutation(case: Case, bases: dict[str, Path], tmp_path: Path) -> None:
-    root = tmp_path / "repository"
-    shutil.copytree(bases[case.base], root, symlinks=True)
-    case.mutate(root)
-
-    options = case.broken_options or case.options
-    found = check_repository(root, options, select=(case.code,)).findings
+@pytest.mark.parametrize("name", NAMED_CASES)
+def test_rule_finds_its_mutation(name: str, bases: dict[str, Path], tmp_path: Path) -> None:
+    case = NAMED_CASES[name]
+    found = findings_of(case, bases[case.base], tmp_path / "repository")
     assert found
     if case.path is not None:
-        assert case.path in [finding.path for finding in found]
+        assert case.path in [finding["path"] for finding in found]
+    assert found == FINDINGS[name], "if the new text is right: python -m tests.check_findings"
+
+
+def test_findings_are_of_the_cases_alone() -> None:
+    assert set(FINDINGS) == set(NAMED_CASES)
 
 
 @pytest.mark.parametrize(
