@@ -7,7 +7,11 @@ import pytest
 from tests.checkpoint_builder import write_files
 from tests.small_stage import printed
 from trtllm_forge.errors import RenderError
-from trtllm_forge.triton.repository.repository import parse_model_config, verify_repository
+from trtllm_forge.triton.repository.repository import (
+    parse_model_config,
+    read_model_configs,
+    verify_repository,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +46,11 @@ def refusal(root: Path) -> tuple[str, int]:
 
 
 def test_sound_repository_is_accepted(tmp_path: Path) -> None:
-    verify_repository(repository(tmp_path))
+    root = repository(tmp_path)
+
+    verify_repository(root)
+
+    assert set(read_model_configs(root)) == {"core", "all"}
 
 
 @pytest.mark.parametrize(

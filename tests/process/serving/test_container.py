@@ -255,8 +255,12 @@ def test_a_container_that_was_in_the_making_is_removed_once_it_is_there(stand_in
 
 def test_the_lifeline_does_without_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    left_over = tmp_path / "left-over"
+    left_over.touch()
 
-    lifeline.remove_leftovers(("container:trtllm-forge.stamp=1_1",))
+    lifeline.remove_leftovers(("container:trtllm-forge.stamp=1_1", str(left_over)))
+
+    assert not left_over.exists()
 
 
 def test_a_docker_that_hangs_does_not_hold_the_lifeline_for_ever(

@@ -131,7 +131,9 @@ def test_members_say_nothing_of_machine_user_or_day(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="the zstd program is not installed")
 def test_other_programs_read_a_package(tmp_path: Path) -> None:
     package_path = pack(repository(tmp_path / "r"), tmp_path / "r.tar.zst")
-    subprocess.run(["zstd", "-q", "-t", str(package_path)], check=True)
+    packed = subprocess.run(["zstd", "-q", "-dc", package_path], check=True, capture_output=True)
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        assert "forge.package.json" in archive.getnames()
 
 
 def test_link_inside_the_repository_stays_a_link(tmp_path: Path) -> None:

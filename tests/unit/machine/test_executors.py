@@ -434,7 +434,11 @@ def test_local_executor_of_the_release_is_accepted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toolchain = install_trtllm_build(tmp_path, monkeypatch, version="1.2.1")
-    require(LocalExecutor(toolchain=toolchain, release="1.2.1"))
+    executor = LocalExecutor(toolchain=toolchain, release="1.2.1")
+
+    require(executor)
+
+    assert executor.is_of_release
 
 
 def test_docker_that_is_not_installed_is_refused(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,7 +105,10 @@ def test_length_that_was_left_to_the_tool_is_the_models(tmp_path: Path) -> None:
     "version", ["1.2.1", "1.2.1+cu13"], ids=["release", "build-of-the-release"]
 )
 def test_build_of_the_release_is_the_release(tmp_path: Path, version: str) -> None:
-    read_engine(engine_dir(tmp_path, version=version)).require(expected())
+    engine = read_engine(engine_dir(tmp_path, version=version))
+    engine.require(expected())
+    with pytest.raises(BuildError, match=re.escape(f"the engine has version {version}")):
+        engine.require(expected(version="1.2.2"))
 
 
 DIFFERENCES: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -128,13 +132,18 @@ def test_engine_that_is_another_than_asked_for_is_refused(tmp_path: Path, name: 
 
 
 def test_limit_that_was_left_to_the_tool_is_not_compared(tmp_path: Path) -> None:
-    read_engine(engine_dir(tmp_path, max_seq_len=32)).require(expected(max_seq_len=None))
+    engine = read_engine(engine_dir(tmp_path, max_seq_len=32))
+    engine.require(expected(max_seq_len=None))
+    with pytest.raises(BuildError, match="the engine has max_seq_len 32"):
+        engine.require(expected(max_seq_len=64))
 
 
 @pytest.mark.parametrize("precision", ["int8_sq", "int4_gptq"])
 def test_scales_that_the_tool_names_are_not_compared(tmp_path: Path, precision: str) -> None:
     engine = read_engine(engine_dir(tmp_path, quant_algo="W8A8_SQ_PER_CHANNEL_PER_TOKEN_PLUGIN"))
     engine.require(expected(precision=precision))
+    with pytest.raises(BuildError, match="the engine has quant_algo W8A8_SQ_PER_CHANNEL"):
+        engine.require(expected(precision="int4"))
 
 
 @pytest.mark.parametrize("is_empty", [False, True], ids=["absent", "empty"])

@@ -214,6 +214,8 @@ def test_an_argument_that_a_release_has_not_is_refused() -> None:
 
 def test_null_stands_for_an_object_the_release_has() -> None:
     require_known({"cuda_graph_config": None}, table("1.2.1"))
+    with pytest.raises(ConfigError, match=r"has no argument cuda_graphs$"):
+        require_known({"cuda_graphs": None}, table("1.2.1"))
 
 
 def test_a_release_without_the_llm_api_is_refused_with_one_that_has_it() -> None:

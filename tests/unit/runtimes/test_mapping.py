@@ -74,12 +74,22 @@ def test_one_kv_head_is_repeated_for_every_rank(tp_size: int) -> None:
     check(f"forge build org/model --tp {tp_size}", num_kv_heads=1)
 
 
+@pytest.mark.parametrize("tp_size", [2, 4, 8])
+def test_three_kv_heads_are_not_repeated(tp_size: int) -> None:
+    with pytest.raises(ConfigError, match=f"3 KV heads .* for tp_size {tp_size}$"):
+        check(f"forge build org/model --tp {tp_size}", num_heads=24, num_kv_heads=3)
+
+
 def test_layers_that_do_not_divide_are_taken_since_0_20() -> None:
     check("forge build org/model --pp 4", num_layers=30, version="0.20.0")
+    with pytest.raises(ConfigError, match="30 layers cannot be split over pp_size 4"):
+        check("forge build org/model --pp 4", num_layers=30, version="0.19.0")
 
 
 def test_model_of_unknown_heads_is_left_to_the_tool() -> None:
     check("forge build org/model --tp 8 --pp 8", num_heads=0, num_kv_heads=0, num_layers=0)
+    with pytest.raises(ConfigError, match="4 attention heads cannot be split over tp_size 8"):
+        check("forge build org/model --tp 8 --pp 8", num_heads=4, num_kv_heads=0, num_layers=0)
 
 
 def test_runtime_asks_before_anything_runs() -> None:

@@ -89,10 +89,17 @@ def test_a_second_engine_on_a_full_gpu_is_refused_with_both_numbers(
 
 
 def test_enough_memory_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    say_free(monkeypatch, 1 << 40, 1 << 40)
+    folders = twin(tmp_path / "a", MIB), engine(tmp_path / "b", MIB, "0.9")
+    host, gpu = (memory_need(folder) for folder in folders)
+    say_free(monkeypatch, host.host_bytes, gpu.gpu_bytes)
 
-    require_memory(twin(tmp_path / "a", MIB), what="it", held_bytes=0, hint="")
-    require_memory(engine(tmp_path / "b", MIB, "0.9"), what="it", held_bytes=0, hint="")
+    for folder in folders:
+        require_memory(folder, what="it", held_bytes=0, hint="")
+
+    say_free(monkeypatch, host.host_bytes - 1, gpu.gpu_bytes - 1)
+    for folder in folders:
+        with pytest.raises(PrerequisiteError, match=r"^it needs 1\.\d MiB of "):
+            require_memory(folder, what="it", held_bytes=0, hint="")
 
 
 def test_shares_of_one_gpu_have_to_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +137,9 @@ def test_a_share_that_is_no_number_is_left_to_the_check(tmp_path: Path) -> None:
 def test_shares_that_add_up_are_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     say_free(monkeypatch, 1 << 40, 1000 * MIB)
 
-    require_shares([engine(tmp_path / name, 100 * MIB, "0.4") for name in "ab"])
+    require_shares([engine(tmp_path / name, 100 * MIB, "0.44") for name in "ab"])
+    with pytest.raises(PrerequisiteError, match=r"^2 engines would take 1010\.0 MiB"):
+        require_shares([engine(tmp_path / name, 100 * MIB, "0.45") for name in "cd"])
 
 
 def test_the_twin_takes_no_more_than_its_largest_batch_can_use(

@@ -48,7 +48,7 @@ def triton() -> StandInTriton:
 
 
 @pytest.fixture
-def control(tmp_path: Path, triton: StandInTriton) -> ModelControl:
+def served(tmp_path: Path) -> ServedSet:
     view_dir = tmp_path / "run" / "view"
     view_dir.mkdir(parents=True)
     repository_dir = render(tmp_path, stage("openvino"))
@@ -57,12 +57,18 @@ def control(tmp_path: Path, triton: StandInTriton) -> ModelControl:
         repositories=(ServedRepository(name="coder", repository_dir=repository_dir),),
     )
     write_served_set(served)
+    return served
+
+
+@pytest.fixture
+def control(tmp_path: Path, triton: StandInTriton, served: ServedSet) -> ModelControl:
     http: Any = triton
     return ModelControl(http, served, tmp_path / "triton.log", SilentReporter())
 
 
-def repository(control: ModelControl) -> ServedRepository:
-    return control._served.repositories[0]
+@pytest.fixture
+def repository(served: ServedSet) -> ServedRepository:
+    return served.repositories[0]
 
 
 def test_a_drain_passes_over_what_unloads_already(triton: StandInTriton) -> None:
@@ -73,19 +79,23 @@ def test_a_drain_passes_over_what_unloads_already(triton: StandInTriton) -> None
 
 
 def test_fronts_are_unloaded_before_what_they_call_and_then_forgotten(
-    control: ModelControl, triton: StandInTriton
+    control: ModelControl, triton: StandInTriton, served: ServedSet, repository: ServedRepository
 ) -> None:
-    change = control.unload(repository(control), timeout_s=0.1)
+    change = control.unload(repository, timeout_s=0.1)
 
     assert triton.unloaded == ["ensemble", *INNER]
     assert not change.is_drained  # the one that was unloading is still here
-    found = read_served_set(control._served.view_dir)
+    found = read_served_set(served.view_dir)
     assert found is not None
     assert found.repositories == ()
 
 
 def test_what_could_not_be_unloaded_is_still_served(
-    control: ModelControl, triton: StandInTriton, monkeypatch: pytest.MonkeyPatch
+    control: ModelControl,
+    triton: StandInTriton,
+    served: ServedSet,
+    repository: ServedRepository,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(model: str) -> None:
         raise TritonAnswerError(f"failed to unload {model}")
@@ -93,19 +103,19 @@ def test_what_could_not_be_unloaded_is_still_served(
     monkeypatch.setattr(triton, "unload", refuse)
 
     with pytest.raises(TritonAnswerError):
-        control.unload(repository(control), timeout_s=0.1)
+        control.unload(repository, timeout_s=0.1)
 
-    found = read_served_set(control._served.view_dir)
+    found = read_served_set(served.view_dir)
     assert found is not None
     assert [one.name for one in found.repositories] == ["coder"]
 
 
 def test_names_that_are_still_taken_are_not_loaded_again(
-    control: ModelControl, triton: StandInTriton
+    control: ModelControl, triton: StandInTriton, repository: ServedRepository
 ) -> None:
     triton.states = {"tensorrt_llm": "UNLOADING"}
 
     with pytest.raises(ServerError) as caught:
-        control.load(repository(control))
+        control.load(repository)
 
     assert caught.value.what == "tensorrt_llm of an earlier coder still ends its requests"

@@ -31,7 +31,10 @@ def refusal(interpreter: Interpreter) -> tuple[str, str, str]:
 @pytest.mark.parametrize("version", [(3, 10), (3, 11), (3, 12)])
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_a_supported_interpreter_is_accepted(version: tuple[int, int], machine: str) -> None:
-    check_wheel_runs(replace(GOOD, version=version, machine=machine))
+    supported = replace(GOOD, version=version, machine=machine)
+    check_wheel_runs(supported)
+    with pytest.raises(PrerequisiteError):
+        check_wheel_runs(replace(supported, libpython_dir=None))
 
 
 def test_an_interpreter_without_shared_libpython_is_refused_with_a_way_out() -> None:
