@@ -1,1 +1,1 @@
-"""What leaves the machine: manifest, verification, package, SBOM and CI workflows."""
+"""Everything for delivery: manifest, verification, package, SBOM and CI workflows."""

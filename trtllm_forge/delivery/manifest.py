@@ -1,6 +1,6 @@
-"""``forge.manifest.json``: what a repository is made of, and what it may be served with.
+"""``forge.manifest.json``: what a repository consists of and what it can be served with.
 
-JSON with sorted keys, without paths, hosts, times or secrets of the machine that built it::
+JSON with sorted keys, free of paths, host names, times and secrets of the building machine::
 
     {"schema": 1,
      "runtime": "openvino",
@@ -15,10 +15,10 @@ JSON with sorted keys, without paths, hosts, times or secrets of the machine tha
      "files": [{"path": "ensemble/config.pbtxt", "size_bytes": 1, "sha256": "..."}],
      "varying": ["versions/python"]}
 
-``files`` lists every file of the repository but the manifest itself and ``forge.lock``, with the
-digests that the store knows: nothing is read again. ``varying`` names, by their path in this
-document, the values that may differ between two builds of the same recipe; ``files/PATH`` stands
-for that file's size and digest.
+``files`` lists every file of the repository except the manifest itself and ``forge.lock``, with the
+digests from the store: nothing is read again. ``varying`` names, by their path in this document,
+the values that may differ between two builds of the same recipe; ``files/PATH`` means that file's
+size and digest.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class SourceCheckpoint:
     """The checkpoint a repository was made from.
 
     Attributes:
-        repo_id: Hugging Face name; of a folder its name.
-        revision: The commit, or for a folder a digest over its files.
+        repo_id: Hugging Face name, or the name of a folder.
+        revision: The commit, or a digest over a folder's files.
         origin: ``hub``, ``local`` or ``sample``.
-        licence: As far as it is known.
-        files: Those that the build took.
+        licence: The licence, or None if unknown.
+        files: The files that the build used.
     """
 
     repo_id: str
@@ -66,7 +66,7 @@ class SourceCheckpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageReference:
-    """The container image whose tools made the engine; ``digest`` only where it is known."""
+    """The container image whose tools made the engine; ``digest`` is None if unknown."""
 
     reference: str
     digest: str | None
@@ -74,7 +74,7 @@ class ImageReference:
 
 @dataclass(frozen=True, kw_only=True)
 class PassedCheck:
-    """Something that was checked during the build, by which stage."""
+    """A check that passed during the build, and the stage that made it."""
 
     stage: str
     passed: str
@@ -82,18 +82,18 @@ class PassedCheck:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a repository is made of.
+    """What a repository consists of.
 
     Attributes:
         runtime: What executes its engine.
-        checkpoint: What it was made from.
-        recipe: The configuration that decides its bytes.
-        versions: Of everything that touched it, by name.
+        checkpoint: The checkpoint it was made from.
+        recipe: The configuration that determines its bytes.
+        versions: Versions of everything that touched it, by name.
         gpu_architecture: What its engine is bound to, such as ``sm_90``; None for the twin.
-        image: Whose tools made the engine; None where none did.
+        image: The image whose tools made the engine, or None.
         stages: The key of each stage.
-        checks: What was checked.
-        files: Every file but those in ``UNLISTED``.
+        checks: The checks that passed.
+        files: Every file except those in ``UNLISTED``.
         varying: What may differ between two builds.
     """
 
@@ -109,16 +109,16 @@ class Manifest:
     varying: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
-        """Return the manifest as it is written."""
+        """Return the manifest as a JSON document."""
         return {"schema": MANIFEST_SCHEMA, **asdict(self)}
 
     def to_text(self) -> str:
-        """Return the text of the manifest's file."""
+        """Return the text of the manifest file."""
         return json.dumps(self.document(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def read_manifest(repository_dir: Path) -> Manifest | None:
-    """Return the manifest of a repository, or None when it has none.
+    """Return the manifest of a repository, or None if it has none.
 
     Raises:
         CheckpointError: It cannot be read, is damaged, or a newer forge wrote it.
@@ -133,9 +133,9 @@ def read_manifest(repository_dir: Path) -> Manifest | None:
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int) or schema < 1:
         what = f"{path} is damaged"
-        raise CheckpointError(what, why="it says no schema")
+        raise CheckpointError(what, why="it has no schema number")
     if schema != MANIFEST_SCHEMA:
-        what = f"{path} has schema {schema}, this forge reads schema {MANIFEST_SCHEMA}"
+        what = f"{path} has schema {schema}, but this forge reads schema {MANIFEST_SCHEMA}"
         why = f"forge {__version__} is older than the forge that wrote it"
         raise CheckpointError(what, why=why, hint="pip install --upgrade trtllm-forge")
     try:
@@ -158,7 +158,7 @@ def _manifest_of(document: Mapping[str, Any]) -> Manifest:
         stages=_texts(document["stages"], "stages"),
         checks=tuple(PassedCheck(**_texts(check, "a check")) for check in document["checks"]),
         files=_files(document["files"]),
-        varying=tuple(_text(place, "a place that varies") for place in document["varying"]),
+        varying=tuple(_text(place, "an entry of varying") for place in document["varying"]),
     )
 
 
@@ -173,7 +173,7 @@ def _files(entries: Sequence[Mapping[str, Any]]) -> tuple[OutputFile, ...]:
     for file in files:
         path = PurePosixPath(_text(file.path, "the path of a file"))
         if path.is_absolute() or ".." in path.parts or "\0" in file.path:
-            message = f"{file.path!r} leads out of the repository"
+            message = f"{file.path!r} points outside the repository"
             raise ValueError(message)
         if not isinstance(file.size_bytes, int) or not isinstance(file.sha256, str):
             message = f"{file.path} has no size and digest"
@@ -183,7 +183,7 @@ def _files(entries: Sequence[Mapping[str, Any]]) -> tuple[OutputFile, ...]:
 
 
 def _texts(value: Any, name: str, *, optional: Collection[str] = ()) -> dict[str, Any]:
-    """Return a mapping whose values are text; those of ``optional`` keys may be null."""
+    """Return a mapping whose values are strings; those of ``optional`` keys may be null."""
     return {
         key: None if text is None and key in optional else _text(text, f"{name}.{key}")
         for key, text in _mapping(value, name).items()
@@ -192,15 +192,15 @@ def _texts(value: Any, name: str, *, optional: Collection[str] = ()) -> dict[str
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        message = f"{name} is no mapping"
+        message = f"{name} is not a mapping"
         raise TypeError(message)
     return {_text(key, f"a key of {name}"): child for key, child in value.items()}
 
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        message = f"{name} is {value!r} and no text"
+        message = f"{name} is {value!r}, not a string"
         raise TypeError(message)
-    # JSON can spell half of a surrogate pair, which is no text of any file or name.
+    # JSON can spell half of a surrogate pair, which no file or name can contain.
     value.encode()
     return value

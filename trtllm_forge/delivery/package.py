@@ -1,13 +1,13 @@
-"""Puts a model repository into one file, ``NAME.tar.zst``, the same bytes wherever it is made.
+"""Pack a model repository into one file, ``NAME.tar.zst``, with the same bytes on every machine.
 
 The archive is PAX tar, compressed by zstd::
 
     forge.package.json           the index, see ``package_index``
     model_repository/...         sorted by path; fixed times, owners and modes
 
-and ends in a skippable zstd frame with the size of all before it, which ``tar`` and ``zstd`` pass
-over, and from which ``unpack`` knows at once that nothing was cut off. Equal content gives equal
-bytes with the same release of the zstd library; the number of threads does not count.
+It ends in a skippable zstd frame that holds the size of everything before it. ``tar`` and ``zstd``
+ignore the frame; ``unpack`` sees from it at once whether the file is complete. Equal content gives
+equal bytes with the same release of the zstd library, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ DEFAULT_LEVEL = 3
 _CHUNK_BYTES = 1 << 20
 _FILE_MODE = 0o644
 _FOLDER_MODE = 0o755
-# A frame that every zstd reader skips: magic number, payload's size, payload.
+# A frame that every zstd reader skips: magic number, size of the payload, payload.
 _TRAILER = struct.Struct("<II8sQ")
 _SKIPPABLE_MAGIC = 0x184D2A5E
 _TRAILER_WORD = b"forgepkg"
@@ -65,13 +65,13 @@ TRAILER_BYTES = _TRAILER.size
 
 @dataclass(frozen=True, kw_only=True)
 class PackagePlan:
-    """What of a folder goes into a package.
+    """What a package of a folder will contain.
 
     Attributes:
         source_dir: The model repository.
         sizes: Bytes of each file, by its path below the folder.
         folders: The empty folders.
-        links: The links, all of which stay in the folder.
+        links: The links, none of which leaves the folder.
     """
 
     source_dir: Path
@@ -81,7 +81,7 @@ class PackagePlan:
 
     @property
     def size_bytes(self) -> int:
-        """Return the size of all files together."""
+        """Return the total size of all files."""
         return sum(self.sizes.values())
 
 
@@ -92,8 +92,8 @@ class Package:
     Attributes:
         path: The file.
         size_bytes: Its size.
-        sha256: Of its bytes.
-        index: What it holds.
+        sha256: Digest of its bytes.
+        index: Its content.
     """
 
     path: Path
@@ -106,14 +106,15 @@ def plan_package(source_dir: Path) -> PackagePlan:
     """Return what would be packaged; bytecode caches are left out.
 
     Raises:
-        ConfigError: The folder is no model repository, cannot be read, or holds what a package
-            cannot: a link that leaves it, a device, or names that are one on other systems.
+        ConfigError: The folder is not a model repository, cannot be read, or contains something
+            that cannot be packaged: a link out of it, a device, or names that clash elsewhere.
     """
     if not source_dir.is_dir():
-        what = f"{source_dir} is no folder"
-        raise ConfigError(what, why="a model repository is packaged, as build and render write it")
+        what = f"{source_dir} is not a folder"
+        why = "package takes a model repository as written by build or render"
+        raise ConfigError(what, why=why)
     if not any(source_dir.glob("*/config.pbtxt")):
-        what = f"{source_dir} is no model repository: no folder in it has a config.pbtxt"
+        what = f"{source_dir} is not a model repository: no folder in it has a config.pbtxt"
         raise ConfigError(what)
     sizes: dict[str, int] = {}
     folders: list[str] = []
@@ -131,26 +132,28 @@ def plan_package(source_dir: Path) -> PackagePlan:
     paths = [*plan.sizes, *plan.folders, *(link.path for link in plan.links)]
     if obstacle := path_obstacle(paths):
         what = f"{source_dir} cannot be packaged: {obstacle}"
-        raise ConfigError(what, why="not every system could unpack it")
+        raise ConfigError(what, why="some systems could not unpack it")
     return plan
 
 
 def require_writable(plan: PackagePlan, output_path: Path, *, overwrite: bool = False) -> None:
-    """Raise unless the package may be written to ``output_path``.
+    """Check that the package may be written to ``output_path``.
 
     Raises:
-        ConfigError: It exists, or lies in the folder that is packaged.
+        ConfigError: It exists, or is inside the folder to be packaged.
     """
     if output_path.resolve().is_relative_to(plan.source_dir.resolve()):
-        what = f"the package {output_path} would lie in what it packages, {plan.source_dir}"
+        what = (
+            f"the package {output_path} would be inside the folder it packages, {plan.source_dir}"
+        )
         raise ConfigError(what, hint=f"--output ../{output_path.name}")
     if output_path.is_dir():
-        what = f"{output_path} is a folder, the package is a file"
+        what = f"{output_path} is a folder, but a package is a file"
         raise ConfigError(what, hint=f"--output {output_path}/{plan.source_dir.name}.tar.zst")
     if output_path.exists() and not overwrite:
-        what = f"{output_path} exists"
+        what = f"{output_path} already exists"
         words = ["forge", "package", str(plan.source_dir), "--output", str(output_path), "--force"]
-        raise ConfigError(what, why="a package replaces no file unasked", hint=shlex.join(words))
+        raise ConfigError(what, why="it is replaced only with --force", hint=shlex.join(words))
 
 
 def write_package(
@@ -162,22 +165,22 @@ def write_package(
     overwrite: bool = False,
     threads: int | None = None,
 ) -> Package:
-    """Write the package, under another name until it is whole.
+    """Write the package, under another name until it is complete.
 
-    Digests come from the repository's manifest where it has one, so that its files are read
-    once; what is then read has to agree.
+    Digests come from the repository's manifest if it has one, so that its files are read only
+    once; the bytes read must then match them.
 
     Args:
         plan: What goes into it.
         output_path: The file.
-        reporter: Told how far it is.
-        level: zstd's, 1 to 19.
-        overwrite: Whether an existing file is replaced.
-        threads: That compress; None for one per processor. The bytes do not depend on it.
+        reporter: Receives progress.
+        level: zstd compression level, 1 to 19.
+        overwrite: Whether to replace an existing file.
+        threads: Compression threads; None for one per processor. They do not affect the bytes.
 
     Raises:
         ConfigError: The output cannot be written, or a file cannot be read.
-        CheckpointError: A file is not what the manifest says, or changed meanwhile.
+        CheckpointError: A file differs from the manifest, or changed in the meantime.
         BuildError: No space is left.
         PrerequisiteError: The library for zstd is missing.
     """
@@ -190,7 +193,7 @@ def write_package(
         output_path.parent.mkdir(parents=True, exist_ok=True)
         with staging(output_path, "part") as part_path:
             with part_path.open("w+b") as file:
-                # Also with one processor: without workers zstd cuts its blocks in other places.
+                # At least one worker: without workers zstd splits blocks at other places.
                 compressor = zstandard.ZstdCompressor(level=level, threads=max(1, workers))
                 with compressor.stream_writer(file, closefd=False) as stream:
                     _write_members(plan, index, stream, known, reporter)
@@ -204,13 +207,13 @@ def write_package(
 
 
 def trailer_of(size_bytes: int) -> bytes:
-    """Return the frame that ends a package, of which ``size_bytes`` come before it."""
+    """Return the frame that ends a package; ``size_bytes`` is the size of all before it."""
     payload_bytes = TRAILER_BYTES - 8
     return _TRAILER.pack(_SKIPPABLE_MAGIC, payload_bytes, _TRAILER_WORD, size_bytes)
 
 
 def load_zstandard() -> Any:
-    """Return the zstd library, which no other command needs.
+    """Return the zstd library, which other commands do not need.
 
     Raises:
         PrerequisiteError: It is not installed.
@@ -218,8 +221,8 @@ def load_zstandard() -> Any:
     try:
         import zstandard
     except ImportError as error:
-        what = "the package zstandard is missing"
-        why = "it compresses packages, and reads them"
+        what = "the Python package zstandard is missing"
+        why = "it is needed to write and read packages"
         hint = "pip install --force-reinstall trtllm-forge"
         raise PrerequisiteError(what, why=why, hint=hint) from error
     return zstandard
@@ -243,35 +246,35 @@ def _collect(
         else:
             what = f"{root / path} cannot be packaged"
             kind = stat.filemode(entry.stat(follow_symlinks=False).st_mode)
-            raise ConfigError(what, why=f"it is neither file, folder nor link ({kind})")
+            raise ConfigError(what, why=f"it is not a file, folder or link ({kind})")
 
 
 def _target(root: Path, path: str) -> str:
-    """Return where a link points, relative to its folder."""
+    """Return the target of a link, relative to its folder."""
     link_path = root / path
     resolved, top = link_path.resolve(), root.resolve()
     if not resolved.is_relative_to(top):
-        what = f"{link_path} is a link that leaves the repository"
-        why = f"it points to {link_path.readlink()}, which the package would not hold"
+        what = f"{link_path} is a link that points outside the repository"
+        why = f"it points to {link_path.readlink()}, which the package would not contain"
         raise ConfigError(what, why=why, hint=f"cp -rL {root} {root.name}-copied")
     if not resolved.exists():
-        what = f"{link_path} is a link to nothing"
+        what = f"{link_path} is a broken link"
         raise ConfigError(what, why=f"it points to {link_path.readlink()}")
     return os.path.relpath(resolved, link_path.parent.resolve())
 
 
 def _manifest_digests(plan: PackagePlan) -> Mapping[str, IndexedFile]:
-    """Return what the repository's own manifest says of its files, nothing without one."""
+    """Return the digests in the repository's manifest, or nothing without one."""
     manifest = read_manifest(plan.source_dir)
     files = manifest.files if manifest else ()
     for file in files:
         if file.path not in plan.sizes:
-            what = f"{plan.source_dir} lacks {file.path}"
+            what = f"{plan.source_dir} has no {file.path}"
             raise CheckpointError(what, why=f"{MANIFEST_NAME} lists it")
         if plan.sizes[file.path] != file.size_bytes:
             found = plan.sizes[file.path]
             what = f"{plan.source_dir / file.path} has {found} bytes, not {file.size_bytes}"
-            raise CheckpointError(what, why=f"{MANIFEST_NAME} says so")
+            raise CheckpointError(what, why=f"by its {MANIFEST_NAME}")
     return {
         file.path: IndexedFile(path=file.path, sha256=file.sha256, size_bytes=file.size_bytes)
         for file in files
@@ -316,7 +319,7 @@ def _write_members(
                 try:
                     archive.addfile(member, reader)  # type: ignore[arg-type]
                 except OSError as error:
-                    # tarfile gives the end of a file that shrank no number.
+                    # tarfile raises an OSError without errno if the file shrank.
                     if error.errno is None:
                         raise _changed(path, in_manifest=file.path in known) from error
                     raise
@@ -333,7 +336,7 @@ def _write_members(
 
 
 def _member(name: str, *, size_bytes: int = 0, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
-    """Return a member that says nothing of this machine, this user or this day."""
+    """Return a tar member without a trace of the machine, the user or the time."""
     member = tarfile.TarInfo(name)
     member.type = kind
     member.size = size_bytes
@@ -342,7 +345,7 @@ def _member(name: str, *, size_bytes: int = 0, kind: bytes = tarfile.REGTYPE) ->
 
 
 class _DigestingReader:
-    """What tarfile copies from: a file, whose digest is taken on the way."""
+    """A file for tarfile to copy from, which updates a digest as it is read."""
 
     def __init__(self, source: IO[bytes], digest: Any) -> None:
         self._source = source
@@ -356,9 +359,9 @@ class _DigestingReader:
 
 def _changed(path: Path, *, in_manifest: bool) -> CheckpointError:
     if in_manifest:
-        what = f"{path} is not what {MANIFEST_NAME} says"
-        return CheckpointError(what, why="its digest differs: it was edited or damaged since")
-    what = f"{path} changed while it was packaged"
+        what = f"{path} differs from {MANIFEST_NAME}"
+        return CheckpointError(what, why="its digest is another: it was edited or damaged")
+    what = f"{path} changed while it was being packaged"
     return CheckpointError(what, why="its bytes differ from those read a moment before")
 
 
@@ -378,7 +381,7 @@ def _sha256_of(file: IO[bytes]) -> str:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Name the file that cannot be read; what the output raises has names of its own."""
+    """Turn a failure to read ``path`` into an error that names it."""
     try:
         yield
     except (PermissionError, FileNotFoundError, IsADirectoryError) as error:

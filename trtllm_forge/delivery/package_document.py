@@ -1,4 +1,4 @@
-"""What ``forge package`` and ``forge unpack`` print, as text and as JSON."""
+"""The output of ``forge package`` and ``forge unpack``, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA = 1
 
 
 def plan_text(plan: PackagePlan, output_path: Path) -> str:
-    """Return what would be packaged, a line per file, folder and link."""
+    """Return what would be packaged, one line per file, folder and link."""
     lines = [f"{size:>14} {path}" for path, size in plan.sizes.items()]
     lines += [f"{'folder':>14} {path}" for path in plan.folders]
     lines += [f"{'link':>14} {link.path} -> {link.target}" for link in plan.links]
@@ -46,7 +46,7 @@ def package_document(package: Package) -> dict[str, Any]:
 
 
 def unpacked_document(unpacked: Unpacked, package_path: Path) -> dict[str, Any]:
-    """Return what was unpacked, as JSON; ``repository`` is null when it was only verified."""
+    """Return what was unpacked, as JSON; ``repository`` is null if it was only verified."""
     output_dir = unpacked.output_dir
     return {
         "schema": SCHEMA,

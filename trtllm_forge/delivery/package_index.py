@@ -1,15 +1,15 @@
-"""The index of a package: every file with its size and digest, checked before it is believed.
+"""The index of a package: every file with its size and digest, validated before use.
 
-It is the first member of the archive, ``forge.package.json``, and stands beside the folder with
-the repository, so that the repository itself gains nothing::
+It is the first member of the archive, ``forge.package.json``, beside the folder with the
+repository, so that the repository itself gains no file::
 
     {"schema": 1,
      "files": [{"path": "ensemble/config.pbtxt", "sha256": "...", "size_bytes": 1}],
      "folders": ["ensemble/1"],
      "links": [{"path": "tokenizer", "target": "preprocessing/1/tokenizer"}]}
 
-``folders`` has the empty ones; the others follow from the files. The index holds nothing but the
-content, so its digest names the content, however it was compressed.
+``folders`` lists the empty ones; the others follow from the files. The index describes only the
+content, so its digest identifies the content, however it was compressed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 INDEX_NAME = "forge.package.json"
 INDEX_SCHEMA = 1
 TOP_FOLDER = "model_repository"
-"""What the archive's members lie below, whatever the packaged folder was called."""
+"""Top folder of the archive's members, whatever the name of the packaged folder."""
 
 MAX_INDEX_BYTES = 64 << 20
 _MAX_PATH_BYTES = 4000
@@ -50,7 +50,7 @@ class IndexedFile:
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class IndexedLink:
-    """A symbolic link, relative to its own folder, that stays in the repository."""
+    """A symbolic link within the repository; its target is relative to its own folder."""
 
     path: str
     target: str
@@ -58,7 +58,7 @@ class IndexedLink:
 
 @dataclass(frozen=True, kw_only=True)
 class PackageIndex:
-    """Everything a package holds, each list sorted by path."""
+    """The content of a package, each list sorted by path."""
 
     files: tuple[IndexedFile, ...]
     folders: tuple[str, ...] = ()
@@ -66,23 +66,23 @@ class PackageIndex:
 
     @property
     def size_bytes(self) -> int:
-        """Return the size of all files together."""
+        """Return the total size of all files."""
         return sum(file.size_bytes for file in self.files)
 
     @property
     def sha256(self) -> str:
-        """Return what names the content."""
+        """Return the digest that identifies the content."""
         return sha256_text(self.to_text())
 
     @property
     def paths(self) -> Iterator[str]:
-        """Give the path of every file, empty folder and link."""
+        """Yield the path of every file, empty folder and link."""
         yield from (file.path for file in self.files)
         yield from self.folders
         yield from (link.path for link in self.links)
 
     def to_text(self) -> str:
-        """Return the index as it stands in the archive."""
+        """Return the text of the index in the archive."""
         files: list[JsonValue] = [
             {"path": file.path, "sha256": file.sha256, "size_bytes": file.size_bytes}
             for file in self.files
@@ -99,21 +99,21 @@ class PackageIndex:
 
 
 def parse_index(text: bytes, *, package: str) -> PackageIndex:
-    """Return the index in ``text``, with every path one that may be written.
+    """Return the index in ``text``, all of whose paths are safe to write.
 
     Args:
         text: The member of the archive.
-        package: What the package is called, for the messages.
+        package: The name of the package, for messages.
 
     Raises:
-        CheckpointError: It is no index, a newer forge wrote it, or a path of it leaves the
-            folder, occurs twice, or is one that some file systems take for another.
+        CheckpointError: It is not an index, a newer forge wrote it, or a path leaves the folder,
+            occurs twice, or equals another one on some file systems.
     """
     try:
         document = json.loads(text)
         schema = document["schema"]
         if schema != INDEX_SCHEMA:
-            what = f"{package} has an index of schema {schema}, this forge reads {INDEX_SCHEMA}"
+            what = f"{package} has an index of schema {schema}, but this forge reads {INDEX_SCHEMA}"
             raise CheckpointError(what, hint="pip install --upgrade trtllm-forge")
         index = PackageIndex(
             files=tuple(_file(entry) for entry in document["files"]),
@@ -128,7 +128,7 @@ def parse_index(text: bytes, *, package: str) -> PackageIndex:
         raise CheckpointError(what, why=f"{INDEX_NAME}: {error!r}") from error
     if obstacle := path_obstacle(index.paths):
         what = f"{package} is refused: {obstacle}"
-        raise CheckpointError(what, why=f"{INDEX_NAME} names it; nothing was written")
+        raise CheckpointError(what, why=f"it is in {INDEX_NAME}; nothing was written")
     for entries in (index.files, index.folders, index.links):
         if list(entries) != sorted(entries):
             what = f"{package} has a damaged index"
@@ -139,8 +139,8 @@ def parse_index(text: bytes, *, package: str) -> PackageIndex:
 def path_obstacle(paths: Iterable[str]) -> str:
     """Return why these paths cannot all be written below one folder, or nothing.
 
-    Each has to be relative and plain, and no two may be one name to a file system that ignores
-    case or the way that accents are composed.
+    Each must be relative and plain, and no two may be equal on a file system that ignores case or
+    the composition of accents.
     """
     names: dict[str, str] = {}
     folders: set[str] = set()
@@ -156,11 +156,11 @@ def path_obstacle(paths: Iterable[str]) -> str:
             prefix = "/".join(parts[:depth])
             other = names.setdefault(unicodedata.normalize("NFC", prefix).casefold(), prefix)
             if other != prefix:
-                return f"{other} and {prefix} are one name where case is ignored"
+                return f"{other} and {prefix} are the same name where case is ignored"
             if depth < len(parts):
                 folders.add(prefix)
     clash = sorted(folders & leaves)
-    return f"{clash[0]} is a file and a folder" if clash else ""
+    return f"{clash[0]} is both a file and a folder" if clash else ""
 
 
 def _plain_obstacle(path: str) -> str:
@@ -172,11 +172,11 @@ def _plain_obstacle(path: str) -> str:
     if path.startswith("/"):
         return f"the path {shown} is absolute"
     if _FORBIDDEN.search(path):
-        return f"the name {shown} holds a backslash or a control character"
+        return f"the name {shown} contains a backslash or a control character"
     if any(part in ("", ".", "..") for part in path.split("/")):
         return f"the path {shown} does not stay in its folder"
     if size_bytes > _MAX_PATH_BYTES:
-        return f"the path {shown} is {size_bytes} bytes long, {_MAX_PATH_BYTES} are the limit"
+        return f"the path {shown} is {size_bytes} bytes long, the limit is {_MAX_PATH_BYTES}"
     return ""
 
 
@@ -193,6 +193,6 @@ def _file(entry: Any) -> IndexedFile:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        message = f"{value!r} is no text"
+        message = f"{value!r} is not a string"
         raise TypeError(message)
     return value

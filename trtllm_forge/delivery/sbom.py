@@ -1,8 +1,8 @@
 """The parts of a repository as a CycloneDX 1.6 document, ``forge.sbom.json``.
 
-The model is a component of type ``machine-learning-model`` with its files' digests; beside it
-stand forge, the packages that touched it, and the image. The document depends on nothing but its
-subject: its serial number is derived from it, and it carries no time.
+The model is a component of type ``machine-learning-model`` with its files' digests; the other
+components are forge, the packages that touched the repository, and the image. The document depends
+only on its subject: its serial number is derived from it, and it contains no time.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SbomModel:
         repo_id: Hugging Face name, or the name of a folder.
         revision: The commit, or a digest over the folder's files.
         origin: ``hub``, ``local`` or ``sample``.
-        licence: The Hub's word for it, or None where it is not known.
+        licence: The Hub's name for it, or None if unknown.
         sha256: Digest of each of its files, by path.
     """
 
@@ -52,17 +52,17 @@ class SbomModel:
 
 @dataclass(frozen=True, kw_only=True)
 class SbomSubject:
-    """A repository and what it is made of.
+    """A repository and its parts.
 
     Attributes:
-        name: Of the repository.
-        sha256: Names its content.
+        name: Name of the repository.
+        sha256: Digest that identifies its content.
         runtime: What executes its engine.
         model: The model.
-        versions: Of the packages and tools that touched it, forge's own among them, by name.
+        versions: Versions of the packages and tools that touched it, including forge, by name.
         gpu_architecture: What its engine is bound to, or None.
         image: The image whose tools made the engine, or None.
-        image_digest: ``sha256:...``, where it is known.
+        image_digest: ``sha256:...``, or None if unknown.
     """
 
     name: str
@@ -76,7 +76,7 @@ class SbomSubject:
 
 
 def subject_of_manifest(manifest: Manifest, *, name: str) -> SbomSubject:
-    """Return what a manifest says of the repository ``name``."""
+    """Return the subject described by the manifest of the repository ``name``."""
     files = {file.path: file.sha256 for file in manifest.files}
     checkpoint, image = manifest.checkpoint, manifest.image
     return SbomSubject(
@@ -98,7 +98,7 @@ def subject_of_manifest(manifest: Manifest, *, name: str) -> SbomSubject:
 
 
 def sbom_document(subject: SbomSubject) -> str:
-    """Return the document's text; equal subjects give equal text.
+    """Return the text of the document; equal subjects give equal text.
 
     Raises:
         PrerequisiteError: The library for CycloneDX is missing.
@@ -109,8 +109,8 @@ def sbom_document(subject: SbomSubject) -> str:
         from cyclonedx.model.component import Component, ComponentType
         from cyclonedx.output.json import JsonV1Dot6
     except ImportError as error:
-        what = "the package cyclonedx-python-lib is missing"
-        why = "it writes the SBOM"
+        what = "the Python package cyclonedx-python-lib is missing"
+        why = "it is needed to write the SBOM"
         hint = "pip install --force-reinstall trtllm-forge"
         raise PrerequisiteError(what, why=why, hint=hint) from error
     properties = {"forge:runtime": subject.runtime}
@@ -135,17 +135,17 @@ def sbom_document(subject: SbomSubject) -> str:
 
 
 def repository_sbom(repository_dir: Path) -> str:
-    """Return the document of a repository that has a manifest.
+    """Return the document for a repository with a manifest.
 
     Raises:
-        ConfigError: It has none.
+        ConfigError: It has no manifest.
         CheckpointError: Its manifest is damaged.
         PrerequisiteError: The library for CycloneDX is missing.
     """
     manifest = read_manifest(repository_dir)
     if manifest is None:
         what = f"{repository_dir} has no {MANIFEST_NAME}"
-        why = "an SBOM is made from it; build writes it into every repository"
+        why = "the SBOM is made from it; build writes it into every repository"
         raise ConfigError(what, why=why, hint="forge build MODEL")
     return sbom_document(subject_of_manifest(manifest, name=repository_dir.resolve().name))
 
@@ -159,9 +159,9 @@ def write_sbom(
         ConfigError: The file exists, or cannot be written.
     """
     if output_path.exists() and not overwrite:
-        what = f"{output_path} exists"
+        what = f"{output_path} already exists"
         words = ["forge", "sbom", str(repository_dir), "--output", str(output_path), "--force"]
-        raise ConfigError(what, why="no file is replaced unasked", hint=shlex.join(words))
+        raise ConfigError(what, why="it is replaced only with --force", hint=shlex.join(words))
     try:
         write_whole(output_path, text)
     except OSError as error:
@@ -198,7 +198,7 @@ def _model(model: SbomModel) -> Any:
 def _model_purl(model: SbomModel, group: str, name: str) -> Any:
     from packageurl import PackageURL
 
-    # A commit, in small letters: what a Hugging Face package URL takes for its version.
+    # A Hugging Face package URL takes a commit in lower case as its version.
     if model.origin != "hub" or not _COMMIT.fullmatch(model.revision):
         return None
     return PackageURL(
@@ -212,7 +212,7 @@ def _licences(word: str | None) -> list[Any]:
 
     if not word:
         return []
-    # The Hub's words are SPDX ids in small letters, or licences that SPDX does not have.
+    # The Hub's names are SPDX ids in lower case, or licences that SPDX does not have.
     spdx = fixup_id(word)
     return [DisjunctiveLicense(id=spdx) if spdx else DisjunctiveLicense(name=word)]
 
@@ -231,7 +231,7 @@ def _tools(subject: SbomSubject) -> list[Any]:
                 type=ComponentType.APPLICATION if name == _FORGE else ComponentType.LIBRARY,
                 bom_ref=f"tool/{distribution}",
                 purl=PackageURL(
-                    # All else comes from the Python package index.
+                    # Everything else comes from the Python package index.
                     type="generic" if name == "python" else "pypi",
                     name=distribution,
                     version=version,
@@ -259,7 +259,7 @@ def _image(reference: str, digest: str | None) -> Any:
 
 
 def _serial_number(subject: SbomSubject) -> uuid.UUID:
-    """Return a number of its own for each subject, and always the same."""
+    """Return a serial number derived from the subject."""
     text = canonical_json(
         {
             "name": subject.name,
@@ -273,7 +273,7 @@ def _serial_number(subject: SbomSubject) -> uuid.UUID:
 
 
 def _without_time(text: str) -> str:
-    """Return the document without the moment that the library writes into it."""
+    """Return the document without the time that the library writes into it."""
     document = json.loads(text)
     document["metadata"].pop("timestamp", None)
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

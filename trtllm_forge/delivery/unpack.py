@@ -1,8 +1,8 @@
-"""Takes a package apart again: all of it, exactly what its index says, or nothing.
+"""Unpack a package completely and exactly as its index says, or not at all.
 
-Nothing in an archive is believed. Members have to come as the index lists them, in its order and
-of its sizes, so that nothing else can be in it, and the index itself has been checked. Files are
-written beside the output folder; links come last, when no file can be written through one.
+The archive is not trusted. Its index is validated, and its members must match the index in order
+and size, so that it can contain nothing else. Files are written beside the output folder; links are
+made last, so that no file can be written through one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _CHUNK_BYTES = 1 << 20
 _ZEROS = bytes(_CHUNK_BYTES)
-# Of tar's own: a header, a PAX header before it, and the block that tarfile reads ahead.
+# Tar's overhead: a header, a PAX header before it, and the block that tarfile reads ahead.
 _HEADER_BYTES = 64 << 10
 _MAX_WINDOW_BYTES = 1 << 27
 _KINDS = {
@@ -54,11 +54,11 @@ _KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Unpacked:
-    """What a package held.
+    """An unpacked or verified package.
 
     Attributes:
-        output_dir: Where it is now; None when it was only verified.
-        index: Its files, all of which have the digests that it says.
+        output_dir: The unpacked repository; None if it was only verified.
+        index: Its content, all of whose digests were verified.
     """
 
     output_dir: Path | None
@@ -66,7 +66,7 @@ class Unpacked:
 
 
 def default_output_dir(package_path: Path) -> Path:
-    """Return the folder a package is unpacked to where none is named: beside the shell."""
+    """Return the default folder to unpack to: named like the package, in the working folder."""
     name = package_path.name
     return Path(name.removesuffix(PACKAGE_SUFFIX) if name != PACKAGE_SUFFIX else "package")
 
@@ -76,20 +76,20 @@ def verify_package(package_path: Path, reporter: Reporter) -> Unpacked:
 
     Raises:
         ConfigError: It cannot be read.
-        CheckpointError: It is cut off, damaged, or not what a package is.
+        CheckpointError: It is truncated, damaged, or not a package.
     """
     index = _take_apart(package_path, None, reporter)
     return Unpacked(output_dir=None, index=index)
 
 
 def unpack_package(package_path: Path, output_dir: Path, reporter: Reporter) -> Unpacked:
-    """Put the package's repository at ``output_dir``, when all of it is as its index says.
+    """Unpack the package's repository to ``output_dir`` if everything matches its index.
 
-    A repository that forge made there before is replaced; anything else is left alone.
+    An earlier repository built by forge is replaced; anything else is left alone.
 
     Raises:
-        ConfigError: The package cannot be read, or the folder is not forge's.
-        CheckpointError: The package is cut off, damaged, or not what a package is.
+        ConfigError: The package cannot be read, or the folder was not built by forge.
+        CheckpointError: The package is truncated, damaged, or not a package.
         BuildError: No space is left.
     """
     _require_package(package_path)
@@ -105,7 +105,7 @@ def unpack_package(package_path: Path, output_dir: Path, reporter: Reporter) -> 
 
 
 def _require_package(package_path: Path) -> None:
-    """Raise where a file is none at first sight, before anything is said of the output."""
+    """Reject a file that is clearly not a package, before checking the output path."""
     try:
         with package_path.open("rb") as file:
             _whole_bytes(package_path, file)
@@ -116,7 +116,7 @@ def _require_package(package_path: Path) -> None:
 def _touch_records(staged_dir: Path) -> None:
     """Make lock and manifest the newest files: all others were just compared with the index.
 
-    So that neither ``serve`` nor a build takes a large file for one that was written later.
+    Otherwise ``serve`` and the next build would think that large files were edited later.
     """
     for name in (LOCK_NAME, MANIFEST_NAME):
         if (staged_dir / name).is_file():
@@ -124,7 +124,7 @@ def _touch_records(staged_dir: Path) -> None:
 
 
 class _Source:
-    """The compressed file, which knows how far it was read."""
+    """The compressed file, with the position up to which it was read."""
 
     def __init__(self, file: IO[bytes], size_bytes: int) -> None:
         self._file = file
@@ -140,9 +140,9 @@ class _Source:
 
 
 class _Bounded:
-    """The archive, which gives no more at a time than what is due there can take.
+    """The archive as a stream, limited to what the next member may take.
 
-    A header may claim gigabytes for a name, and a few bytes of zstd may stand for them.
+    A header may claim gigabytes for a name, and a few bytes of zstd may expand to them.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -161,11 +161,11 @@ class _Bounded:
 
 
 class _TooLongError(Exception):
-    """More came than the index announces."""
+    """The archive is longer than its index says."""
 
 
 class _Unpacking:
-    """One pass over a package, which can say where it is."""
+    """One pass over a package, with its position for error messages."""
 
     def __init__(self, package_path: Path, source: _Source, stream: _Bounded) -> None:
         self.package = str(package_path)
@@ -174,12 +174,12 @@ class _Unpacking:
         self.member = INDEX_NAME
 
     def damaged(self, *, because: str) -> CheckpointError:
-        what = f"{self.package} is damaged, at {self.member}"
+        what = f"{self.package} is damaged at {self.member}"
         return CheckpointError(what, why=f"{because}, near byte {self.source.position} of the file")
 
     def refused(self, *, because: str) -> CheckpointError:
         what = f"{self.package} is refused: {because}"
-        return CheckpointError(what, why="forge packages hold no such thing; nothing was written")
+        return CheckpointError(what, why="forge does not write such packages; nothing was written")
 
 
 def _take_apart(package_path: Path, target_dir: Path | None, reporter: Reporter) -> PackageIndex:
@@ -204,7 +204,7 @@ def _take_apart(package_path: Path, target_dir: Path | None, reporter: Reporter)
         except (tarfile.TarError, EOFError) as error:
             raise unpacking.damaged(because=f"tar: {error}") from error
         except _TooLongError as error:
-            raise unpacking.damaged(because="more comes than its index announces") from error
+            raise unpacking.damaged(because="it is longer than its index says") from error
     if target_dir is not None:
         _make_links(index, target_dir, unpacking)
     return index
@@ -214,18 +214,18 @@ def _whole_bytes(package_path: Path, file: IO[bytes]) -> int:
     """Return the bytes before the frame that ends a package.
 
     Raises:
-        CheckpointError: The file is no package, or its end is not there.
+        CheckpointError: The file is not a package, or its end is missing.
     """
     size_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     if file.read(len(_ZSTD_MAGIC)) != _ZSTD_MAGIC:
-        what = f"{package_path} is no forge package"
-        raise CheckpointError(what, why="it does not begin as a zstd file does")
+        what = f"{package_path} is not a forge package"
+        raise CheckpointError(what, why="it does not start like a zstd file")
     content_bytes = max(size_bytes - TRAILER_BYTES, 0)
     file.seek(content_bytes)
     if file.read() != trailer_of(content_bytes):
-        what = f"{package_path} is not whole: its end is missing after byte {size_bytes}"
-        why = "a copy or a download was cut, or something was written behind its end"
+        what = f"{package_path} is incomplete: its end is missing after byte {size_bytes}"
+        why = "a copy or a download was interrupted, or something was appended to the file"
         raise CheckpointError(what, why=why)
     file.seek(0)
     return content_bytes
@@ -234,7 +234,7 @@ def _whole_bytes(package_path: Path, file: IO[bytes]) -> int:
 def _read_index(archive: tarfile.TarFile, unpacking: _Unpacking) -> PackageIndex:
     member = archive.next()
     if member is None or member.name != INDEX_NAME or not _is_plain(member):
-        what = f"{unpacking.package} is no forge package"
+        what = f"{unpacking.package} is not a forge package"
         raise CheckpointError(what, why=f"its first member is not {INDEX_NAME}")
     if member.size > MAX_INDEX_BYTES:
         raise unpacking.refused(because=f"its index has {member.size} bytes")
@@ -261,18 +261,18 @@ def _take_members(
         assert stream is not None
         digest = _copy(stream, None if target_dir is None else target_dir / file.path)
         if digest != file.sha256:
-            raise unpacking.damaged(because="its digest is not that of the index")
+            raise unpacking.damaged(because="its digest differs from the index")
         done += file.size_bytes
         reporter.progress("unpack", done, index.size_bytes, "bytes")
     for folder in index.folders:
         if not _next_member(archive, folder, unpacking).isdir():
-            raise unpacking.refused(because=f"{folder} is no folder")
+            raise unpacking.refused(because=f"{folder} is not a folder")
         if target_dir is not None:
             (target_dir / folder).mkdir(parents=True)
     for link in index.links:
         member = _next_member(archive, link.path, unpacking)
         if not member.issym() or member.linkname != link.target:
-            raise unpacking.refused(because=f"{link.path} is not the link of its index")
+            raise unpacking.refused(because=f"{link.path} is not the link in its index")
     unpacking.stream.allow(_HEADER_BYTES)
     extra = archive.next()
     if extra is not None:
@@ -288,7 +288,7 @@ def _next_member(archive: tarfile.TarFile, path: str, unpacking: _Unpacking) -> 
     if member is None:
         raise unpacking.damaged(because="the archive ends before it")
     if member.name != f"{TOP_FOLDER}/{path}":
-        raise unpacking.refused(because=f"{_described(member)} stands where its index has {path}")
+        raise unpacking.refused(because=f"{_described(member)} is where its index has {path}")
     return member
 
 
@@ -303,7 +303,7 @@ def _not_a_file(member: tarfile.TarInfo, file: IndexedFile) -> str:
 
 
 def _described(member: tarfile.TarInfo) -> str:
-    kind = _KINDS.get(member.type, "" if _is_plain(member) else "of a kind that is not unpacked")
+    kind = _KINDS.get(member.type, "" if _is_plain(member) else "of an unsupported kind")
     name = ascii(member.name)[1:-1][:200]
     return f"{name}, which is {kind}," if kind else name
 
@@ -316,7 +316,7 @@ def _copy(stream: IO[bytes], path: Path | None) -> str:
         return digest.hexdigest()
     path.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    # Whatever the archive says, nothing in a model repository has to be executable.
+    # Whatever the archive says, nothing in a model repository needs to be executable.
     with os.fdopen(os.open(path, flags, 0o644), "wb") as target:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
@@ -330,12 +330,12 @@ def _copy(stream: IO[bytes], path: Path | None) -> str:
 
 
 def _require_end(unpacking: _Unpacking) -> None:
-    """Raise unless zeros alone follow, as tar ends."""
+    """Check that only zeros follow, which end a tar archive."""
     unpacking.member = "its end"
     unpacking.stream.allow(_HEADER_BYTES)
     while chunk := unpacking.stream.read(tarfile.BLOCKSIZE):
         if chunk.strip(b"\0"):
-            raise unpacking.refused(because="something stands behind the last member")
+            raise unpacking.refused(because="there is data after the last member")
 
 
 def _make_links(index: PackageIndex, target_dir: Path, unpacking: _Unpacking) -> None:
@@ -345,13 +345,13 @@ def _make_links(index: PackageIndex, target_dir: Path, unpacking: _Unpacking) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(link.target)
     for link in index.links:
-        # Of the finished tree, because a link may lead through others.
+        # Resolved in the finished tree, because a link may lead through others.
         try:
             resolved = (target_dir / link.path).resolve(strict=True)
         except (OSError, RuntimeError) as error:
-            raise unpacking.refused(because=f"the link {link.path} leads nowhere") from error
+            raise unpacking.refused(because=f"the link {link.path} is broken") from error
         if Path(link.target).is_absolute() or not resolved.is_relative_to(top):
-            raise unpacking.refused(because=f"the link {link.path} leads out of the folder")
+            raise unpacking.refused(because=f"the link {link.path} points outside the folder")
 
 
 @contextmanager
@@ -361,5 +361,5 @@ def _writing(output_dir: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             what = f"no space left on the disk that holds {output_dir.absolute().parent}"
-            raise BuildError(what, why="nothing was put in place", hint="df -h") from error
+            raise BuildError(what, why="nothing was unpacked", hint="df -h") from error
         raise unwritable(output_dir, error, hint="--output ANOTHER_FOLDER") from error

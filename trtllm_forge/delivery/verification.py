@@ -1,9 +1,9 @@
-"""Compares a repository, and the machine it is on, with what its manifest says.
+"""Compare a repository with its manifest.
 
-Everything is known by digest. What a start of the server can afford is less: small files are
-read, large ones are known by size and time, and a large one that was written after the manifest
-is read once and remembered in ``<cache>/digests.json``. Bytecode that Python writes beside a
-model counts as nothing. The manifest is not signed: this finds accidents, not forgers.
+A full verification compares every digest. The quick one, for the start of a server, reads small
+files and compares large ones by size and time; a large file written after the manifest is read
+once and remembered in ``<cache>/digests.json``. Python's bytecode beside a model is ignored. The
+manifest is not signed: this detects accidents, not tampering.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Verification:
     """How a repository differs from its manifest.
 
     Attributes:
-        added: Files that the manifest does not list; with a ``/``, empty and linked folders.
-        missing: Files that are not there.
+        added: Files not in the manifest; empty and linked folders end in ``/``.
+        missing: Files in the manifest that do not exist.
         changed: Files with another size or digest.
-        files: How many the manifest lists.
-        size_bytes: Of all of them.
+        files: Number of files in the manifest.
+        size_bytes: Their total size.
     """
 
     added: tuple[str, ...]
@@ -50,11 +50,11 @@ class Verification:
 
     @property
     def is_as_built(self) -> bool:
-        """Return whether there is no difference."""
+        """Return whether nothing differs."""
         return not (self.added or self.missing or self.changed)
 
     def lines(self) -> list[str]:
-        """Return the differences, a line each."""
+        """Return the differences, one line each."""
         return [
             f"{word:<9}{name}"
             for word, names in (
@@ -78,14 +78,14 @@ def verify_files(
 
     Args:
         repository_dir: The repository.
-        manifest: What it should be.
-        depth: ``full`` reads every file; ``times`` reads small ones, and large ones that were
+        manifest: Its manifest.
+        depth: ``full`` reads every file; ``times`` reads only small files, and large ones that were
             written after the manifest and are not yet remembered.
         cache_dir: Where digests of large files are remembered.
-        reporter: Told of progress, and of what takes time.
+        reporter: Receives progress, and a note before slow reads.
     """
     listed = {file.path: file for file in manifest.files}
-    # A link to a folder elsewhere is as good as the folder.
+    # A link to a folder elsewhere counts as the folder.
     present = [f for name, f in sorted(listed.items()) if (repository_dir / name).is_file()]
     changed = {f.path for f in present if (repository_dir / f.path).stat().st_size != f.size_bytes}
     to_read = [file for file in present if file.path not in changed]
@@ -112,7 +112,7 @@ def verify_files(
 
 
 def _differing(repository_dir: Path, files: Sequence[OutputFile], reporter: Reporter) -> set[str]:
-    """Return the files with another digest, all of them read."""
+    """Return the files whose digest differs; reads every file."""
     total = sum(file.size_bytes for file in files)
     done = 0
     differing = set()
@@ -130,7 +130,7 @@ def _differing_touched(
     if not files:
         return set()
     reporter.note(
-        f"reading {', '.join(file.path for file in files)}: written after {MANIFEST_NAME}, "
+        f"reading {', '.join(file.path for file in files)}: newer than {MANIFEST_NAME}, "
         "as in a copied repository"
     )
     paths = {repository_dir / file.path: file for file in files}

@@ -83,7 +83,7 @@ def test_without_a_configuration_the_next_command_is_named() -> None:
         2,
         "",
         "error: there is no forge.yaml here, and no MODEL was given\n"
-        "  why:  the workflow builds what forge.yaml says\n"
+        "  why:  the workflow builds the model in forge.yaml or MODEL\n"
         "  try:  forge init sample\n",
     )
 
@@ -104,8 +104,8 @@ def test_option_the_twin_cannot_have_is_told() -> None:
     assert run("ci github") == (
         2,
         "",
-        "error: the twin has no build.kv_cache, fp8 is set\n"
-        "  why:  it is TensorRT-LLM's (forge.yaml:3), and the workflow builds the twin first\n"
+        "error: the twin does not support build.kv_cache, which is fp8\n"
+        "  why:  only TensorRT-LLM has it (forge.yaml:3), and the workflow builds the twin first\n"
         "  try:  take kv_cache out of forge.yaml, and set FORGE_KV_CACHE on the GPU runner\n",
     )
 
@@ -140,12 +140,12 @@ def test_summary_prints_markdown_or_one_document() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[]", "it is a list, wanted an object"),
+        ("[]", "it is a list, not an object"),
         ("{", "it is not JSON: Expecting property name enclosed in double quotes: "
          "line 1 column 2 (char 1)"),
         ('{"schema": 1}', "it has none of the keys error, stages, findings, probes, bench"),
-        ('{"probes": [1]}', "what it has under probes is not as forge writes it"),
-        ('{"error": null}', "what it has under error is not as forge writes it"),
+        ('{"probes": [1]}', "forge does not write such a value under probes"),
+        ('{"error": null}', "forge does not write such a value under error"),
     ],
     ids=["list", "cut", "unknown", "other probes", "other error"],
 )  # fmt: skip
@@ -155,7 +155,7 @@ def test_unknown_document_is_refused_by_name(text: str, why: str) -> None:
     assert run("ci summary 'x y.json'") == (
         2,
         "",
-        f"error: x y.json is no document that forge can summarize\n  why:  {why}\n",
+        f"error: x y.json is not a document that forge can summarize\n  why:  {why}\n",
     )
 
 
@@ -175,5 +175,5 @@ def test_document_that_is_no_text_is_told() -> None:
     assert run("ci summary x.json") == (
         2,
         "",
-        "error: x.json is no document that forge can summarize\n  why:  it is not UTF-8 text\n",
+        "error: x.json is not a document that forge can summarize\n  why:  it is not UTF-8 text\n",
     )

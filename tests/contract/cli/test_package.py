@@ -65,7 +65,7 @@ def test_file_that_is_no_package_is_called_none_wherever_it_would_go() -> None:
     assert run("forge unpack forge.yaml") == (
         4,
         "",
-        "error: forge.yaml is no forge package\n  why:  it does not begin as a zstd file does\n",
+        "error: forge.yaml is not a forge package\n  why:  it does not start like a zstd file\n",
     )
 
 
@@ -82,7 +82,7 @@ def test_working_folder_can_be_packaged_beside_itself(monkeypatch: pytest.Monkey
     code, _, stderr = run("forge package .")
     assert (code, stderr) == (
         2,
-        "error: the package sample.tar.zst would lie in what it packages, .\n"
+        "error: the package sample.tar.zst would be inside the folder it packages, .\n"
         "  try:  --output ../sample.tar.zst\n",
     )
     assert run("forge package . --output ../sample.tar.zst")[0] == 0
@@ -156,8 +156,8 @@ def test_damaged_package_ends_with_the_checkpoint_code() -> None:
 
     assert (code, stdout) == (4, "")
     assert stderr == (
-        f"error: sample.tar.zst is not whole: its end is missing after byte {size_bytes}\n"
-        "  why:  a copy or a download was cut, or something was written behind its end\n"
+        f"error: sample.tar.zst is incomplete: its end is missing after byte {size_bytes}\n"
+        "  why:  a copy or a download was interrupted, or something was appended to the file\n"
     )
 
 
@@ -174,8 +174,8 @@ def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, stderr = run("forge package model_repos/sample")
     assert (code, stderr) == (
         3,
-        "error: the package zstandard is missing\n"
-        "  why:  it compresses packages, and reads them\n"
+        "error: the Python package zstandard is missing\n"
+        "  why:  it is needed to write and read packages\n"
         "  try:  pip install --force-reinstall trtllm-forge\n",
     )
 

@@ -241,7 +241,7 @@ def test_locked_build_that_gives_other_bytes_is_not_published(
 
     assert code == 5
     assert stderr.endswith(
-        "error: 2 files were built that are not those of model_repos/sample/forge.lock\n"
+        "error: 2 built files differ from model_repos/sample/forge.lock\n"
         "  why:  compile: engine.json\n"
         "        render: tensorrt_llm/1/engine/engine.json\n"
     )
@@ -254,7 +254,7 @@ def test_locked_build_without_a_lock_is_refused() -> None:
 
     assert code == 2
     assert stderr.endswith(
-        "error: --locked needs a forge.lock, there is no forge.lock and no "
+        "error: --locked needs a forge.lock, but there is no forge.lock and no "
         "model_repos/sample/forge.lock\n"
-        "  why:  a build writes one into the repository, to be kept beside forge.yaml\n"
+        "  why:  a build writes one into the repository; keep a copy beside forge.yaml\n"
     )

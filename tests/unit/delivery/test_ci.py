@@ -112,9 +112,9 @@ def test_option_that_the_twin_cannot_drop_is_refused(key: str, value: str) -> No
     with pytest.raises(ConfigError) as caught:
         plan(f"model: sample\nbuild:\n  {key}: {value}\n")
 
-    assert caught.value.what == f"the twin has no build.{key}, {value} is set"
+    assert caught.value.what == f"the twin does not support build.{key}, which is {value}"
     assert caught.value.why == (
-        "it is TensorRT-LLM's (forge.yaml:3), and the workflow builds the twin first"
+        "only TensorRT-LLM has it (forge.yaml:3), and the workflow builds the twin first"
     )
     assert caught.value.hint == (
         f"take {key} out of forge.yaml, and set FORGE_{key.upper()} on the GPU runner"
@@ -371,7 +371,7 @@ def test_findings_are_summarized_with_errors_first() -> None:
     assert summarize([written("c.json", CHECK)]) == (
         "### ❌ Check: 1 error, 1 warning\n"
         "\n"
-        "|  | Rule | Where | What | How to mend |\n"
+        "|  | Rule | Where | What | How to fix |\n"
         "|---|---|---|---|---|\n"
         "| error | `FL101` | `tensorrt_llm/config.pbtxt:7` | `a \\| b` | `write ${x}` |\n"
         "| warning | `FL900` | `ensemble` | `late` |  |\n"
@@ -415,7 +415,7 @@ def test_document_that_was_not_written_is_told_of(text: str | None) -> None:
         Path("probe.json").write_text(text)
 
     assert summarize([Path("probe.json")]) == (
-        "### `probe.json`\n\nNot written: its command did not run, or was ended.\n"
+        "### `probe.json`\n\nNot written: its command did not run or was terminated.\n"
     )
 
 

@@ -135,7 +135,7 @@ def test_newer_manifest_is_refused_by_name(tmp_path: Path) -> None:
     path.write_text('{"schema": 2}')
 
     assert refusal_to_read(tmp_path) == (
-        f"error: {path} has schema 2, this forge reads schema 1\n"
+        f"error: {path} has schema 2, but this forge reads schema 1\n"
         f"  why:  forge {__version__} is older than the forge that wrote it\n"
         "  try:  pip install --upgrade trtllm-forge",
         4,
@@ -149,7 +149,7 @@ def test_manifest_without_a_schema_is_called_damaged_and_not_newer(
     path = tmp_path / MANIFEST_NAME
     path.write_text(text)
     assert refusal_to_read(tmp_path) == (
-        f"error: {path} is damaged\n  why:  it says no schema",
+        f"error: {path} is damaged\n  why:  it has no schema number",
         4,
     )
 
@@ -179,11 +179,11 @@ def test_manifest_that_is_nested_without_end_is_refused_by_name(tmp_path: Path) 
         ({"files": None}, "TypeError: 'NoneType' object is not iterable"),
         (
             {"files": [{"path": "../../etc/passwd", "size_bytes": 1, "sha256": "ab"}]},
-            "ValueError: '../../etc/passwd' leads out of the repository",
+            "ValueError: '../../etc/passwd' points outside the repository",
         ),
         (
             {"files": [{"path": "/etc/passwd", "size_bytes": 1, "sha256": "ab"}]},
-            "ValueError: '/etc/passwd' leads out of the repository",
+            "ValueError: '/etc/passwd' points outside the repository",
         ),
         (
             {"files": [{"path": "a", "size_bytes": "1", "sha256": "ab"}]},
@@ -191,14 +191,14 @@ def test_manifest_that_is_nested_without_end_is_refused_by_name(tmp_path: Path) 
         ),
         (
             {"files": [{"path": "a\0b", "size_bytes": 1, "sha256": "ab"}]},
-            r"ValueError: 'a\x00b' leads out of the repository",
+            r"ValueError: 'a\x00b' points outside the repository",
         ),
-        ({"versions": {"openvino": 5}}, "TypeError: versions.openvino is 5 and no text"),
-        ({"recipe": []}, "TypeError: recipe is no mapping"),
-        ({"runtime": None}, "TypeError: runtime is None and no text"),
+        ({"versions": {"openvino": 5}}, "TypeError: versions.openvino is 5, not a string"),
+        ({"recipe": []}, "TypeError: recipe is not a mapping"),
+        ({"runtime": None}, "TypeError: runtime is None, not a string"),
         (
             {"checkpoint": {**asdict(MANIFEST.checkpoint), "licence": 5}},
-            "TypeError: checkpoint.licence is 5 and no text",
+            "TypeError: checkpoint.licence is 5, not a string",
         ),
         (
             {"runtime": "\ud800"},
@@ -317,7 +317,7 @@ def test_large_file_written_after_the_manifest_is_read_once_and_then_remembered(
 
     assert found.is_as_built
     assert reporter.notes == [
-        f"reading {ENGINE}: written after {MANIFEST_NAME}, as in a copied repository"
+        f"reading {ENGINE}: newer than {MANIFEST_NAME}, as in a copied repository"
     ]
     memory = json.loads((repository_dir.parent / "cache" / "digests.json").read_text())
     assert list(memory["files"]) == [str(repository_dir / ENGINE)]

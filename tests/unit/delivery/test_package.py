@@ -191,20 +191,20 @@ def test_manifests_digests_are_taken_and_checked(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         pack(folder, tmp_path / "other.tar.zst")
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT/r/m/1/engine is not what forge.manifest.json says\n"
-        "  why:  its digest differs: it was edited or damaged since"
+        "error: ROOT/r/m/1/engine differs from forge.manifest.json\n"
+        "  why:  its digest is another: it was edited or damaged"
     )
     (folder / "m/1/engine").write_bytes(b"longer engine")
     with pytest.raises(CheckpointError) as caught:
         pack(folder, tmp_path / "other.tar.zst")
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT/r/m/1/engine has 13 bytes, not 6\n  why:  forge.manifest.json says so"
+        "error: ROOT/r/m/1/engine has 13 bytes, not 6\n  why:  by its forge.manifest.json"
     )
     (folder / "m/1/engine").unlink()
     with pytest.raises(CheckpointError) as caught:
         pack(folder, tmp_path / "other.tar.zst")
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT/r lacks m/1/engine\n  why:  forge.manifest.json lists it"
+        "error: ROOT/r has no m/1/engine\n  why:  forge.manifest.json lists it"
     )
     (folder / "forge.manifest.json").write_bytes(b"[]")
     with pytest.raises(CheckpointError, match=r"forge\.manifest\.json is damaged"):
@@ -224,7 +224,7 @@ def test_file_that_changes_meanwhile_is_noticed(tmp_path: Path, content: bytes) 
     with pytest.raises(CheckpointError) as caught:
         write_package(plan_package(folder), tmp_path / "r.tar.zst", Editing())
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT/r/m/z changed while it was packaged\n"
+        "error: ROOT/r/m/z changed while it was being packaged\n"
         "  why:  its bytes differ from those read a moment before"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
@@ -242,25 +242,25 @@ def test_what_cannot_be_packaged_is_named(tmp_path: Path) -> None:
 
     link_path.symlink_to(tmp_path / "outside")
     assert error() == (
-        "error: ROOT/r/link is a link that leaves the repository\n"
-        "  why:  it points to ROOT/outside, which the package would not hold\n"
+        "error: ROOT/r/link is a link that points outside the repository\n"
+        "  why:  it points to ROOT/outside, which the package would not contain\n"
         "  try:  cp -rL ROOT/r r-copied"
     )
     link_path.unlink()
     link_path.symlink_to("nothing")
-    assert error() == "error: ROOT/r/link is a link to nothing\n  why:  it points to nothing"
+    assert error() == "error: ROOT/r/link is a broken link\n  why:  it points to nothing"
     link_path.unlink()
     os.mkfifo(link_path)
     assert error() == (
         "error: ROOT/r/link cannot be packaged\n"
-        "  why:  it is neither file, folder nor link (prw-r--r--)"
+        "  why:  it is not a file, folder or link (prw-r--r--)"
     )
     link_path.unlink()
     (folder / "FORGE.lock").write_bytes(b"")
     assert error() == (
-        "error: ROOT/r cannot be packaged: FORGE.lock and forge.lock are one name where case is "
-        "ignored\n"
-        "  why:  not every system could unpack it"
+        "error: ROOT/r cannot be packaged: FORGE.lock and forge.lock are the same name where "
+        "case is ignored\n"
+        "  why:  some systems could not unpack it"
     )
 
 
@@ -268,13 +268,13 @@ def test_folder_that_is_no_model_repository_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         plan_package(tmp_path)
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT is no model repository: no folder in it has a config.pbtxt"
+        "error: ROOT is not a model repository: no folder in it has a config.pbtxt"
     )
     with pytest.raises(ConfigError) as caught:
         plan_package(tmp_path / "absent")
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT/absent is no folder\n"
-        "  why:  a model repository is packaged, as build and render write it"
+        "error: ROOT/absent is not a folder\n"
+        "  why:  package takes a model repository as written by build or render"
     )
 
 
@@ -285,8 +285,8 @@ def test_package_replaces_a_file_only_when_told_to(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         pack(folder, output_path)
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT/r.tar.zst exists\n"
-        "  why:  a package replaces no file unasked\n"
+        "error: ROOT/r.tar.zst already exists\n"
+        "  why:  it is replaced only with --force\n"
         "  try:  forge package ROOT/r --output ROOT/r.tar.zst --force"
     )
     assert output_path.read_bytes() == b"mine"
@@ -299,13 +299,13 @@ def test_package_does_not_lie_in_what_it_packages(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         pack(folder, folder / "r.tar.zst")
     assert printed(caught.value, tmp_path) == (
-        "error: the package ROOT/r/r.tar.zst would lie in what it packages, ROOT/r\n"
+        "error: the package ROOT/r/r.tar.zst would be inside the folder it packages, ROOT/r\n"
         "  try:  --output ../r.tar.zst"
     )
     with pytest.raises(ConfigError) as caught:
         pack(folder, tmp_path)
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT is a folder, the package is a file\n  try:  --output ROOT/r.tar.zst"
+        "error: ROOT is a folder, but a package is a file\n  try:  --output ROOT/r.tar.zst"
     )
 
 
@@ -332,7 +332,7 @@ def test_full_disk_is_named_and_leaves_nothing(
             unpack(package_path, tmp_path / "u")
     assert printed(caught.value, tmp_path) == (
         "error: no space left on the disk that holds ROOT\n"
-        "  why:  nothing was put in place\n"
+        "  why:  nothing was unpacked\n"
         "  try:  df -h"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r", "r.tar.zst"]
@@ -344,14 +344,14 @@ def test_package_cut_at_any_byte_is_refused(tmp_path: Path) -> None:
     for length in range(len(whole)):
         package_path.write_bytes(whole[:length])
         expected = (
-            "P is no forge package; it does not begin as a zstd file does"
+            "P is not a forge package; it does not start like a zstd file"
             if length < 4
-            else f"P is not whole: its end is missing after byte {length}; a copy or a download "
-            "was cut, or something was written behind its end"
+            else f"P is incomplete: its end is missing after byte {length}; a copy or a download "
+            "was interrupted, or something was appended to the file"
         )
         assert refusal(package_path, tmp_path / "u") == expected
     package_path.write_bytes(whole + b"more")
-    assert "not whole" in refusal(package_path, tmp_path / "u")
+    assert "is incomplete" in refusal(package_path, tmp_path / "u")
 
 
 def test_package_with_any_damaged_byte_is_refused(tmp_path: Path) -> None:
@@ -380,16 +380,16 @@ def test_damage_is_named_with_its_place(tmp_path: Path) -> None:
     package_path = write_archive(tmp_path / "p", index_document(files), members)
     size_bytes = package_path.stat().st_size - 24
     assert refusal(package_path, tmp_path / "u") == (
-        "P is damaged, at m/engine; its digest is not that of the index, "
+        "P is damaged at m/engine; its digest differs from the index, "
         f"near byte {size_bytes} of the file"
     )
     write_archive(package_path, index_document(files), members[:1])
     assert refusal(package_path, tmp_path / "u").startswith(
-        "P is damaged, at m/engine; the archive ends before it, near byte "
+        "P is damaged at m/engine; the archive ends before it, near byte "
     )
 
 
-REFUSED = "forge packages hold no such thing; nothing was written"
+REFUSED = "forge does not write such packages; nothing was written"
 ONE = {"m/config.pbtxt": b"x"}
 HOSTILE: dict[str, tuple[list[Any], str]] = {
     "extra file": (
@@ -402,11 +402,11 @@ HOSTILE: dict[str, tuple[list[Any], str]] = {
     ),
     "absolute": (
         [member("/etc/passwd", b"x")],
-        "/etc/passwd stands where its index has m/config.pbtxt",
+        "/etc/passwd is where its index has m/config.pbtxt",
     ),
     "parent": (
         [member("model_repository/../../x", b"x")],
-        "model_repository/../../x stands where its index has m/config.pbtxt",
+        "model_repository/../../x is where its index has m/config.pbtxt",
     ),
     "hard link": (
         [file_member("m/config.pbtxt", b"", type=tarfile.LNKTYPE, linkname="/etc/passwd")],
@@ -430,7 +430,7 @@ HOSTILE: dict[str, tuple[list[Any], str]] = {
     ),
     "terminal escape": (
         [member("\x1b[2Jgone", b"x")],
-        "\\x1b[2Jgone stands where its index has m/config.pbtxt",
+        "\\x1b[2Jgone is where its index has m/config.pbtxt",
     ),
 }
 
@@ -450,11 +450,11 @@ PATHS = {
     "./x": "the path './x' does not stay in its folder",
     "a/": "the path 'a/' does not stay in its folder",
     "": "the path '' does not stay in its folder",
-    "a\\x": "the name 'a\\\\x' holds a backslash or a control character",
-    "a\nx": "the name 'a\\nx' holds a backslash or a control character",
-    "a\0x": "the name 'a\\x00x' holds a backslash or a control character",
+    "a\\x": "the name 'a\\\\x' contains a backslash or a control character",
+    "a\nx": "the name 'a\\nx' contains a backslash or a control character",
+    "a\0x": "the name 'a\\x00x' contains a backslash or a control character",
     "\udc80": "the name '\\udc80' is not UTF-8",
-    "x" * 4001: f"the path '{'x' * 199} is 4001 bytes long, 4000 are the limit",
+    "x" * 4001: f"the path '{'x' * 199} is 4001 bytes long, the limit is 4000",
 }
 
 
@@ -467,10 +467,13 @@ def test_path_that_leaves_its_folder_is_refused(path: str) -> None:
     ("paths", "expected"),
     [
         (["a", "a"], "a occurs twice"),
-        (["a/x", "A/y"], "a and A are one name where case is ignored"),
-        (["stra\u00dfe", "STRASSE"], "stra\u00dfe and STRASSE are one name where case is ignored"),
-        (["\u00e9", "e\u0301"], "\u00e9 and e\u0301 are one name where case is ignored"),
-        (["a", "a/x"], "a is a file and a folder"),
+        (["a/x", "A/y"], "a and A are the same name where case is ignored"),
+        (
+            ["stra\u00dfe", "STRASSE"],
+            "stra\u00dfe and STRASSE are the same name where case is ignored",
+        ),
+        (["\u00e9", "e\u0301"], "\u00e9 and e\u0301 are the same name where case is ignored"),
+        (["a", "a/x"], "a is both a file and a folder"),
         (["a/x", "a/y", "b"], ""),
     ],
 )
@@ -482,7 +485,7 @@ def test_hostile_index_is_refused(tmp_path: Path) -> None:
     package_path = write_archive(tmp_path / "p", index_document({"../x": b"x"}), [])
     assert refusal(package_path, tmp_path / "u") == (
         "P is refused: the path '../x' does not stay in its folder; "
-        "forge.package.json names it; nothing was written"
+        "it is in forge.package.json; nothing was written"
     )
 
 
@@ -514,7 +517,7 @@ def test_index_of_a_newer_forge_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         verify_package(package_path, SilentReporter())
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT/p has an index of schema 2, this forge reads 1\n"
+        "error: ROOT/p has an index of schema 2, but this forge reads 1\n"
         "  try:  pip install --upgrade trtllm-forge"
     )
 
@@ -541,7 +544,7 @@ def test_link_out_of_the_folder_is_refused(tmp_path: Path, links: dict[str, str]
             *(file_member(p, b"", type=tarfile.SYMTYPE, linkname=to) for p, to in links.items()),
         ],
     )
-    with pytest.raises(CheckpointError, match=r"is refused: the link . leads "):
+    with pytest.raises(CheckpointError, match=r"is refused: the link . (is broken|points outside)"):
         unpack(package_path, tmp_path / "u")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["outside", "p"]
 
@@ -551,7 +554,8 @@ def test_file_cannot_be_written_through_a_link(tmp_path: Path) -> None:
     document = index_document({"l/x": b"x", **ONE}, links={"l": "../outside"})
     package_path = write_archive(tmp_path / "p", document, [])
     assert refusal(package_path, tmp_path / "u") == (
-        "P is refused: l is a file and a folder; forge.package.json names it; nothing was written"
+        "P is refused: l is both a file and a folder; it is in forge.package.json; nothing was "
+        "written"
     )
 
 
@@ -563,7 +567,7 @@ def test_bomb_in_a_header_is_refused_before_it_is_read(tmp_path: Path) -> None:
     package_path = write_compressed(tmp_path / "p", header + bytes(1 << 24))
     assert package_path.stat().st_size < 1 << 16
     started = time.monotonic()
-    assert "more comes than its index announces" in refusal(package_path, tmp_path / "u")
+    assert "it is longer than its index says" in refusal(package_path, tmp_path / "u")
     assert time.monotonic() - started < 1
 
 
@@ -574,14 +578,14 @@ def test_bomb_behind_the_last_member_is_refused_before_it_is_read(tmp_path: Path
         [file_member("m/config.pbtxt", b"x")],
         tail=bytes(1 << 24),
     )
-    assert "more comes than its index announces" in refusal(package_path, tmp_path / "u")
+    assert "it is longer than its index says" in refusal(package_path, tmp_path / "u")
 
 
 def test_other_file_is_no_package(tmp_path: Path) -> None:
     package_path = tmp_path / "p"
     package_path.write_bytes(b"PK\3\4 something else")
     assert refusal(package_path, tmp_path / "u") == (
-        "P is no forge package; it does not begin as a zstd file does"
+        "P is not a forge package; it does not start like a zstd file"
     )
     with pytest.raises(ConfigError) as caught:
         verify_package(tmp_path / "absent", SilentReporter())
@@ -593,7 +597,7 @@ def test_other_file_is_no_package(tmp_path: Path) -> None:
         archive.addfile(tarfile.TarInfo("some/file"))
     write_compressed(package_path, buffer.getvalue())
     assert refusal(package_path, tmp_path / "u") == (
-        "P is no forge package; its first member is not forge.package.json"
+        "P is not a forge package; its first member is not forge.package.json"
     )
 
 

@@ -178,8 +178,8 @@ def test_command_prints_or_writes_the_document(tmp_path: Path) -> None:
     assert run(str(folder), "--output", str(output_path)) == (
         2,
         "",
-        f"error: {output_path} exists\n"
-        "  why:  no file is replaced unasked\n"
+        f"error: {output_path} already exists\n"
+        "  why:  it is replaced only with --force\n"
         f"  try:  forge sbom {folder} --output {output_path} --force\n",
     )
     code, stdout, _ = run(str(folder), "--output", str(output_path), "--force", "--json")
@@ -200,7 +200,7 @@ def test_repository_without_a_manifest_is_refused(tmp_path: Path) -> None:
     assert (code, stdout) == (ConfigError.exit_code, "")
     assert stderr == (
         f"error: {tmp_path} has no forge.manifest.json\n"
-        "  why:  an SBOM is made from it; build writes it into every repository\n"
+        "  why:  the SBOM is made from it; build writes it into every repository\n"
         "  try:  forge build MODEL\n"
     )
 
@@ -210,7 +210,7 @@ def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(PrerequisiteError) as caught:
         sbom_document(SUBJECT)
     assert error_text(caught.value) == (
-        "error: the package cyclonedx-python-lib is missing\n"
-        "  why:  it writes the SBOM\n"
+        "error: the Python package cyclonedx-python-lib is missing\n"
+        "  why:  it is needed to write the SBOM\n"
         "  try:  pip install --force-reinstall trtllm-forge"
     )

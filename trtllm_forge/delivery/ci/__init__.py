@@ -1,1 +1,1 @@
-"""Workflows for CI systems, and forge's own JSON documents as Markdown for their summaries."""
+"""Workflows for CI systems, and Markdown summaries of forge's JSON documents."""

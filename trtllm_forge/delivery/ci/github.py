@@ -1,7 +1,7 @@
-"""A workflow of GitHub Actions, ``data/ci/github.yml.jinja``.
+"""A GitHub Actions workflow, from ``data/ci/github.yml.jinja``.
 
-Actions are pinned to the oldest major version that runs on Node 24, which asks least of a
-self-hosted runner.
+Actions are pinned to the oldest major version that runs on Node 24, which requires the least from
+a self-hosted runner.
 
 Source: iii-hq/workers#600 and celo-org/developer-tooling#781 (Node 20 ends in September 2026).
 """
@@ -22,8 +22,8 @@ def github_text(workflow: Workflow, *, code_scanning: bool) -> str:
     """Return the text of the workflow file.
 
     Args:
-        workflow: What it does.
-        code_scanning: Whether findings also go to the repository's code scanning.
+        workflow: Its jobs and steps.
+        code_scanning: Whether to upload findings to the repository's code scanning.
     """
     return workflow_text(
         "github.yml.jinja",
@@ -34,11 +34,11 @@ def github_text(workflow: Workflow, *, code_scanning: bool) -> str:
 
 
 def _expression(text: str) -> str:
-    """Return text as a literal of an expression."""
+    """Return text as a string literal of an expression."""
     quoted = text.replace("'", "''")
     return f"'{quoted}'"
 
 
 def _without_expressions(script: str) -> str:
-    """Return a script in which nothing is taken for an expression, whatever a folder is called."""
+    """Return a script with ``${{`` escaped, which may occur in a folder's name."""
     return script.replace("${{", "${{ '${{' }}")

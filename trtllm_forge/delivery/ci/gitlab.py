@@ -1,6 +1,6 @@
-"""A pipeline of GitLab CI, ``data/ci/gitlab.yml.jinja``.
+"""A GitLab CI pipeline, from ``data/ci/gitlab.yml.jinja``.
 
-It is complete in itself and fit to be included by another.
+It works on its own and can also be included by another pipeline.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def gitlab_text(workflow: Workflow) -> str:
 
 
 def _script_item(step: Step) -> str:
-    """Return a step as an item of a script, whose items all run in one shell."""
+    """Return a step as an item of a script; all items run in one shell."""
     script = step.script.rstrip("\n")
     if step.key == "probe":
-        # In a shell of its own, whose end stops the server.
+        # In a subshell, which stops the server when it exits.
         script = f"(\n{script}\n)"
     return f"{script}\n" if "\n" in script else script

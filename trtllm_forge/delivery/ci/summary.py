@@ -1,8 +1,8 @@
-"""Forge's own JSON documents as Markdown, for the summary page of a CI run.
+"""Render forge's JSON documents as Markdown, for the summary page of a CI run.
 
-A document is known by its keys: ``stages`` are a build's, ``findings`` a check's, ``probes`` a
-probe's, ``bench`` a bench's, ``error`` that of a command that failed. What others wrote (names of
-models, findings, answers) stands in code spans, in which Markdown and HTML mean nothing.
+A document is recognised by its keys: ``stages`` for build, ``findings`` for check, ``probes`` for
+probe, ``bench`` for bench, ``error`` for a command that failed. Text from outside (names of models,
+findings, answers) is put into code spans, where Markdown and HTML have no effect.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _SEVERITIES = ("error", "warning", "info")
 
 
 def summarize(paths: Sequence[Path]) -> str:
-    """Return the documents in the given files as Markdown, a section each.
+    """Return the documents in the given files as Markdown, one section each.
 
-    A file that is not there or is empty is told of: its command did not run or was ended.
+    A missing or empty file gets a section too: its command did not run or was terminated.
 
     Raises:
-        ConfigError: A file cannot be read, or holds no document of these.
+        ConfigError: A file cannot be read, or is not one of forge's documents.
     """
     return "\n".join(_section(path) for path in paths)
 
 
 def code(text: object) -> str:
-    """Return text as a code span that nothing in it can leave."""
+    """Return text as a code span that it cannot break out of."""
     plain = _UNPRINTABLE.sub(" ", str(text)).strip()
     if len(plain) > _MOST_CHARACTERS:
         plain = f"{plain[: _MOST_CHARACTERS - 3]}..."
@@ -53,13 +53,13 @@ def code(text: object) -> str:
 def _section(path: Path) -> str:
     document = _read(path)
     if document is None:
-        return f"### {code(path.name)}\n\nNot written: its command did not run, or was ended.\n"
+        return f"### {code(path.name)}\n\nNot written: its command did not run or was terminated.\n"
     for key, describe in _DESCRIPTIONS.items():
         if key in document:
             try:
                 return "\n".join(_lines_of(describe, document)) + "\n"
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                why = f"what it has under {key} is not as forge writes it"
+                why = f"forge does not write such a value under {key}"
                 raise _unknown(path, why) from error
     raise _unknown(path, "it has none of the keys " + ", ".join(_DESCRIPTIONS))
 
@@ -87,12 +87,12 @@ def _read(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise _unknown(path, f"it is not JSON: {error}") from error
     if not isinstance(document, dict):
-        raise _unknown(path, f"it is a {type(document).__name__}, wanted an object")
+        raise _unknown(path, f"it is a {type(document).__name__}, not an object")
     return document
 
 
 def _unknown(path: Path, why: str) -> ConfigError:
-    what = f"{path} is no document that forge can summarize"
+    what = f"{path} is not a document that forge can summarize"
     return ConfigError(what, why=why)
 
 
@@ -149,7 +149,7 @@ def _check(document: Mapping[str, Any]) -> Iterator[str]:
     if findings:
         yield ""
         yield from _table(
-            ("", "Rule", "Where", "What", "How to mend"),
+            ("", "Rule", "Where", "What", "How to fix"),
             [
                 (
                     finding["severity"],
@@ -211,7 +211,7 @@ def _leaves(prefix: str, value: object) -> Iterator[tuple[str, object]]:
 
 
 def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Yield a table's lines, as many rows as a summary page is read for."""
+    """Yield the lines of a table, up to the most rows worth reading on a summary page."""
     yield _row(heading)
     yield "|" + "---|" * len(heading)
     for row in rows[:_MOST_ROWS]:
@@ -222,7 +222,7 @@ def _table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterato
 
 
 def _row(cells: tuple[str, ...]) -> str:
-    # A cell ends at a pipe, also within a code span.
+    # A pipe ends a cell even within a code span.
     escaped = [cell.replace("|", "\\|") for cell in cells]
     return f"| {' | '.join(escaped)} |"
 

@@ -1,9 +1,9 @@
-"""What a CI run of one model does, as data: its variables, its files and its shell steps.
+"""A model's CI run as data: its variables, its files and its shell steps.
 
 ``github`` and ``gitlab`` put the same steps into their own documents::
 
-    install   forge, from FORGE_INSTALL; torch's CPU build from TORCH_INDEX when that is set
-    build     the repository; held to forge.lock when that is committed
+    install   forge, from FORGE_INSTALL; torch's CPU build from TORCH_INDEX if that is set
+    build     the repository; must match forge.lock if that is committed
     check     the repository, with SARIF
     probe     the repository, served by a real Triton
     package   one file to deploy
@@ -38,7 +38,7 @@ SARIF_NAME = "forge.sarif"
 TWIN_TIMEOUT_MINUTES = 60
 GPU_TIMEOUT_MINUTES = 360
 
-# What the twin computes with where the engine has a precision of its own: the nearest in size.
+# The twin's precision for precisions that only the engine has: the nearest in size.
 _TWIN_PRECISIONS = {
     "bf16": "fp16",
     "int4_awq": "int4",
@@ -60,7 +60,7 @@ python3 -m venv {VENV_DIR}
 """
 
 _BUILD_TWIN = """\
-# A committed forge.lock is held to: a result that would differ from it is a failure.
+# If forge.lock is committed, the build must match it.
 locked=()
 if [ -f {lock} ]; then locked=(--locked); fi
 {command} "${{locked[@]}}" --json | tee build.json
@@ -95,10 +95,10 @@ class Step:
     """One shell script of a job, run by bash with ``-eo pipefail``.
 
     Attributes:
-        key: What other steps call it.
-        name: What people read.
-        script: The lines, with comments of their own.
-        takes_token: Whether it may see the Hub's token; no other step does.
+        key: Its id.
+        name: Its title.
+        script: Its lines, including comments.
+        takes_token: Whether it gets the Hub's token.
     """
 
     key: str
@@ -109,16 +109,16 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one runner does.
+    """The work of one runner.
 
     Attributes:
-        repository: The model repository, from the workspace.
-        package: The one file made of it.
-        install: What pip installs when no variable says otherwise.
+        repository: The model repository, relative to the workspace.
+        package: The package made from it.
+        install: What pip installs unless a variable says otherwise.
         steps: The scripts, in order.
-        timeout_minutes: After this long the CI system ends it.
-        documents: What the summary is made of.
-        extra_results: What is uploaded beside the package, its records and the documents.
+        timeout_minutes: The CI system's time limit for the job.
+        documents: JSON documents for the summary.
+        extra_results: Uploads besides the package, its lock and manifest and the documents.
     """
 
     repository: str
@@ -131,7 +131,7 @@ class Job:
 
     @property
     def results(self) -> tuple[str, ...]:
-        """Return what is uploaded, as far as the job got."""
+        """Return the files to upload, as far as the job created them."""
         return (
             self.package,
             f"{self.repository}/{LOCK_NAME}",
@@ -151,8 +151,8 @@ class Workflow:
         command: The command that writes this workflow.
         version: Forge's version, part of the cache's key.
         twin: The job that needs no GPU.
-        gpu: The job for a runner with a GPU, when it was asked for.
-        key_files: What the cache's key is made of.
+        gpu: The job for a runner with a GPU, if requested.
+        key_files: Files that determine the cache's key.
     """
 
     name: str
@@ -171,17 +171,18 @@ def plan_workflow(
     with_gpu: bool,
     extra: tuple[str, ...] = (),
 ) -> Workflow:
-    """Return the workflow of a model; the variables of this process play no part.
+    """Return the workflow of a model; environment variables of this process are ignored.
 
     Args:
-        system: The command's word for the CI system, for hints.
+        system: The command's name of the CI system, for hints.
         model: MODEL of the command line, or None for the one in ``forge.yaml``.
         config_path: The configuration to build from, or None for ``./forge.yaml``.
-        with_gpu: Whether the job for a GPU runner is wanted.
-        extra: Further options of the command, to be named in the file.
+        with_gpu: Whether to add the job for a GPU runner.
+        extra: Further options of the command, for the comment in the file.
 
     Raises:
-        ConfigError: There is no model, the configuration is wrong, or the twin cannot have it.
+        ConfigError: No model is given, the configuration is invalid, or the twin does not
+            support it.
     """
     loaded = load_config(flags={"model": model}, config_path=config_path, environment={})
     config = loaded.config
@@ -211,14 +212,14 @@ def workflow_text(
     filters: Mapping[str, Callable[..., object]],
     **context: object,
 ) -> str:
-    """Return a workflow in a CI system's own form.
+    """Return a workflow in the format of a CI system.
 
     Args:
-        template: Name of the template, which looks like its output; its delimiters are ``[[``
-            and ``[%``, as GitHub's expressions are between braces.
-        workflow: What it does.
-        filters: What the template calls, besides ``yaml``, ``yaml_block`` and ``comment``.
-        context: Further names of the template.
+        template: Name of the template. Its delimiters are ``[[`` and ``[%``, because GitHub's
+            expressions use braces.
+        workflow: Its jobs and steps.
+        filters: Filters of the template in addition to ``yaml``, ``yaml_block`` and ``comment``.
+        context: Further names in the template.
     """
     return data_template(
         f"ci/{template}",
@@ -242,12 +243,12 @@ def workflow_text(
 
 
 def _yaml(text: str) -> str:
-    """Return text as a YAML value on one line, quoted where it must be."""
+    """Return text as a YAML value on one line, quoted if necessary."""
     return _dump(text, style=None if text.splitlines() == [text] else '"')
 
 
 def _yaml_block(text: str) -> str:
-    """Return a script as a YAML block, or as ``yaml`` does where it is a single line."""
+    """Return a script as a YAML block, or like ``yaml`` if it is a single line."""
     is_block = "\n" in text and "\n".join(text.splitlines()) == text.removesuffix("\n")
     return _dump(text, style="|") if is_block else _yaml(text)
 
@@ -256,7 +257,7 @@ def _dump(text: str, *, style: str | None) -> str:
     import yaml
 
     value = yaml.safe_dump(text, default_style=style, allow_unicode=True, width=float("inf"))
-    # A plain value at the top of a document is followed by the document's end.
+    # YAML ends a document that is a plain value with "...".
     return str(value).removesuffix("...\n").removesuffix("\n")
 
 
@@ -306,10 +307,10 @@ def _gpu_runtime(config: ForgeConfig) -> str:
 
 
 def _twin_flags(loaded: LoadedConfig) -> list[str]:
-    """Return the options by which the twin differs from what the engine is asked for.
+    """Return the options in which the twin's build differs from the engine's.
 
     Raises:
-        ConfigError: Something is set that the twin has not, and no option takes it back.
+        ConfigError: A setting that the twin lacks cannot be overridden by an option.
     """
     build = loaded.config.build
     _refuse_engine_options(
@@ -335,9 +336,9 @@ def _twin_flags(loaded: LoadedConfig) -> list[str]:
 def _refuse_engine_options(loaded: LoadedConfig, options: Mapping[str, object]) -> None:
     for name, value in options.items():
         if value:
-            what = f"the twin has no build.{name}, {value} is set"
+            what = f"the twin does not support build.{name}, which is {value}"
             why = (
-                f"it is TensorRT-LLM's ({loaded.origins[f'build.{name}']}), "
+                f"only TensorRT-LLM has it ({loaded.origins[f'build.{name}']}), "
                 f"and the workflow builds the twin first"
             )
             hint = f"take {name} out of forge.yaml, and set FORGE_{name.upper()} on the GPU runner"
@@ -349,5 +350,5 @@ def _no_model(system: str, config_path: Path | None, *, has_config: bool) -> Con
         what = f"{config_path or DEFAULT_CONFIG_NAME} names no model"
         return ConfigError(what, hint=f"forge ci {system} {SAMPLE_NAME}")
     what = f"there is no {DEFAULT_CONFIG_NAME} here, and no MODEL was given"
-    why = "the workflow builds what forge.yaml says"
+    why = "the workflow builds the model in forge.yaml or MODEL"
     return ConfigError(what, why=why, hint=f"forge init {SAMPLE_NAME}")
