@@ -1,8 +1,8 @@
-"""From one engine repository to a new one: over the LLM API, or of another release.
+"""Make a new repository from an engine repository: over the LLM API, or for another release.
 
-The old folder is only read. ``source`` reads it, ``settings`` says it in forge's words, ``render``
-writes the new one with the templates that ``build`` uses, and ``moves`` and ``tensors`` compare
-the two: what was carried over, what has no counterpart, and what clients have to change.
+The old folder is only read. ``source`` reads it, ``settings`` translates it to forge's settings,
+``render`` writes the new one with the templates of ``build``, and ``moves`` and ``tensors`` compare
+the two: what was carried over, what has no counterpart, and what clients must change.
 """
 
 from __future__ import annotations
@@ -54,30 +54,30 @@ def migrate_repository(
     from_version: str | None = None,
     dry_run: bool = False,
 ) -> MigrationReport:
-    """Write the repository that does what ``source_dir`` does, and say what differs.
+    """Write a repository equivalent to ``source_dir``, and report the differences.
 
     Args:
-        source_dir: A repository around an engine, forge's, upstream's or another's.
+        source_dir: A repository around an engine: forge's, upstream's or another one.
         to: ``llmapi``, or the TensorRT-LLM release of the new engine.
-        settings: Where forge keeps things.
-        reporter: Told of what is left out.
+        settings: Where forge keeps its files.
+        reporter: Receives notes about omitted parameters.
         output_dir: The new repository; None for one beside the old, named after ``to``.
-        model: What the repository serves, where it does not say so itself.
+        model: The model it serves, if the repository does not say.
         trtllm_version: The release of the LLM API; None for the newest with an image.
-        from_version: The release of the old repository; None for what it says itself.
-        dry_run: Write nothing, and report what would be.
+        from_version: The release of the old repository; None to detect it.
+        dry_run: Write nothing, only report.
 
     Raises:
-        ConfigError: The repository cannot go there, or the output is in the way.
+        ConfigError: The repository cannot be migrated there, or the output is in the way.
         RenderError: A ``config.pbtxt`` does not parse, or is not filled in.
-        CheckpointError: The model is not known, or the tokenizer is of another kind.
+        CheckpointError: The model is unknown, or its tokenizer has the wrong format.
     """
     source = read_source(source_dir)
     again = f"forge migrate {shell(source_dir)}"
     release = _target_release(to, trtllm_version, again)
     if to != LLMAPI and source.core.backend != "tensorrtllm":
-        what = f"{source_dir} is no repository around a TensorRT engine"
-        why = f"its {CORE} has the backend {source.core.backend}; a twin is built again"
+        what = f"{source_dir} is not a repository around a TensorRT engine"
+        why = f"its {CORE} has the backend {source.core.backend}; a twin must be built again"
         model_name = source.model_name
         hint = f"forge build {shell(model_name)} --runtime openvino" if model_name else ""
         hint += f" --trtllm-version {release.version}" if hint else ""
@@ -168,12 +168,12 @@ def _target_release(to: str, trtllm_version: str | None, again: str) -> Release:
         assert newest is not None
         release = catalogue.find(trtllm_version) if trtllm_version else newest
         if "llmapi" not in release.flows:
-            what = f"TensorRT-LLM {release.version} has no LLM API that Triton's model serves"
+            what = f"TensorRT-LLM {release.version} has no LLM API that Triton can serve"
             hint = f"{again} --to llmapi --trtllm-version {newest.version}"
-            raise ConfigError(what, why="it begins with 1.0.0", hint=hint)
+            raise ConfigError(what, why="the first release with it is 1.0.0", hint=hint)
         return release
     if trtllm_version:
-        what = f"--to {to} names a release, and so does --trtllm-version {trtllm_version}"
+        what = f"--to {to} and --trtllm-version {trtllm_version} both name a release"
         raise ConfigError(what, hint=f"{again} --to {to}")
     if not to[:1].isdigit():
         what = f"--to {to} is neither llmapi nor a release of TensorRT-LLM"
@@ -183,18 +183,18 @@ def _target_release(to: str, trtllm_version: str | None, again: str) -> Release:
     try:
         release = catalogue.find(to)
     except ConfigError as error:
-        # Other commands take a release with another flag, which the error's own hint names.
+        # The error's own hint has the flag that other commands use for a release.
         hint = f"{again} --to {newest.version}"
         raise ConfigError(error.what, why=error.why, hint=hint) from error
     if "engine" not in release.flows:
-        what = f"TensorRT-LLM {release.version} builds no engines"
-        why = f"they end with {newest.version}"
+        what = f"TensorRT-LLM {release.version} cannot build engines"
+        why = f"the last release that can is {newest.version}"
         raise ConfigError(what, why=why, hint=f"{again} --to llmapi")
     return release
 
 
 def _mount_root(source: SourceRepository) -> str:
-    """Return where the old repository is mounted, as the engine's path says."""
+    """Return where the old repository is mounted, judging by the path of its engine."""
     stated = PurePosixPath(source.core.parameters.get("gpt_model_path", ""))
     if stated.is_absolute() and CORE in stated.parts:
         root = PurePosixPath(*stated.parts[: stated.parts.index(CORE)])
@@ -207,22 +207,22 @@ def _require_new(source_dir: Path, output_dir: Path, again: str) -> None:
     hint = f"{again} --output {shell(free_name(beside) if beside.exists() else beside)}"
     source, output = source_dir.resolve(), output_dir.resolve()
     if output.is_relative_to(source) or source.is_relative_to(output):
-        what = f"the new repository {output_dir} would lie in the old one, {source_dir}"
+        what = f"the new repository {output_dir} would be inside the old one, {source_dir}"
         if source.is_relative_to(output):
-            what = f"the new repository {output_dir} would replace what holds the old one"
-        raise ConfigError(what, why="the old one stays as it is", hint=hint)
+            what = f"the new repository {output_dir} would replace the folder with the old one"
+        raise ConfigError(what, why="migrate does not change the old one", hint=hint)
     hint = f"{again} --output {shell(free_name(output_dir))}"
     if output_dir.is_symlink() or output_dir.is_file():
         what = f"{output_dir} is in the way"
-        raise ConfigError(what, why="it is no folder", hint=hint)
+        raise ConfigError(what, why="it is not a folder", hint=hint)
     if output_dir.is_dir() and any(output_dir.iterdir()):
         what = f"{output_dir} is in the way: it is not empty"
-        raise ConfigError(what, why="a migration replaces nothing", hint=hint)
+        raise ConfigError(what, why="migrate does not replace anything", hint=hint)
 
 
 @contextmanager
 def _work_dir(output_dir: Path, *, dry_run: bool) -> Iterator[Path]:
-    """Give a folder to render in, beside the output so that one rename puts it in place."""
+    """Yield a folder to render in, beside the output so that one rename publishes it."""
     if dry_run:
         with tempfile.TemporaryDirectory() as folder:
             work_dir = Path(folder) / "repository"

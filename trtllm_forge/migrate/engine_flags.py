@@ -1,4 +1,4 @@
-"""What was compiled into the old engine, as options of the build that makes the new one."""
+"""The old engine's build options as options of ``forge build`` for the new one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trtllm_forge.migrate.settings import CarriedSettings
     from trtllm_forge.migrate.source import SourceRepository
 
-# What trtllm-build calls the weights' kind, and the flag that asks for it.
+# trtllm-build's name for the weights' quantisation, and forge's flag for it.
 _WEIGHTS = {
     "W8A16": "--int8",
     "W4A16": "--int4",
@@ -29,7 +29,7 @@ _ACTIVATIONS = ("float16", "bfloat16")
 
 
 def engine_flags(source: SourceRepository, carried: CarriedSettings) -> list[str]:
-    """Return the options of ``forge build`` for an engine like the old one."""
+    """Return the options of ``forge build`` that make an engine like the old one."""
     build, engine = carried.config.build, source.engine
     flags = [_WEIGHTS.get(engine.quantization) or f"--{build.precision}"]
     flags += [_KV_CACHES[kind]] if (kind := engine.kv_cache_quantization) in _KV_CACHES else []
@@ -45,18 +45,18 @@ def engine_flags(source: SourceRepository, carried: CarriedSettings) -> list[str
 
 
 def engine_flag_moves(source: SourceRepository, carried: CarriedSettings) -> Iterator[SettingMove]:
-    """Give what the old engine says of itself, as the build of the new one has it or not."""
+    """Yield the old engine's properties and their counterparts in the new build, if any."""
     engine, precision = source.engine, carried.config.build.precision
     weights, kv_cache = engine.quantization, engine.kv_cache_quantization
     if weights in _WEIGHTS:
         yield _carried("quantization", weights, _WEIGHTS[weights])
     elif weights:
-        reason = f"forge build has no precision for it, and --{precision} stands in its place"
+        reason = f"forge build has no such precision; --{precision} is used instead"
         yield _dropped("quantization", weights, reason)
     elif engine.dtype in _ACTIVATIONS:
         yield _carried("dtype", engine.dtype, f"--{precision}")
     elif engine.dtype:
-        reason = f"forge build has no precision for it, and --{precision} stands in its place"
+        reason = f"forge build has no such precision; --{precision} is used instead"
         yield _dropped("dtype", engine.dtype, reason)
     if kv_cache in _KV_CACHES:
         yield _carried("kv_cache", kv_cache, _KV_CACHES[kv_cache])

@@ -1,4 +1,4 @@
-"""What became of each setting, by comparing the old repository with what was rendered."""
+"""Compare each setting of the old repository with the rendered one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trtllm_forge.migrate.settings import CarriedSettings
     from trtllm_forge.migrate.source import SourceModel, SourceRepository
 
-# What is not a parameter, but a setting of config.pbtxt itself.
+# Settings of config.pbtxt itself, which are not parameters.
 _STRUCTURE = {
     PREPROCESSING: ("max_batch_size", "instances"),
     CORE: ("max_batch_size", "decoupled", "max_queue_size"),
@@ -29,13 +29,13 @@ _STRUCTURE = {
     ENSEMBLE: ("max_batch_size",),
     BLS: ("max_batch_size", "decoupled", "instances"),
 }
-_UNKNOWN = "no setting of the LLM API is known for it"
+_UNKNOWN = "forge knows no setting of the LLM API for it"
 
 
 def llmapi_moves(
     source: SourceRepository, carried: CarriedSettings, arguments: Mapping[str, Any]
 ) -> Iterator[SettingMove]:
-    """Give every setting of the repository, as ``model.yaml`` has it or not."""
+    """Yield every setting of the repository and its counterpart in ``model.yaml``, if any."""
     facts = migration_facts()
     for model in source.models.values():
         table = facts["llmapi_parameters"].get(model.name, {})
@@ -43,7 +43,7 @@ def llmapi_moves(
             fact = table.get(name, {"reason": _UNKNOWN})
             to = fact.get("to", "")
             if not to or _find(arguments, to) is None:
-                reason = fact.get("reason", "the checkpoint brings the same one along")
+                reason = fact.get("reason", "the checkpoint has the same one")
                 yield _dropped(model.name, name, value, reason)
             elif (model.name, name) in carried.changes:
                 now, reason = carried.changes[model.name, name]
@@ -64,7 +64,7 @@ def engine_moves(
     release: str,
     changes: Mapping[tuple[str, str], tuple[str, str]],
 ) -> Iterator[SettingMove]:
-    """Give every setting of the repository, as the new ``config.pbtxt`` has it or not."""
+    """Yield every setting of the repository and its counterpart in ``config.pbtxt``, if any."""
     renamed = migration_facts()["renamed"]
     for model in source.models.values():
         if model.name not in new:
@@ -99,7 +99,8 @@ def _llmapi_structure(model: SourceModel, arguments: Mapping[str, Any]) -> Itera
         if size == now:
             yield _carried(CORE, "max_batch_size", size, "model.yaml max_batch_size")
         else:
-            reason = "the engine takes no more" if int(now) < model.max_batch_size else "it was off"
+            is_less = int(now) < model.max_batch_size
+            reason = "it is the engine's limit" if is_less else "it was off"
             yield _changed(
                 CORE, "max_batch_size", size, f"model.yaml max_batch_size = {now}", reason
             )
@@ -120,7 +121,7 @@ def _structure(
         if value == now:
             yield _carried(old.name, name, value, "")
         else:
-            _, reason = changes.get((old.name, name), ("", "one value holds along the chain"))
+            _, reason = changes.get((old.name, name), ("", "all models have the same value"))
             yield _changed(old.name, name, value, f"{name} = {now}", reason)
 
 
@@ -139,21 +140,21 @@ def _engine_moves(source: SourceRepository, arguments: Mapping[str, Any]) -> Ite
         if now in (None, value):
             yield _carried("engine", name, str(value), f"model.yaml {to}")
         else:
-            reason = "forge writes no other"
+            reason = "forge writes no other value"
             yield _changed("engine", name, str(value), f"model.yaml {to} = {now}", reason)
     if engine.quantization:
-        reason = "the PyTorch backend quantises nothing: serve a checkpoint that ModelOpt quantised"
+        reason = "the PyTorch backend does not quantise: serve a checkpoint quantised by ModelOpt"
         yield _dropped("engine", "quantization", engine.quantization, reason)
     kv_cache = engine.kv_cache_quantization
     if kv_cache and _find(arguments, "kv_cache_config.dtype"):
         yield _carried("engine", "kv_cache", kv_cache, "model.yaml kv_cache_config.dtype")
     elif kv_cache:
-        reason = "the PyTorch backend's KV cache is of the activations' type, or fp8"
+        reason = "the PyTorch backend's KV cache has the type of the activations, or fp8"
         yield _dropped("engine", "kv_cache", kv_cache, reason)
 
 
 def _other_model(model: SourceModel) -> str:
-    return f"it is none of the five that stand around an engine; {model.path.parent} is as it was"
+    return f"it is not one of the five models around an engine; {model.path.parent} is unchanged"
 
 
 def _unread(model: str, release: str) -> str:

@@ -1,4 +1,4 @@
-"""Which release of TensorRT-LLM a repository is for, and where that is known from."""
+"""Find out which release of TensorRT-LLM a repository is for."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ _Names = frozenset[tuple[str, str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRelease:
-    """The release, ``0.16`` or ``1.2.1``, and where it is known from, in words."""
+    """The release, ``0.16`` or ``1.2.1``, and the origin of that information in words."""
 
     version: str
     origin: str
 
 
 def find_source_release(source: SourceRepository, stated: str | None = None) -> SourceRelease:
-    """Return what the user, the manifest, the engine or else the tensors say.
+    """Return the release stated by the user, the manifest or the engine, or else by the tensors.
 
     Raises:
-        ConfigError: The models have none of the tensors that any release's have.
+        ConfigError: The models' tensors do not match any release.
     """
     if stated:
-        return SourceRelease(version=stated, origin="as it was said")
+        return SourceRelease(version=stated, origin="as given")
     recipe = source.manifest.recipe if source.manifest else {}
     recorded = recorded_release(recipe=recipe, engines=[source.engine.version])
     if recorded is not None:
         return SourceRelease(version=recorded.version, origin=f"by its {recorded.source}")
     found = _names_of_source(source)
-    # Of releases that are equally close the newest, which has the fewest surprises.
+    # Among equally close releases the newest, which is the safest guess.
     distances = {
         release: len(found ^ _names_of_contract(read_contract(release), source))
         for release in known_releases()
     }
     release = min(reversed(distances), key=lambda name: distances[name])
     if distances[release] >= len(found):
-        what = f"{source.folder} has the tensors of no release of TensorRT-LLM that forge knows"
-        why = f"it knows {', '.join(distances)}"
+        what = f"the tensors of {source.folder} match no release of TensorRT-LLM that forge knows"
+        why = f"forge knows {', '.join(distances)}"
         raise ConfigError(what, why=why, hint=f"--from-version {release}")
-    origin = "by its tensors" if not distances[release] else "by its tensors, as the closest"
+    origin = "by its tensors" if not distances[release] else "the closest by its tensors"
     return SourceRelease(version=release, origin=origin)
 
 

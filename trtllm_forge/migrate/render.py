@@ -1,4 +1,4 @@
-"""Renders the new repository from the settings of the old one, in a folder of its own."""
+"""Render the new repository from the settings of the old one, in a separate folder."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def render_llmapi(
     work_dir: Path,
     reporter: Reporter,
 ) -> Mapping[str, Any]:
-    """Render the one model over the LLM API; return what its ``model.yaml`` says.
+    """Render the one model over the LLM API; return the content of its ``model.yaml``.
 
     Raises:
         ConfigError: The release does not have an argument.
-        RenderError: What was rendered is no repository.
+        RenderError: The rendered repository is invalid.
     """
     repository = carried.config.repository
     if _own_tokenizer(source, repository.tokenizer_dir) is not None:
-        # The checkpoint brings the same one along.
+        # The checkpoint has the same one.
         repository = replace(repository, tokenizer_dir=None)
     config = replace(
         carried.config,
@@ -86,11 +86,11 @@ def render_engine(
     work_dir: Path,
     reporter: Reporter,
 ) -> None:
-    """Render the models around an engine, which has yet to be built.
+    """Render the models around an engine that is yet to be built.
 
     Raises:
         CheckpointError: The tokenizer has no ``tokenizer.json``.
-        RenderError: What was rendered is no repository.
+        RenderError: The rendered repository is invalid.
     """
     repository = carried.config.repository
     inputs = {}
@@ -105,7 +105,7 @@ def render_engine(
         repository=repository,
         engine_model=EngineModel(backend=core.backend, parameters=parameters),
     )
-    # The element types are the engine's; what is rendered takes them from its description.
+    # The render stage takes the element types from a description of the engine.
     facts_dir = work_dir.with_name(f"{work_dir.name}.facts")
     facts_dir.mkdir()
     try:
@@ -120,7 +120,7 @@ def render_engine(
 
 
 def _own_tokenizer(source: SourceRepository, tokenizer_dir: str | None) -> Path | None:
-    """Return the folder of a tokenizer that lies in the repository, where forge puts it."""
+    """Return the tokenizer's folder in the repository, if it is where forge puts it."""
     folder = source.folder / TOKENIZER_DIR
     return folder if tokenizer_dir == TOKENIZER_DIR and folder.is_dir() else None
 

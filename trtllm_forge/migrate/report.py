@@ -1,4 +1,4 @@
-"""What a migration did with each setting and each tensor, as data, text and JSON."""
+"""The report of a migration on each setting and each tensor, as data, text and JSON."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TensorFate = Literal["kept", "renamed", "changed", "gone", "new"]
 
 @dataclass(frozen=True, kw_only=True)
 class SettingMove:
-    """A setting of the old repository and what became of it.
+    """A setting of the old repository and its place in the new one.
 
     Attributes:
         model: The Triton model that has it.
-        name: Its key, or what it is of ``config.pbtxt``.
-        value: What it said.
+        name: Its parameter, or the name of a setting in ``config.pbtxt``.
+        value: Its old value.
         fate: Carried over, carried over with another value, or without a counterpart.
-        to: Where it is now; empty when nowhere.
+        to: Where it is now; empty if nowhere.
         reason: Why it changed or has no counterpart.
     """
 
@@ -38,14 +38,14 @@ class SettingMove:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorMove:
-    """A tensor that clients of a model name, and what became of it.
+    """A tensor that clients of a model use, and its place in the new repository.
 
     Attributes:
-        model: The model they ask; for new tensors the one that is asked now.
+        model: The model that clients call; for new tensors the one they call now.
         kind: ``input`` or ``output``.
-        name: Its old name, or for a new tensor its name.
-        fate: The same, of another name, of another type or shape, gone, or new.
-        to: Its name now; empty when it is gone.
+        name: Its old name; a new tensor's name.
+        fate: The same, with another name, with another type or shape, gone, or new.
+        to: Its name now; empty if it is gone.
         note: What else differs, or why it is gone.
     """
 
@@ -59,20 +59,21 @@ class TensorMove:
 
 @dataclass(frozen=True, kw_only=True)
 class MigrationReport:
-    """All that a migration has to say.
+    """The report of a migration.
 
     Attributes:
-        source_dir: The repository that was read, and is as it was.
+        source_dir: The old repository, which is unchanged.
         output_dir: The new one.
-        source_release: Of TensorRT-LLM, and where that is known from.
+        source_release: The old TensorRT-LLM release; ``source_release_origin`` says how it was
+            found.
         target: ``llmapi`` or ``engine``.
-        target_release: Of TensorRT-LLM.
-        model: What it serves: a Hub id, a preset, a folder; empty for unknown.
-        architecture: As ``config.json`` of the checkpoint spells it; empty for unknown.
+        target_release: The new TensorRT-LLM release.
+        model: The model it serves: a Hub id, a preset or a folder; empty if unknown.
+        architecture: As the checkpoint's ``config.json`` spells it; empty if unknown.
         settings: Every setting.
-        tensors: Every tensor of every model that clients may ask.
-        notes: What to know besides, a sentence each.
-        next_steps: Commands that lead to a repository that serves.
+        tensors: Every tensor of every model that clients may call.
+        notes: What else to know, one sentence each.
+        next_steps: Commands that complete the repository and serve it.
     """
 
     source_dir: Path
@@ -108,7 +109,7 @@ class MigrationReport:
         }
 
     def text(self) -> str:
-        """Return the report as it is printed."""
+        """Return the report as text."""
         flow = "the LLM API of TensorRT-LLM" if self.target == "llmapi" else "TensorRT-LLM"
         lines = [
             f"{self.source_dir}: TensorRT-LLM {self.source_release}, {self.source_release_origin}",
@@ -143,7 +144,7 @@ def _setting(move: SettingMove) -> str:
 
 
 def _tensors(moves: Sequence[TensorMove]) -> Iterator[str]:
-    """Give a line for each tensor that is called otherwise, and one for each reason to be gone."""
+    """Yield a line for each tensor with another name, and one for each reason to be gone."""
     for move in moves:
         if move.fate in ("renamed", "changed"):
             arrow = f" -> {move.to}" if move.to != move.name else ""

@@ -1,4 +1,4 @@
-"""Which model a repository serves, and whether the flow it is to go to takes it."""
+"""Find the model a repository serves, and check that the target flow supports it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModel:
-    """What is served, as far as it is known; each field may be empty.
+    """The served model, as far as known; each field may be empty.
 
     Attributes:
-        model: What ``forge build`` takes for it.
+        model: Its MODEL for ``forge build``.
         revision: Its commit on the Hub.
-        folder: Where its checkpoint is on this machine.
+        folder: Its checkpoint on this machine.
         architecture: As its ``config.json`` spells it.
     """
 
@@ -41,10 +41,10 @@ class ServedModel:
 def find_served_model(
     source: SourceRepository, stated: str | None, settings: Settings, reporter: Reporter
 ) -> ServedModel:
-    """Return what the user, the manifest, the engine or the tokenizer's folder say.
+    """Return the model stated by the user, the manifest, the engine or the tokenizer's folder.
 
     Raises:
-        ForgeError: The model that was named is not there, or not known.
+        ForgeError: The named model does not exist or is unknown.
     """
     if stated:
         return _resolve(stated, settings, reporter)
@@ -66,23 +66,23 @@ def find_served_model(
 
 
 def require_flow(served: ServedModel, flow: Flow, release: Release, *, again: str) -> None:
-    """Raise unless ``release`` takes the model through ``flow``.
+    """Check that ``release`` supports the model through ``flow``.
 
     Args:
-        served: What is served.
-        flow: ``llmapi``, or ``engine``, which takes a model that is not known, too.
-        release: Of TensorRT-LLM.
+        served: The served model.
+        flow: ``llmapi`` or ``engine``; with ``engine`` the model may be unknown.
+        release: The TensorRT-LLM release.
         again: The command without ``--to``, for the hint.
 
     Raises:
-        ConfigError: It does not, or for the LLM API the model is not known.
-        CheckpointError: Its architecture is not known.
+        ConfigError: It does not, or the model is unknown and ``flow`` is ``llmapi``.
+        CheckpointError: Its architecture is unknown.
     """
     if not served.architecture:
         if flow == "engine":
             return
-        what = "which model the repository serves is not known"
-        why = "neither its manifest nor its engine nor its tokenizer's folder says it"
+        what = "it is not known which model the repository serves"
+        why = "neither its manifest, its engine nor its tokenizer's folder says so"
         raise ConfigError(what, why=why, hint=f"{again} --to llmapi --model MODEL")
     architecture = find_architecture(served.architecture, model=served.model or "the repository")
     if architecture.has_flow(flow, release):
@@ -91,15 +91,15 @@ def require_flow(served: ServedModel, flow: Flow, release: Release, *, again: st
         raise _no_engine(architecture, release, again)
     if architecture.pytorch_backend:
         since = architecture.pytorch_since
-        what = f"the LLM API takes {architecture.name} from TensorRT-LLM {since} on"
+        what = f"the LLM API supports {architecture.name} since TensorRT-LLM {since}"
         version = _newest(architecture, "llmapi")
         hint = f"{again} --to llmapi --trtllm-version {version}" if version else ""
-        raise ConfigError(what, why=f"{release.version} was asked for", hint=hint)
-    what = f"the LLM API does not take {architecture.name}"
+        raise ConfigError(what, why=f"{release.version} was requested", hint=hint)
+    what = f"the LLM API does not support {architecture.name}"
     why = "no release of TensorRT-LLM has a class for it in its PyTorch backend"
     last = _newest(architecture, "engine")
     if last:
-        why += f"; {last} is the last that builds an engine of it"
+        why += f"; {last} is the last that can build an engine for it"
         raise ConfigError(what, why=why, hint=f"{again} --to {last}")
     raise ConfigError(what, why=why)
 
@@ -122,12 +122,13 @@ def _resolve(
 
 
 def _no_engine(architecture: Architecture, release: Release, again: str) -> ConfigError:
-    what = f"TensorRT-LLM {release.version} builds no engine of {architecture.name}"
+    what = f"TensorRT-LLM {release.version} cannot build an engine for {architecture.name}"
     since = architecture.engine_since
     last = _newest(architecture, "engine")
     if architecture.engine_flow and last:
-        return ConfigError(what, why=f"it does since {since}", hint=f"{again} --to {last}")
-    return ConfigError(what, why="no release does", hint=f"{again} --to llmapi")
+        why = f"the first release that can is {since}"
+        return ConfigError(what, why=why, hint=f"{again} --to {last}")
+    return ConfigError(what, why="no release can", hint=f"{again} --to llmapi")
 
 
 def _newest(architecture: Architecture, flow: Flow) -> str:
@@ -137,7 +138,7 @@ def _newest(architecture: Architecture, flow: Flow) -> str:
 
 
 def _tokenizer_checkpoint(source: SourceRepository) -> Path | None:
-    """Return the checkpoint that ``tokenizer_dir`` names, as upstream's examples do."""
+    """Return the checkpoint named by ``tokenizer_dir``, as in upstream's examples, or None."""
     stated = source.parameter(PREPROCESSING, "tokenizer_dir")
     if not stated or not Path(stated).is_absolute():
         return None
@@ -150,5 +151,5 @@ def _tokenizer_checkpoint(source: SourceRepository) -> Path | None:
 
 
 def shell(text: str | Path) -> str:
-    """Return a word as a shell takes it."""
+    """Return a word quoted for a shell."""
     return shlex.quote(str(text))

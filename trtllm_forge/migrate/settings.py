@@ -1,4 +1,4 @@
-"""The settings of an engine repository as a ``ForgeConfig``, with what became of each."""
+"""Translate the settings of an engine repository to a ``ForgeConfig``."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _MOST_INSTANCES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class CarriedSettings:
-    """What a repository says, in forge's words.
+    """The settings of a repository as forge's settings.
 
     Attributes:
-        config: All of it that forge has a key for.
+        config: All settings that forge has a key for.
         kv_fraction: Share of the free memory for the KV cache.
-        dtype: Of the activations, ``float16`` and so on; empty for unknown.
-        changes: Settings that could not be kept as they were: (model, name) to (value, reason).
+        dtype: Type of the activations, ``float16`` and so on; empty if unknown.
+        changes: Settings whose value had to change: (model, name) to (value, reason).
     """
 
     config: ForgeConfig
@@ -47,12 +47,12 @@ class CarriedSettings:
 def carry_settings(
     source: SourceRepository, *, mount_root: str, release: str, target: str
 ) -> CarriedSettings:
-    """Return the settings of a repository of ``release``, for one of ``target``.
+    """Return the settings of a repository for ``release``, for a new one for ``target``.
 
-    What is unset keeps its meaning, also where the later release means something else by it.
+    An unset value keeps its meaning even if the default changed between the releases.
 
     Raises:
-        ConfigError: A value is none that its key can have.
+        ConfigError: A value is not valid for its key.
     """
     changes: dict[tuple[str, str], tuple[str, str]] = {}
     core, engine = source.core, source.engine
@@ -100,7 +100,7 @@ def carry_settings(
 
 
 class _Reader:
-    """Reads parameters, which are all text, as what they mean."""
+    """Converts parameters, which are all strings, to typed values."""
 
     def __init__(self, source: SourceRepository) -> None:
         self._source = source
@@ -114,15 +114,15 @@ class _Reader:
             return default
         if value.lower() in _YES | _NO:
             return value.lower() in _YES
-        raise self._mistake(model, name, value, "true or false is needed")
+        raise self._mistake(model, name, value, "it must be true or false")
 
     def count(self, model: str, name: str) -> int | None:
-        why = "a whole number from 1 on is needed"
+        why = "it must be a whole number, 1 or more"
         found: int | None = self._parse(model, name, int, lambda count: count >= 1, why)
         return found
 
     def number(self, model: str, name: str) -> float | None:
-        why = "a share above 0 and up to 1 is needed"
+        why = "it must be above 0 and at most 1"
         found: float | None = self._parse(model, name, float, lambda share: 0 < share <= 1, why)
         return found
 
@@ -156,7 +156,7 @@ def _policy(
     stated = source.parameter(CORE, "batch_scheduler_policy")
     policy = _POLICIES.get(stated or "guaranteed_no_evict")
     if policy is None:
-        reason = "the backend knows no other policy and takes this one"
+        reason = "the backend falls back to it for other policies"
         changes[CORE, "batch_scheduler_policy"] = ("guaranteed_no_evict", reason)
         return "guaranteed_no_evict"
     return policy
@@ -168,11 +168,11 @@ def _instances(
     model: SourceModel | None = source.models.get(name)
     count = (model.instances if model else 0) or 1
     if name == POSTPROCESSING and source.core.decoupled and count > 1:
-        reason = "the chunks of a stream have to reach the same instance"
+        reason = "all chunks of a stream must reach the same instance"
         changes[name, "instances"] = ("1", reason)
         return 1
     if count > _MOST_INSTANCES:
-        changes[name, "instances"] = (str(_MOST_INSTANCES), "forge takes no more")
+        changes[name, "instances"] = (str(_MOST_INSTANCES), "it is forge's limit")
     return min(count, _MOST_INSTANCES)
 
 
@@ -182,7 +182,7 @@ def _unset_reuse(
     target: str,
     changes: dict[tuple[str, str], tuple[str, str]],
 ) -> bool:
-    """Return what ``enable_kv_cache_reuse`` means when it is unset, and note where that changed."""
+    """Return the old default of ``enable_kv_cache_reuse``; record it if the default changed."""
     name = "enable_kv_cache_reuse"
     fact = migration_facts()["defaults"][name]
     since = fact["since"]
@@ -191,8 +191,8 @@ def _unset_reuse(
         for version in (release, target)
     )
     if before != after and source.parameter(CORE, name) is None:
-        reason = f"unset means {before} before {since} and {after} from it on"
+        reason = f"the default is {before} before {since} and {after} since then"
         if after == "false":
-            reason = f"unset means {after} before {since} and {before} from it on"
+            reason = f"the default is {after} before {since} and {before} since then"
         changes[CORE, name] = (before, reason)
     return bool(before == "true")

@@ -1,7 +1,7 @@
-"""Reads the engine repository that is migrated: forge's, upstream's, or one made by hand.
+"""Read the engine repository to migrate: forge's, upstream's, or one made by hand.
 
-A parameter whose value is empty or still a placeholder (``${name}``) is unset: that is how the
-models themselves take it. A placeholder anywhere else is a mistake that Triton would not load.
+A parameter whose value is empty or still a placeholder (``${name}``) counts as unset, as it does
+for the models themselves. A placeholder anywhere else is a mistake that Triton would not load.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ class SourceTensor:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceModel:
-    """A Triton model as its ``config.pbtxt`` has it.
+    """A Triton model as described by its ``config.pbtxt``.
 
     Attributes:
         name: Its folder.
-        path: Of its ``config.pbtxt``.
+        path: The ``config.pbtxt``.
         backend: Triton's backend, or its platform.
         max_batch_size: Requests that Triton batches.
-        decoupled: Many responses per request.
-        instances: Of all its groups; 0 where it does not say.
-        max_queue_size: 0 where it does not say.
-        max_queue_delay_microseconds: 0 where it does not say.
-        parameters: Those that are set.
-        inputs: In its order, each name once.
-        outputs: In its order, each name once.
+        decoupled: Whether it may send many responses per request.
+        instances: Instances in all its groups; 0 if not stated.
+        max_queue_size: Limit of the queue; 0 if not stated.
+        max_queue_delay_microseconds: Longest wait in the queue; 0 if not stated.
+        parameters: The parameters that are set.
+        inputs: In the order of the file, each name once.
+        outputs: In the order of the file, each name once.
     """
 
     name: str
@@ -67,7 +67,7 @@ class SourceModel:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceEngine:
-    """What the engine's ``config.json`` and forge's ``engine.json`` say; None for unknown."""
+    """The engine as described by its ``config.json`` and ``engine.json``; None for unknown."""
 
     version: str = ""
     architecture: str = ""
@@ -83,13 +83,13 @@ class SourceEngine:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceRepository:
-    """The repository that is migrated.
+    """The repository to migrate.
 
     Attributes:
-        folder: Where it is.
-        models: By name.
-        engine: What its engine says, or nothing where there is none to read.
-        manifest: Forge's, where forge built it.
+        folder: Its folder.
+        models: Its models by name.
+        engine: Its engine's description, empty if there is none to read.
+        manifest: Forge's manifest, if forge built it.
     """
 
     folder: Path
@@ -104,12 +104,12 @@ class SourceRepository:
 
     @property
     def model_name(self) -> str:
-        """Return what ``forge build`` takes for what it was built from, empty where unknown."""
+        """Return the MODEL for ``forge build`` that it was built from, empty if unknown."""
         checkpoint = self.manifest.checkpoint if self.manifest else None
         return checkpoint.repo_id if checkpoint and checkpoint.origin != "local" else ""
 
     def parameter(self, model: str, name: str) -> str | None:
-        """Return what a model's parameter is set to, or None."""
+        """Return the value of a model's parameter, or None."""
         return self.models[model].parameters.get(name) if model in self.models else None
 
 
@@ -117,7 +117,7 @@ def read_source(folder: Path) -> SourceRepository:
     """Return an engine repository as typed values.
 
     Raises:
-        ConfigError: The folder is no repository around an engine.
+        ConfigError: The folder is not a repository around an engine.
         RenderError: A ``config.pbtxt`` does not parse, or is not filled in.
         CheckpointError: Its manifest is damaged.
     """
@@ -125,14 +125,14 @@ def read_source(folder: Path) -> SourceRepository:
 
     paths = sorted(folder.glob("*/config.pbtxt"))
     if not paths:
-        what = f"{folder} is no model repository: no folder in it has a config.pbtxt"
+        what = f"{folder} is not a model repository: no folder in it has a config.pbtxt"
         raise ConfigError(what)
     models = {path.parent.name: read_model(path) for path in paths}
     if CORE not in models:
-        what = f"{folder} has no model {CORE}, which an engine is served by"
+        what = f"{folder} has no {CORE} model, which serves the engine"
         raise ConfigError(what, why=f"it has {', '.join(models)}")
     if (folder / CORE / "1" / "model.yaml").exists() and len(models) == 1:
-        what = f"{folder} serves through the LLM API already"
+        what = f"{folder} already serves through the LLM API"
         raise ConfigError(what, why="migrate takes repositories around an engine")
     return SourceRepository(
         folder=folder,
@@ -146,7 +146,7 @@ def read_model(path: Path) -> SourceModel:
     """Return the model of a ``config.pbtxt``.
 
     Raises:
-        RenderError: It does not parse, or a placeholder stands where a value has to.
+        RenderError: It does not parse, or has a placeholder instead of a value.
     """
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
@@ -158,12 +158,12 @@ def read_model(path: Path) -> SourceModel:
     text = _UNSET.sub(r"\1\2\2", text)
     for number, line in enumerate(text.splitlines(), start=1):
         if _PLACEHOLDER.search(line.partition("#")[0]):
-            what = f"{path}:{number} still holds a placeholder"
+            what = f"{path}:{number} still has a placeholder"
             raise RenderError(what, why=line.strip(), hint="fill it with fill_template.py first")
     try:
         message = text_format.Parse(text, model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
-        what = f"{path} is no Triton ModelConfig"
+        what = f"{path} is not a Triton ModelConfig"
         raise RenderError(what, why=str(error)) from error
     queue = message.dynamic_batching
     parameters = {key: value.string_value.strip() for key, value in message.parameters.items()}
@@ -196,11 +196,11 @@ def _tensors(messages: Any, types: Any) -> tuple[SourceTensor, ...]:
 
 
 def _read_engine(folder: Path, core: SourceModel) -> SourceEngine:
-    """Return what can be known of the engine from here; a path of the server's may not resolve."""
+    """Return the engine's description if it is found; the server's path may not exist here."""
     stated = core.parameters.get("gpt_model_path", "")
     candidates = [folder / ENGINE_DIR, folder / CORE / "1"]
     if stated:
-        # Below the folder it was deployed to, the tail of the path is that of the repository.
+        # The path is below the mount point; its tail is the same in this repository.
         parts = Path(stated).parts
         tail = parts[parts.index(CORE) :] if CORE in parts else ()
         candidates = [*([folder.joinpath(*tail)] if tail else []), Path(stated), *candidates]
@@ -234,8 +234,8 @@ def _engine(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> SourceEngine:
 def _architecture(pretrained: Mapping[str, Any]) -> str:
     """Return the checkpoint's architecture by the converter's name for it, or nothing.
 
-    The gpt family's converter calls several architectures by one name, and tells them apart by
-    a variant.
+    The gpt family's converter uses one name for several architectures and distinguishes them by
+    variant.
     """
     from trtllm_forge.checkpoint.architectures import known_architectures
 
@@ -251,7 +251,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        # Of an engine that cannot be read, nothing is known; it is built anew in any case.
+        # Nothing is known of an unreadable engine; it is built again in any case.
         return {}
     return document if isinstance(document, dict) else {}
 

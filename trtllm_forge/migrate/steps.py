@@ -1,4 +1,4 @@
-"""What remains to be done after a migration: notes, and commands that work as typed."""
+"""What remains to be done after a migration: notes, and commands to paste."""
 
 from __future__ import annotations
 
@@ -28,32 +28,36 @@ if TYPE_CHECKING:
 
 
 def llmapi_notes(source: SourceRepository) -> Iterator[str]:
-    """Give what clients of the LLM API's model have to know, whatever they ask for."""
+    """Yield what every client of the LLM API's model must know."""
     fronts = [name for name in (ENSEMBLE, BLS) if name in source.models]
     if fronts:
-        yield f"clients ask {CORE} instead of {' or '.join(fronts)}: one model takes and gives text"
+        fronts_text = " or ".join(fronts)
+        yield f"clients call {CORE} instead of {fronts_text}: one model takes and returns text"
     yield "shapes have no batch axis: [1] instead of [1, 1], and one prompt per request"
-    yield "a streamed response holds the whole text so far, not what is new"
+    yield "a streamed response holds the whole text so far, not only the new part"
     yield from _other_models(source)
 
 
 def release_notes(source: SourceRepository, release: Release) -> Iterator[str]:
-    """Give what to know of a repository for another release."""
+    """Yield what to know about a repository for another release."""
     yield (
-        f"the engine has to be built again: TensorRT-LLM {release.version} loads none of another "
-        "release"
+        f"the engine must be built again: TensorRT-LLM {release.version} cannot load one of "
+        "another release"
     )
-    yield "pre- and postprocessing are forge's, with the same tensors; your own changes stay behind"
+    yield (
+        "pre- and postprocessing are forge's, with the same tensors; your own changes to them are "
+        "not carried over"
+    )
     tokenizer_dir = source.parameter(PREPROCESSING, "tokenizer_dir")
     if tokenizer_dir and tokenizer_dir != TOKENIZER_DIR:
         yield f"{tokenizer_dir} needs a tokenizer.json, which forge's models read"
     elif tokenizer_dir and not (source.folder / TOKENIZER_DIR).is_dir():
-        yield f"the repository holds no tokenizer: put one into {TOKENIZER_DIR}"
+        yield f"the repository has no tokenizer: put one into {TOKENIZER_DIR}"
     yield from _other_models(source)
 
 
 def llmapi_steps(served: ServedModel, output_dir: Path) -> Iterator[str]:
-    """Give the commands that put the checkpoint in place and serve it."""
+    """Yield the commands that put the checkpoint in place and serve it."""
     target = shell(output_dir / CHECKPOINT_DIR)
     if served.folder is not None:
         yield f"ln -s {shell(served.folder.absolute())} {target}"
@@ -72,7 +76,7 @@ def engine_steps(
     release: Release,
     output_dir: Path,
 ) -> Iterator[str]:
-    """Give the commands that build the engine and put it where the repository looks for it."""
+    """Yield the commands that build the engine and copy it into the repository."""
     built_dir = output_dir.with_name(f"{output_dir.name}-built")
     words = ["forge build", shell(served.model) if served.model else "MODEL"]
     words += ["--runtime trtllm", f"--trtllm-version {release.version}"]
@@ -82,11 +86,11 @@ def engine_steps(
     yield f"cp -r {shell(built_dir / ENGINE_DIR)} {shell(target)}"
     stated = source.parameter(CORE, "gpt_model_path") or ""
     if not stated.endswith(ENGINE_DIR):
-        yield f"mount {shell(target)} at {shell(stated)}, where gpt_model_path looks for it"
+        yield f"mount {shell(target)} at {shell(stated)}, the value of gpt_model_path"
     yield f"forge serve {shell(output_dir)}"
 
 
 def _other_models(source: SourceRepository) -> Iterator[str]:
     others = [name for name in source.models if name not in MODELS]
     if others:
-        yield f"left behind: {', '.join(others)}, which may name models that are no longer there"
+        yield f"not carried over: {', '.join(others)}, which may refer to models that are gone"

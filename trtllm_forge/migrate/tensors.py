@@ -1,4 +1,4 @@
-"""What clients have to change: every tensor they may name, with its new name or why it is gone."""
+"""What clients must change: every tensor they may use, with its new name or why it is gone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 Kind = Literal["input", "output"]
 
-_TOKENS = "it takes and gives text; tokens are the LLM API's own"
+_TOKENS = "the llmapi model takes and returns text, no tokens"
 
 
 def moves_between_releases(
     old: Mapping[str, SourceModel], new: Mapping[str, SourceModel]
 ) -> Iterator[TensorMove]:
-    """Give what happens to each tensor of the models that clients ask."""
+    """Yield the change of each tensor of the models that clients call."""
     for name in FRONTS:
         if name not in old or name not in new:
             continue
@@ -34,7 +34,7 @@ def moves_between_releases(
 
 
 def moves_to_llmapi(old: Mapping[str, SourceModel], new: SourceModel) -> Iterator[TensorMove]:
-    """Give what happens to each tensor when the one model over the LLM API is asked instead."""
+    """Yield the change of each tensor when clients call the one model over the LLM API."""
     facts = migration_facts()
     reached: set[tuple[str, str]] = set()
     fronts = [old[name] for name in FRONTS if name in old]
@@ -67,7 +67,7 @@ def _between(
         names = (tensor.name, later.get(tensor.name), earlier.get(tensor.name))
         to = next((name for name in names if name in known), None)
         if to is None:
-            note = "the release's model has no such tensor"
+            note = "the new release's model has no such tensor"
             yield TensorMove(model=model, kind=kind, name=tensor.name, fate="gone", note=note)
             continue
         reached.add(to)
@@ -90,7 +90,7 @@ def _to_llmapi(
     fact = table.get(later.get(tensor.name, tensor.name), {})
     to = fact.get("to", "")
     if to not in known:
-        note = fact.get("reason", "the llmapi model has nothing like it")
+        note = fact.get("reason", "the llmapi model has no counterpart")
         return TensorMove(model=model, kind=kind, name=tensor.name, fate="gone", note=note)
     return _kept(model, kind, tensor, known[to], note=fact.get("note", ""))
 

@@ -52,8 +52,7 @@ def test_report_is_the_result_and_the_next_step_stands_beside_it() -> None:
         "  forge build MODEL --runtime trtllm --trtllm-version 1.2.1 --int4-awq --tp 2 "
         "--max-batch-size 16 --max-num-tokens 4096 --max-seq-len 2048 --output new-built",
         "  cp -r new-built/tensorrt_llm/1/engine new/tensorrt_llm/1/engine",
-        "  mount new/tensorrt_llm/1/engine at /repo/tensorrt_llm/1, where gpt_model_path looks "
-        "for it",
+        "  mount new/tensorrt_llm/1/engine at /repo/tensorrt_llm/1, the value of gpt_model_path",
         "  forge serve new",
     ]
     assert stderr == f"next: {lines[-4].strip()}\n"
@@ -90,7 +89,7 @@ def test_json_document_has_its_keys() -> None:
         "value": "/data/llama-hf",
         "fate": "dropped",
         "to": "",
-        "reason": "the LLM API has one tokenizer for both ways",
+        "reason": "the LLM API has one tokenizer for both directions",
     }
     assert {
         "model": "ensemble",
@@ -120,9 +119,9 @@ def test_starcoder_is_refused_with_its_last_release() -> None:
     code, stdout, stderr = run("forge migrate starcoder --to llmapi --model sample")
     assert (code, stdout) == (2, "")
     assert stderr == (
-        "error: the LLM API does not take GPTBigCodeForCausalLM\n"
+        "error: the LLM API does not support GPTBigCodeForCausalLM\n"
         "  why:  no release of TensorRT-LLM has a class for it in its PyTorch backend; 1.2.1 is "
-        "the last that builds an engine of it\n"
+        "the last that can build an engine for it\n"
         "  try:  forge migrate starcoder --to 1.2.1\n"
     )
 

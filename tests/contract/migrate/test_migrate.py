@@ -156,7 +156,7 @@ def test_what_has_no_counterpart_is_listed_one_by_one(tmp_path: Path) -> None:
         "tensorrt_llm_bls.tensorrt_llm_model_name",
     ]
     assert all(dropped.values())
-    assert "left behind: router, which may name models that are no longer there" in report.notes
+    assert "not carried over: router, which may refer to models that are gone" in report.notes
 
 
 def test_every_setting_is_in_the_report_once(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_upstreams_settings_are_kept_for_another_release(tmp_path: Path) -> None
         f"--output {tmp_path}/new-built",
         f"cp -r {tmp_path}/new-built/tensorrt_llm/1/engine {tmp_path}/new/tensorrt_llm/1/engine",
         f"mount {tmp_path}/new/tensorrt_llm/1/engine at /repo/tensorrt_llm/1, "
-        "where gpt_model_path looks for it",
+        "the value of gpt_model_path",
         f"forge serve {tmp_path}/new",
     )
 
@@ -356,9 +356,9 @@ def test_starcoder_is_refused_with_the_last_release_that_has_it(tmp_path: Path) 
     engine = {**ENGINE, "pretrained_config": starcoder}
     source_dir = write_upstream(tmp_path / "r", engine=engine)
     assert refusal(ConfigError, source_dir, "llmapi") == (
-        "error: the LLM API does not take GPTBigCodeForCausalLM\n"
+        "error: the LLM API does not support GPTBigCodeForCausalLM\n"
         "  why:  no release of TensorRT-LLM has a class for it in its PyTorch backend; 1.2.1 is "
-        "the last that builds an engine of it\n"
+        "the last that can build an engine for it\n"
         "  try:  forge migrate ROOT/r --to 1.2.1"
     )
     assert migrate(source_dir, "1.2.1").architecture == "GPTBigCodeForCausalLM"
@@ -370,8 +370,8 @@ def test_release_without_the_architecture_is_refused_with_one_that_has_it(tmp_pa
     filled = {**FILLED, "preprocessing": {"tokenizer_dir": str(folder)}}
     source_dir = write_upstream(tmp_path / "r", parameters=filled, engine=None)
     assert refusal(ConfigError, source_dir, "llmapi", trtllm_version="1.0.0") == (
-        "error: the LLM API takes Starcoder2ForCausalLM from TensorRT-LLM 1.2 on\n"
-        "  why:  1.0.0 was asked for\n"
+        "error: the LLM API supports Starcoder2ForCausalLM since TensorRT-LLM 1.2\n"
+        "  why:  1.0.0 was requested\n"
         "  try:  forge migrate ROOT/r --to llmapi --trtllm-version 1.2.1"
     )
 
@@ -379,8 +379,8 @@ def test_release_without_the_architecture_is_refused_with_one_that_has_it(tmp_pa
 def test_model_that_is_not_known_has_to_be_named(tmp_path: Path) -> None:
     source_dir = write_upstream(tmp_path / "r", engine=None)
     assert refusal(ConfigError, source_dir, "llmapi") == (
-        "error: which model the repository serves is not known\n"
-        "  why:  neither its manifest nor its engine nor its tokenizer's folder says it\n"
+        "error: it is not known which model the repository serves\n"
+        "  why:  neither its manifest, its engine nor its tokenizer's folder says so\n"
         "  try:  forge migrate ROOT/r --to llmapi --model MODEL"
     )
     folder = write_files(tmp_path / "hf", {"config.json": json.dumps(LLAMA).encode()})
@@ -408,13 +408,13 @@ def test_tokenizers_folder_says_which_model_it_is(tmp_path: Path) -> None:
 def test_release_that_builds_no_engines_is_refused(tmp_path: Path) -> None:
     source_dir = write_upstream(tmp_path / "r")
     assert refusal(ConfigError, source_dir, "1.3.0rc22") == (
-        "error: TensorRT-LLM 1.3.0rc22 builds no engines\n"
-        "  why:  they end with 1.2.1\n"
+        "error: TensorRT-LLM 1.3.0rc22 cannot build engines\n"
+        "  why:  the last release that can is 1.2.1\n"
         "  try:  forge migrate ROOT/r --to llmapi"
     )
     assert refusal(ConfigError, source_dir, "llmapi", trtllm_version="0.20.0") == (
-        "error: TensorRT-LLM 0.20.0 has no LLM API that Triton's model serves\n"
-        "  why:  it begins with 1.0.0\n"
+        "error: TensorRT-LLM 0.20.0 has no LLM API that Triton can serve\n"
+        "  why:  the first release with it is 1.0.0\n"
         "  try:  forge migrate ROOT/r --to llmapi --trtllm-version 1.2.1"
     )
     assert refusal(ConfigError, source_dir, "triton") == (
@@ -422,7 +422,7 @@ def test_release_that_builds_no_engines_is_refused(tmp_path: Path) -> None:
         "  try:  forge migrate ROOT/r --to llmapi"
     )
     assert refusal(ConfigError, source_dir, "1.2.1", trtllm_version="1.2.1") == (
-        "error: --to 1.2.1 names a release, and so does --trtllm-version 1.2.1\n"
+        "error: --to 1.2.1 and --trtllm-version 1.2.1 both name a release\n"
         "  try:  forge migrate ROOT/r --to 1.2.1"
     )
 
@@ -432,23 +432,23 @@ def test_placeholder_where_a_value_has_to_be_is_named_with_its_line(tmp_path: Pa
     path = source_dir / "ensemble/config.pbtxt"
     path.write_text('name: "ensemble"\nmax_batch_size: ${triton_max_batch_size}\n', "utf-8")
     assert refusal(RenderError, source_dir, "llmapi") == (
-        "error: ROOT/r/ensemble/config.pbtxt:2 still holds a placeholder\n"
+        "error: ROOT/r/ensemble/config.pbtxt:2 still has a placeholder\n"
         "  why:  max_batch_size: ${triton_max_batch_size}\n"
         "  try:  fill it with fill_template.py first"
     )
     path.write_text("nonsense: 1\n", encoding="utf-8")
     assert refusal(RenderError, source_dir, "llmapi").startswith(
-        "error: ROOT/r/ensemble/config.pbtxt is no Triton ModelConfig\n  why:  1:1"
+        "error: ROOT/r/ensemble/config.pbtxt is not a Triton ModelConfig\n  why:  1:1"
     )
 
 
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("kv_cache_free_gpu_mem_fraction", "90", "a share above 0 and up to 1 is needed"),
-        ("kv_cache_free_gpu_mem_fraction", "most", "a share above 0 and up to 1 is needed"),
-        ("max_tokens_in_paged_kv_cache", "0", "a whole number from 1 on is needed"),
-        ("enable_chunked_context", "maybe", "true or false is needed"),
+        ("kv_cache_free_gpu_mem_fraction", "90", "it must be above 0 and at most 1"),
+        ("kv_cache_free_gpu_mem_fraction", "most", "it must be above 0 and at most 1"),
+        ("max_tokens_in_paged_kv_cache", "0", "it must be a whole number, 1 or more"),
+        ("enable_chunked_context", "maybe", "it must be true or false"),
     ],
 )
 def test_value_that_a_key_cannot_have_is_named(
@@ -500,8 +500,7 @@ def test_postprocessing_of_a_stream_keeps_one_instance(tmp_path: Path) -> None:
             "float16",
             "--fp16",
             {
-                "engine.quantization": "forge build has no precision for it, and --fp16 stands in "
-                "its place",
+                "engine.quantization": "forge build has no such precision; --fp16 is used instead",
                 "engine.kv_cache": "forge build has no such KV cache",
             },
         ),
@@ -509,7 +508,7 @@ def test_postprocessing_of_a_stream_keeps_one_instance(tmp_path: Path) -> None:
             {"quant_algo": None, "kv_cache_quant_algo": None},
             "float32",
             "--fp16",
-            {"engine.dtype": "forge build has no precision for it, and --fp16 stands in its place"},
+            {"engine.dtype": "forge build has no such precision; --fp16 is used instead"},
         ),
     ],
     ids=["smooth quant", "fp8", "unknown", "float32"],
@@ -540,7 +539,7 @@ def test_type_that_the_llm_api_is_not_given_is_named(tmp_path: Path) -> None:
 def test_release_can_be_said(tmp_path: Path) -> None:
     source_dir = write_upstream(tmp_path / "r", "0.18")
     report = migrate(source_dir, "llmapi", from_version="0.18.2")
-    assert (report.source_release, report.source_release_origin) == ("0.18.2", "as it was said")
+    assert (report.source_release, report.source_release_origin) == ("0.18.2", "as given")
     report = migrate(source_dir, "llmapi", output_dir=tmp_path / "o")
     assert (report.source_release, report.source_release_origin) == ("0.16.0", "by its engine")
 
@@ -552,18 +551,18 @@ def test_output_in_the_way_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine-2").mkdir()
     assert refusal(ConfigError, source_dir, "llmapi", output_dir=mine) == (
         "error: ROOT/mine is in the way: it is not empty\n"
-        f"  why:  a migration replaces nothing\n{hint}mine-3"
+        f"  why:  migrate does not replace anything\n{hint}mine-3"
     )
     assert refusal(ConfigError, source_dir, "llmapi", output_dir=mine / "letter.txt") == (
         "error: ROOT/mine/letter.txt is in the way\n"
-        f"  why:  it is no folder\n{hint}mine/letter.txt-2"
+        f"  why:  it is not a folder\n{hint}mine/letter.txt-2"
     )
-    stays = f"  why:  the old one stays as it is\n{hint}r-migrated"
+    stays = f"  why:  migrate does not change the old one\n{hint}r-migrated"
     assert refusal(ConfigError, source_dir, "llmapi", output_dir=source_dir) == (
-        f"error: the new repository ROOT/r would replace what holds the old one\n{stays}"
+        f"error: the new repository ROOT/r would replace the folder with the old one\n{stays}"
     )
     assert refusal(ConfigError, source_dir, "llmapi", output_dir=source_dir / "new") == (
-        f"error: the new repository ROOT/r/new would lie in the old one, ROOT/r\n{stays}"
+        f"error: the new repository ROOT/r/new would be inside the old one, ROOT/r\n{stays}"
     )
     (tmp_path / "empty").mkdir()
     assert migrate(source_dir, "llmapi", output_dir=tmp_path / "empty").settings
@@ -573,23 +572,22 @@ def test_folder_that_is_no_engine_repository_is_refused(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert refusal(ConfigError, empty, "llmapi") == (
-        "error: ROOT/empty is no model repository: no folder in it has a config.pbtxt"
+        "error: ROOT/empty is not a model repository: no folder in it has a config.pbtxt"
     )
     other = write_files(tmp_path / "other", {"add/config.pbtxt": b'name: "add"'})
     assert refusal(ConfigError, other, "llmapi") == (
-        "error: ROOT/other has no model tensorrt_llm, which an engine is served by\n"
-        "  why:  it has add"
+        "error: ROOT/other has no tensorrt_llm model, which serves the engine\n  why:  it has add"
     )
     text = refusal(
         ConfigError, EXAMPLES_DIR / "llama-llmapi-1.2", "llmapi", output_dir=tmp_path / "x"
     )
-    assert text.startswith("error: ROOT/llama-llmapi-1.2 serves through the LLM API already\n")
+    assert text.startswith("error: ROOT/llama-llmapi-1.2 already serves through the LLM API\n")
     text = refusal(
         ConfigError, EXAMPLES_DIR / "sample-openvino-1.2", "0.20", output_dir=tmp_path / "x"
     )
     assert text == (
-        "error: ROOT/sample-openvino-1.2 is no repository around a TensorRT engine\n"
-        "  why:  its tensorrt_llm has the backend python; a twin is built again"
+        "error: ROOT/sample-openvino-1.2 is not a repository around a TensorRT engine\n"
+        "  why:  its tensorrt_llm has the backend python; a twin must be built again"
     )
 
 
@@ -597,8 +595,8 @@ def test_tensors_of_no_release_are_refused(tmp_path: Path) -> None:
     config = b'name: "tensorrt_llm" backend: "tensorrtllm" input { name: "x" data_type: TYPE_FP32 }'
     source_dir = write_files(tmp_path / "r", {"tensorrt_llm/config.pbtxt": config})
     assert refusal(ConfigError, source_dir, "1.2.1") == (
-        "error: ROOT/r has the tensors of no release of TensorRT-LLM that forge knows\n"
-        "  why:  it knows 0.16, 0.17, 0.18, 0.19, 0.20, 0.21, 1.0, 1.1, 1.2\n"
+        "error: the tensors of ROOT/r match no release of TensorRT-LLM that forge knows\n"
+        "  why:  forge knows 0.16, 0.17, 0.18, 0.19, 0.20, 0.21, 1.0, 1.1, 1.2\n"
         "  try:  --from-version 0.16"
     )
 
@@ -611,7 +609,7 @@ def test_report_as_text_says_every_dropped_setting_and_every_step(tmp_path: Path
     for line in (*report.notes, *report.next_steps):
         assert f"\n  {line}" in text
     assert "  input random_seed -> sampling_param_seed\n" in text
-    assert "gone, there are no beams: length_penalty, beam_width\n" in text
+    assert "gone, the llmapi model has no beam search: length_penalty, beam_width\n" in text
     assert replace(report, notes=()).text() != text
 
 
@@ -634,7 +632,7 @@ def test_manifest_says_release_and_model(tmp_path: Path) -> None:
     (source_dir / "tensorrt_llm/1/engine.json").unlink()
     (source_dir / "forge.manifest.json").write_text(json.dumps(document), encoding="utf-8")
     text = refusal(ConfigError, source_dir, "llmapi", output_dir=tmp_path / "other")
-    assert text.startswith("error: the LLM API does not take GPTBigCodeForCausalLM\n")
+    assert text.startswith("error: the LLM API does not support GPTBigCodeForCausalLM\n")
 
 
 def test_unknown_release_is_refused_with_the_flag_that_migrate_takes(tmp_path: Path) -> None:
