@@ -1,4 +1,4 @@
-"""What executes an artifact: each runtime is a module behind one protocol."""
+"""The runtimes, which execute artifacts: one module each, behind one protocol."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class EngineModel:
     """How a runtime fills the ``tensorrt_llm`` model of a repository.
 
     Attributes:
-        backend: Triton's backend for it.
+        backend: Its Triton backend.
         parameters: Its ``config.pbtxt`` parameters, in the order they are written.
-        python_files: Template files, below ``templates/``, its version folder needs.
-        layout: Which models stand around it: upstream's five, or itself alone.
-        text_files: Further files of it, by their path below its folder, written as they are.
-        checkpoint_dir: Where the repository holds the HF checkpoint, empty for not at all.
+        python_files: Template files below ``templates/`` for its version folder.
+        layout: ``engine`` for upstream's five models, ``llmapi`` for this one only.
+        text_files: Texts of further files, by their path below its folder.
+        checkpoint_dir: Where the repository holds the HF checkpoint; empty if it does not.
     """
 
     backend: str
@@ -41,11 +41,11 @@ class EngineModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """How sure a fact is that a plan rests on.
+    """How well a fact that a plan relies on is confirmed.
 
     Attributes:
         subject: The tool and the release.
-        level: ``exact`` when read at the release, ``nearest`` when read near it.
+        level: ``exact`` if read at the release, ``nearest`` if read at one near it.
         note: How near, in words.
         source: Repository, commit and path.
     """
@@ -57,29 +57,29 @@ class Evidence:
 
 
 class Runtime(Protocol):
-    """What every runtime offers."""
+    """The interface of every runtime."""
 
     @property
     def name(self) -> RuntimeName:
-        """Return the word the runtime is known by."""
+        """Return the runtime's name."""
 
     def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
-        """Raise ``ConfigError`` for a precision, size or architecture it does not take."""
+        """Raise ``ConfigError`` for a precision, size or architecture it does not support."""
 
     def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
-        """Raise ``PrerequisiteError`` when this machine cannot build for it.
+        """Raise ``PrerequisiteError`` if this machine cannot build for it.
 
-        ``confirm`` is asked before anything large is downloaded for it.
+        ``confirm`` is called before anything large is downloaded.
         """
 
     def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
         """Return the stages between ``download`` and ``render``."""
 
     def engine_model(self, config: ForgeConfig, kv_fraction: float) -> EngineModel:
-        """Return how the ``tensorrt_llm`` model is filled in."""
+        """Return how to fill in the ``tensorrt_llm`` model."""
 
     def evidence(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Evidence]:
-        """Return how sure the facts about the release's tools are."""
+        """Return how well the facts about the release's tools are confirmed."""
 
     def notes(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[str]:
-        """Return what the user should know before the run, a sentence each."""
+        """Return what the user should know before the run, one sentence each."""

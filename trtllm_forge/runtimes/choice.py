@@ -1,4 +1,4 @@
-"""Chooses runtime, release and executor, and says why in one line each."""
+"""Choose runtime, release and executor, each with a one-line reason."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _RUNTIME_OF: dict[Flow, RuntimeName] = {"engine": "trtllm", "llmapi": "llmapi"}
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeChoice:
-    """What was chosen.
+    """The chosen runtime, release and executor.
 
     Attributes:
         runtime: What executes the artifact.
-        release: Of TensorRT-LLM; for the twin, the one whose tensors it has.
-        image: The Triton image of the release, None for the twin and where there is none.
-        executor: ``local`` or ``docker``, None where no tool of TensorRT-LLM runs.
-        gpu: The GPU the artifact is for: the named one, else the first visible one.
-        reasons: Why, a line each.
+        release: The TensorRT-LLM release; for the twin, the release whose tensors it has.
+        image: The Triton image of the release; None for the twin or if there is no image.
+        executor: ``local`` or ``docker``; None if no TensorRT-LLM tool runs.
+        gpu: The GPU the artifact is for: the named one, or else the first visible one.
+        reasons: The reasons, one line each.
     """
 
     runtime: Runtime
@@ -60,19 +60,19 @@ def choose_runtime(
     weights_bytes: int | None = None,
     checkpoint_dir: Path | None = None,
 ) -> RuntimeChoice:
-    """Return what serves the model, of which release, and where its tools run.
+    """Return the runtime and release that serve the model, and where the tools run.
 
     Args:
-        config: What was asked for.
-        architecture: What forge knows of the model.
+        config: The configuration.
+        architecture: The model's architecture.
         machine: This machine.
-        settings: Where forge keeps things.
-        weights_bytes: Size of the checkpoint's weights, None for unknown.
-        checkpoint_dir: The user's own checkpoint folder, None for one of the Hub.
+        settings: Where forge keeps its files.
+        weights_bytes: Size of the checkpoint's weights, None if unknown.
+        checkpoint_dir: The user's own checkpoint folder, None for a model on the Hub.
 
     Raises:
-        ConfigError: The release, the runtime and the architecture do not go together; the
-            message names the nearest that do.
+        ConfigError: The release, the runtime and the architecture do not fit together; the
+            message names the nearest combination that does.
     """
     catalogue = read_catalogue(config.releases_file)
     gpu = named_gpu(config.gpu) if config.gpu else next(iter(machine.gpus.gpus), None)
@@ -120,7 +120,7 @@ def _twin(config: ForgeConfig, catalogue: Catalogue, reason: str) -> RuntimeChoi
     version = config.trtllm_version
     release = catalogue.find(version) if version else _newest(catalogue, "engine")
     if "engine" not in release.flows:
-        # The twin has the tensors of an engine, whatever the model.
+        # The twin has an engine's tensors, whatever the model.
         raise _without_flow(config, catalogue, release, "engine", runtime="openvino")
     return RuntimeChoice(
         runtime=OpenVinoRuntime(),
@@ -146,14 +146,14 @@ def _llm_api(release: Release, gpu: Gpu | None, reasons: tuple[str, ...]) -> Run
 
 
 def require_known_release(config: ForgeConfig) -> None:
-    """Raise ``ConfigError`` unless the release that was asked for, if any, is known."""
+    """Raise ``ConfigError`` if the requested release is unknown."""
     if config.trtllm_version is None:
         return
     catalogue = read_catalogue(config.releases_file)
     try:
         catalogue.find(config.trtllm_version)
     except ConfigError as error:
-        # The catalogue knows the nearest release, and not what was asked for with it.
+        # The catalogue's hint names the nearest release, but not the other options.
         nearest = error.hint.rpartition(" ")[2]
         if config.runtime != "auto":
             flow = _FLOW_OF.get(config.runtime, "engine")
@@ -167,17 +167,17 @@ def _choose_name(
     config: ForgeConfig, architecture: Architecture, machine: Machine
 ) -> tuple[RuntimeName, str]:
     if config.runtime != "auto":
-        return config.runtime, f"runtime {config.runtime}: asked for"
+        return config.runtime, f"runtime {config.runtime}: requested"
     if machine.can_build_engines:
         count = len(machine.gpus.gpus)
-        gpus = f"{count} GPU{'s' if count > 1 else ''} and a TensorRT-LLM toolchain are here"
+        gpus = f"found {count} GPU{'s' if count > 1 else ''} and a TensorRT-LLM toolchain"
         if architecture.engine_flow:
             return "trtllm", f"runtime trtllm: {gpus}"
         if architecture.pytorch_backend:
             why = f"{architecture.name} has no engine flow"
             return "llmapi", f"runtime llmapi: {gpus}, and {why}"
     if machine.has_gpu:
-        why = "a GPU is visible, but there is neither trtllm-build nor docker"
+        why = "a GPU is visible, but neither trtllm-build nor docker was found"
         return "openvino", f"runtime openvino: {why}"
     return "openvino", "runtime openvino: no NVIDIA GPU is visible, so the CPU twin is built"
 
@@ -193,9 +193,9 @@ def _choose_release(
     if wanted is None:
         release, why = _unasked_release(config, machine, catalogue, flow)
     else:
-        release, why = catalogue.find(wanted), "asked for"
+        release, why = catalogue.find(wanted), "requested"
     if architecture.has_flow(flow, release):
-        shown = f", the newest image is {release.image.triton_release}" if release.image else ""
+        shown = f", its newest image is {release.image.triton_release}" if release.image else ""
         return release, f"TensorRT-LLM {release.version}: {why}{shown}"
     fitting = [r for r in catalogue.releases.values() if architecture.has_flow(flow, r)]
     if flow not in release.flows and fitting:
@@ -204,11 +204,11 @@ def _choose_release(
     has_it = architecture.engine_flow if flow == "engine" else architecture.pytorch_backend
     if has_it and since:
         what = (
-            f"{FLOW_NAMES[flow]} of TensorRT-LLM {release.version} does not take "
+            f"{FLOW_NAMES[flow]} of TensorRT-LLM {release.version} does not support "
             f"{architecture.name}"
         )
         hint = build_command(config, runtime=_RUNTIME_OF[flow], trtllm_version=fitting[0].version)
-        raise ConfigError(what, why=f"it does since {since}", hint=hint)
+        raise ConfigError(what, why=f"it is supported since {since}", hint=hint)
     raise _no_flow(config, architecture, catalogue, flow)
 
 
@@ -218,21 +218,21 @@ def _unasked_release(
     installed = machine.toolchain.version if machine.toolchain else None
     version = (installed or "").partition("+")[0]
     if config.executor != "docker" and flow in _flows(catalogue, version):
-        return catalogue.releases[version], "it is installed here"
+        return catalogue.releases[version], "installed here"
     return _newest(catalogue, flow), f"the newest with {FLOW_NAMES[flow]}"
 
 
 def _no_flow(
     config: ForgeConfig, architecture: Architecture, catalogue: Catalogue, flow: Flow
 ) -> ConfigError:
-    what = f"no release of TensorRT-LLM takes {architecture.name} through {FLOW_NAMES[flow]}"
+    what = f"no release of TensorRT-LLM supports {architecture.name} through {FLOW_NAMES[flow]}"
     other: Flow = "llmapi" if flow == "engine" else "engine"
     fitting = [r for r in catalogue.releases.values() if architecture.has_flow(other, r)]
     with_image = [release for release in fitting if release.image]
     if not fitting:
         return ConfigError(what, hint=other_runtime_command(config, "openvino"))
     release = (with_image or fitting)[-1]
-    why = f"{FLOW_NAMES[other]} does, the newest is TensorRT-LLM {release.version}"
+    why = f"{FLOW_NAMES[other]} does, most recently of TensorRT-LLM {release.version}"
     hint = other_runtime_command(config, _RUNTIME_OF[other], trtllm_version=release.version)
     return ConfigError(what, why=why, hint=hint)
 
@@ -246,12 +246,12 @@ def _without_flow(
     fitting: Sequence[Release] = (),
     runtime: RuntimeName | None = None,
 ) -> ConfigError:
-    """Return the refusal of a release for a flow, with the nearest of those that are fitting."""
+    """Return the error for a release without a flow; the hint names the nearest of ``fitting``."""
     having = [r for r in catalogue.releases.values() if flow in r.flows]
     what = f"TensorRT-LLM {release.version} does not have {FLOW_NAMES[flow]}"
-    why = f"it begins with {having[0].version}"
+    why = f"the first release with it is {having[0].version}"
     if flow == "engine":
-        why = f"it ends with {having[-1].version}"
+        why = f"the last release with it is {having[-1].version}"
     if runtime == "openvino":
         why += "; the twin has the tensors of that flow"
     nearest = _nearest(fitting or having, release.version).version
@@ -262,7 +262,7 @@ def _without_flow(
 def _with_image(
     config: ForgeConfig, architecture: Architecture, catalogue: Catalogue, release: Release
 ) -> str:
-    """Return the same build with the nearest release that an image carries."""
+    """Return the same build with the nearest release that has an image."""
     fitting = [
         r for r in catalogue.releases.values() if r.image and architecture.has_flow("engine", r)
     ]
@@ -272,10 +272,10 @@ def _with_image(
 
 
 def _nearest(fitting: Sequence[Release], version: str) -> Release:
-    """Return the last of ``fitting`` before ``version``, else the first after it."""
+    """Return the last of ``fitting`` before ``version``, or else the first after it."""
     before = [release for release in fitting if release.is_before(version)]
     if len(before) == len(fitting):
-        # Of what is newer than all of them, none is near: one with an image is the better advice.
+        # No release is near one newer than all of them: prefer a release with an image.
         before = [release for release in before if release.image] or before
     return before[-1] if before else fitting[0]
 
@@ -299,15 +299,16 @@ def _tools(
     mounts: tuple[Mount, ...],
     gpu: Gpu | None,
 ) -> tuple[Tools, bool]:
-    """Return the release's tools, and whether the folder of its examples is there."""
+    """Return the release's tools, and whether their examples folder is available."""
     from trtllm_forge.runtimes.trtllm.tools import IMAGE_EXAMPLES_DIR, Tools
 
     is_docker = executor.name == "docker"
     toolchain = None if is_docker else machine.toolchain
     own = Path(config.examples_dir).expanduser().absolute() if config.examples_dir else None
     if own is not None and not own.is_dir():
-        what = f"examples_dir {own} is no folder"
-        raise ConfigError(what, why="it is the folder `examples` of a clone of TensorRT-LLM")
+        what = f"examples_dir {own} is not a folder"
+        why = "it must be the folder `examples` of a clone of TensorRT-LLM"
+        raise ConfigError(what, why=why)
     examples_dir = IMAGE_EXAMPLES_DIR
     has_examples = bool(is_docker and release.image and release.image.has_examples)
     if own is not None:
@@ -335,7 +336,7 @@ def _tools(
 
 
 def _mounts(settings: Settings, checkpoint_dir: Path | None) -> tuple[Mount, ...]:
-    """Return what every container sees: the store, and the checkpoint that it links to."""
+    """Return the mounts of every container: the store, and the checkpoint that it links to."""
     from trtllm_forge.checkpoint.hub import read_hub_access
 
     source = checkpoint_dir.absolute() if checkpoint_dir else read_hub_access().cache_dir

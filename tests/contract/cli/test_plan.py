@@ -54,7 +54,7 @@ def test_plan_refuses_what_build_refuses() -> None:
 
     assert (code, stderr) == (2, run("build sample --runtime openvino --tp 2 --json")[2])
     assert json.loads(stdout)["error"]["what"] == (
-        "runtime openvino has world size 1, 2 was asked for"
+        "runtime openvino has world size 1, 2 was requested"
     )
 
 

@@ -86,8 +86,8 @@ def test_starcoder_takes_the_engine_flow_of_the_newest_release_with_an_image() -
     assert choice.image is not None
     assert choice.image.triton_release == "26.07"
     assert choice.reasons[:2] == (
-        "runtime trtllm: 1 GPU and a TensorRT-LLM toolchain are here",
-        "TensorRT-LLM 1.2.1: the newest with the engine flow, the newest image is 26.07",
+        "runtime trtllm: found 1 GPU and a TensorRT-LLM toolchain",
+        "TensorRT-LLM 1.2.1: the newest with the engine flow, its newest image is 26.07",
     )
     assert choice.gpu == H100
 
@@ -97,7 +97,7 @@ def test_architecture_that_only_the_llm_api_takes_goes_there() -> None:
     assert choice.runtime.name == "llmapi"
     assert choice.executor is None
     assert choice.reasons[0] == (
-        "runtime llmapi: 1 GPU and a TensorRT-LLM toolchain are here, and GptOssForCausalLM has "
+        "runtime llmapi: found 1 GPU and a TensorRT-LLM toolchain, and GptOssForCausalLM has "
         "no engine flow"
     )
 
@@ -113,7 +113,7 @@ def test_machine_without_a_gpu_builds_the_twin() -> None:
 
 def test_gpu_without_tools_builds_the_twin() -> None:
     assert choose("", on=machine(docker=None)).reasons == (
-        "runtime openvino: a GPU is visible, but there is neither trtllm-build nor docker",
+        "runtime openvino: a GPU is visible, but neither trtllm-build nor docker was found",
     )
 
 
@@ -127,9 +127,7 @@ def test_installed_release_is_taken_unless_another_or_docker_is_asked_for(
     choice = choose("", on=installed)
     assert chosen(choice) == ("trtllm", "1.1.0")
     assert choice.executor == "local"
-    assert choice.reasons[1] == (
-        "TensorRT-LLM 1.1.0: it is installed here, the newest image is 26.02"
-    )
+    assert choice.reasons[1] == ("TensorRT-LLM 1.1.0: installed here, its newest image is 26.02")
     tools = tools_of(choice)
     assert (tools.python, tools.builder) == ("/venv/bin/python", "/venv/bin/trtllm-build")
     assert tools.examples_dir == "/app/examples"
@@ -152,7 +150,7 @@ def test_engine_for_a_named_gpu_is_not_built_on_another() -> None:
     with pytest.raises(PrerequisiteError) as caught:
         runtime.require_machine(SilentReporter(), confirm=lambda _: False)
     assert printed(caught.value) == (
-        "error: the engine is for a GPU of sm_86, the one here is of sm_90\n"
+        "error: the engine is for a GPU with sm_86, the one here has sm_90\n"
         "  why:  TensorRT compiles for the GPU it runs on",
         3,
     )
@@ -188,8 +186,8 @@ def test_examples_of_the_users_are_taken_where_the_image_has_none() -> None:
 
 def test_examples_that_are_no_folder_are_refused() -> None:
     assert printed(refusal("--examples-dir absent")) == (
-        f"error: examples_dir {Path('absent').absolute()} is no folder\n"
-        "  why:  it is the folder `examples` of a clone of TensorRT-LLM",
+        f"error: examples_dir {Path('absent').absolute()} is not a folder\n"
+        "  why:  it must be the folder `examples` of a clone of TensorRT-LLM",
         2,
     )
 
@@ -197,32 +195,32 @@ def test_examples_that_are_no_folder_are_refused() -> None:
 REFUSALS = {
     "starcoder-through-the-llm-api": (
         ("--runtime llmapi --int4 --tp 2", BIG_CODE),
-        "error: no release of TensorRT-LLM takes GPTBigCodeForCausalLM through the LLM API\n"
-        "  why:  the engine flow does, the newest is TensorRT-LLM 1.2.1\n"
+        "error: no release of TensorRT-LLM supports GPTBigCodeForCausalLM through the LLM API\n"
+        "  why:  the engine flow does, most recently of TensorRT-LLM 1.2.1\n"
         "  try:  forge build org/model --runtime trtllm --trtllm-version 1.2.1",
     ),
     "newer-than-the-engine-flow": (
         ("--runtime trtllm --trtllm-version 1.3.0rc5 --int4", BIG_CODE),
         "error: TensorRT-LLM 1.3.0rc5 does not have the engine flow\n"
-        "  why:  it ends with 1.2.1\n"
+        "  why:  the last release with it is 1.2.1\n"
         "  try:  forge build org/model --int4 --runtime trtllm --trtllm-version 1.2.1",
     ),
     "older-than-the-llm-api": (
         ("--runtime llmapi --trtllm-version 0.21.0", LLAMA),
         "error: TensorRT-LLM 0.21.0 does not have the LLM API\n"
-        "  why:  it begins with 1.0.0\n"
+        "  why:  the first release with it is 1.0.0\n"
         "  try:  forge build org/model --runtime llmapi --trtllm-version 1.0.0",
     ),
     "older-than-the-llm-api-of-a-model-that-it-never-takes": (
         ("--runtime llmapi --trtllm-version 0.21.0", BIG_CODE),
-        "error: no release of TensorRT-LLM takes GPTBigCodeForCausalLM through the LLM API\n"
-        "  why:  the engine flow does, the newest is TensorRT-LLM 1.2.1\n"
+        "error: no release of TensorRT-LLM supports GPTBigCodeForCausalLM through the LLM API\n"
+        "  why:  the engine flow does, most recently of TensorRT-LLM 1.2.1\n"
         "  try:  forge build org/model --runtime trtllm --trtllm-version 1.2.1",
     ),
     "twin-of-a-release-without-engines": (
         ("--runtime openvino --trtllm-version 1.3.0rc5 --int8", BIG_CODE),
         "error: TensorRT-LLM 1.3.0rc5 does not have the engine flow\n"
-        "  why:  it ends with 1.2.1; the twin has the tensors of that flow\n"
+        "  why:  the last release with it is 1.2.1; the twin has the tensors of that flow\n"
         "  try:  forge build org/model --int8 --runtime openvino --trtllm-version 1.2.1",
     ),
     "docker-without-an-image": (
@@ -233,8 +231,8 @@ REFUSALS = {
     ),
     "older-than-the-model": (
         ("--runtime trtllm --trtllm-version 0.21.0 --tp 2", "Qwen3ForCausalLM"),
-        "error: the engine flow of TensorRT-LLM 0.21.0 does not take Qwen3ForCausalLM\n"
-        "  why:  it does since 1.0\n"
+        "error: the engine flow of TensorRT-LLM 0.21.0 does not support Qwen3ForCausalLM\n"
+        "  why:  it is supported since 1.0\n"
         "  try:  forge build org/model --tp 2 --runtime trtllm --trtllm-version 1.0.0",
     ),
 }
@@ -282,6 +280,6 @@ def test_release_that_is_not_known_leads_to_one_that_the_runtime_has(
 def test_engine_flow_of_a_model_it_never_had_leads_to_the_llm_api() -> None:
     error = refusal("--runtime trtllm", LLM_API_ONLY)
     assert error.what == (
-        "no release of TensorRT-LLM takes GptOssForCausalLM through the engine flow"
+        "no release of TensorRT-LLM supports GptOssForCausalLM through the engine flow"
     )
     assert choose(error.hint, LLM_API_ONLY).runtime.name == "llmapi"

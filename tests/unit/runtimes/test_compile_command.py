@@ -155,8 +155,8 @@ def test_adapter_that_is_no_folder_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         stage("--lora-dir absent")
     assert printed(caught.value) == (
-        f"error: lora_dir {Path('absent').absolute()} is no folder\n"
-        "  why:  it holds adapter_config.json and the adapter's weights",
+        f"error: lora_dir {Path('absent').absolute()} is not a folder\n"
+        "  why:  it must hold adapter_config.json and the adapter's weights",
         2,
     )
 
@@ -283,7 +283,7 @@ def test_longer_requests_than_the_checkpoint_was_made_for_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         runtime.require_support(engine_config("--max-seq-len 4097 --tp 2"), checkpoint)
     assert printed(caught.value) == (
-        "error: max_seq_len is 4097 tokens, the checkpoint was made for 4096\n"
+        "error: max_seq_len is 4097 tokens, but the checkpoint's limit is 4096\n"
         "  try:  forge build org/model --tp 2 --max-seq-len 4096",
         2,
     )
@@ -302,7 +302,7 @@ def test_gpu_of_another_architecture_than_the_named_one_is_refused() -> None:
     with pytest.raises(PrerequisiteError) as caught:
         runtime.require_machine(RecordingReporter(), confirm=refuse)
     assert printed(caught.value) == (
-        "error: the engine is for a GPU of sm_89, the one here is of sm_90\n"
+        "error: the engine is for a GPU with sm_89, the one here has sm_90\n"
         "  why:  TensorRT compiles for the GPU it runs on",
         3,
     )
@@ -313,9 +313,9 @@ def test_missing_examples_are_named_with_where_they_come_from() -> None:
     with pytest.raises(PrerequisiteError) as caught:
         runtime.require_machine(RecordingReporter(), confirm=refuse)
     assert printed(caught.value) == (
-        "error: TensorRT-LLM's examples are missing, which hold the converters of 1.2.1\n"
-        "  why:  /app/examples has none; with a clone of TensorRT-LLM, --examples-dir "
-        "TensorRT-LLM/examples names them\n"
+        "error: TensorRT-LLM's examples, with the converters of 1.2.1, are missing\n"
+        "  why:  there are none in /app/examples; clone TensorRT-LLM and add --examples-dir "
+        "TensorRT-LLM/examples\n"
         "  try:  git clone --depth 1 --branch v1.2.1 https://github.com/NVIDIA/TensorRT-LLM",
         3,
     )
@@ -325,14 +325,14 @@ def test_notes_name_what_the_user_would_not_expect() -> None:
     checkpoint = engine_checkpoint("GPTBigCodeForCausalLM")
     runtime = engine_runtime(gpu_architecture="sm_75")
     assert runtime.notes(engine_config("--int8 --kv-cache int8 --calib-dataset ."), checkpoint) == [
-        "an int8 KV cache with int8 weights leaves out block reuse and chunked context, which "
-        "TensorRT-LLM does not take with it",
+        "block reuse and chunked context are off: TensorRT-LLM does not support them with an int8 "
+        "KV cache and int8 weights",
         "TensorRT-LLM 1.2.1 does not list sm_75 among its GPUs: sm_80, sm_86, sm_89, sm_90, "
         "sm_100, sm_103, sm_120, sm_121",
     ]
     unlisted = engine_runtime().notes(engine_config("--fp8 --calib-dataset ."), checkpoint)
     assert unlisted == [
-        "quantize.py names GPTBigCodeForCausalLM, but no list of upstream's has fp8 for it"
+        "quantize.py lists GPTBigCodeForCausalLM, but no upstream table lists fp8 for it"
     ]
 
 

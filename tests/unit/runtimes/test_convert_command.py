@@ -287,7 +287,7 @@ def test_checkpoint_of_another_shape_is_refused(
         run_after(tmp_path, "--int4 --tp 2", monkeypatch)
     assert printed(caught.value) == (
         f"error: the converted checkpoint has {found}\n"
-        "  why:  asked for was tp_size 2, pp_size 1, quant_algo W4A16",
+        "  why:  requested was tp_size 2, pp_size 1, quant_algo W4A16",
         5,
     )
 
@@ -305,7 +305,7 @@ def test_checkpoint_without_a_file_for_each_rank_is_refused_with_the_log(
         run_after(work_dir, "--int4 --tp 2", monkeypatch)
     assert printed(caught.value) == (
         "error: the converted checkpoint has 1 of 2 rank files\n"
-        "  why:  the converter ended without an error, but rank1.safetensors is not there or "
+        "  why:  the converter ended without an error, but rank1.safetensors is missing or "
         "empty\n"
         f"  log:  {log_path}",
         5,
@@ -318,7 +318,7 @@ def test_checkpoint_without_a_configuration_is_refused(
     with pytest.raises(BuildError) as caught:
         run_after(tmp_path, "", monkeypatch)
     assert printed(caught.value) == (
-        "error: convert ended without an error, but its config.json cannot be understood\n"
+        "error: convert ended without an error, but its config.json is invalid\n"
         "  why:  FileNotFoundError: [Errno 2] No such file or directory: "
         f"'{tmp_path / 'config.json'}'",
         5,
@@ -332,9 +332,9 @@ def test_converter_that_runs_the_checkpoints_code_asks_for_trust_first() -> None
     with pytest.raises(ConfigError) as caught:
         runtime.require_support(config, checkpoint)
     assert printed(caught.value) == (
-        "error: nemotron_nas/convert_checkpoint.py of TensorRT-LLM 1.2.1 runs Python code that "
-        "the checkpoint carries\n"
-        "  why:  it refuses to start without --trust_remote_code\n"
+        "error: nemotron_nas/convert_checkpoint.py of TensorRT-LLM 1.2.1 runs Python code from "
+        "the checkpoint\n"
+        "  why:  it does not start without --trust_remote_code\n"
         "  try:  forge build org/model --tp 2 --trust-remote-code",
         2,
     )
@@ -346,8 +346,8 @@ def test_cache_below_a_path_that_quantize_takes_for_mpt_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         runtime.require_support(engine_config("--fp8"), engine_checkpoint(LLAMA))
     assert printed(caught.value) == (
-        'error: the cache lies in /data/prompts, and "mpt" is in that path\n'
-        "  why:  quantize.py takes every model below such a path for an MPT model\n"
+        'error: the path of the cache, /data/prompts, contains "mpt"\n'
+        "  why:  quantize.py treats every model below such a path as an MPT model\n"
         "  try:  FORGE_CACHE_DIR=/var/tmp/forge forge build org/model --fp8",
         2,
     )
@@ -359,7 +359,7 @@ def test_calibration_without_data_is_refused_where_nothing_may_be_fetched() -> N
     with pytest.raises(ConfigError) as caught:
         runtime.require_support(engine_config("--fp8 --offline"), checkpoint)
     assert printed(caught.value) == (
-        "error: precision fp8 needs calibration data, and offline is set\n"
+        "error: precision fp8 needs calibration data, but offline is set\n"
         "  why:  the release's default data set would be downloaded from the Hub\n"
         "  try:  forge build org/model --offline --fp8 --calib-dataset FOLDER",
         2,
@@ -369,7 +369,7 @@ def test_calibration_without_data_is_refused_where_nothing_may_be_fetched() -> N
             engine_config("--fp8 --offline --calib-dataset org/texts"), checkpoint
         )
     assert caught.value.why == (
-        "there is no folder org/texts here, and a data set of the Hub is downloaded"
+        "there is no folder org/texts, so it would be downloaded from the Hub"
     )
     runtime.require_support(engine_config("--fp8 --offline --calib-dataset ."), checkpoint)
 
@@ -378,7 +378,7 @@ def test_notes_say_what_is_downloaded_to_calibrate() -> None:
     runtime, checkpoint = engine_runtime(architecture=LLAMA), engine_checkpoint(LLAMA)
     assert runtime.notes(engine_config("--fp8"), checkpoint) == [
         "calibration: quantize.py of TensorRT-LLM 1.2.1 downloads its default data set, "
-        "cnn_dailymail, from the Hub; --calib-dataset DIR takes local texts"
+        "cnn_dailymail, from the Hub; --calib-dataset DIR uses local texts"
     ]
     assert runtime.notes(engine_config("--fp8 --calib-dataset org/texts"), checkpoint) == [
         "calibration: the data set org/texts is downloaded from the Hub"

@@ -127,7 +127,7 @@ def test_engine_that_is_another_than_asked_for_is_refused(tmp_path: Path, name: 
     engine = read_engine(engine_dir(tmp_path, **changes))
     with pytest.raises(BuildError) as caught:
         engine.require(expected())
-    text = f"error: the engine has {found}\n  why:  asked for was {wanted}"
+    text = f"error: the engine has {found}\n  why:  requested was {wanted}"
     assert printed(caught.value) == (text, 5)
 
 
@@ -155,7 +155,7 @@ def test_missing_rank_is_named(tmp_path: Path, is_empty: bool) -> None:
         read_engine(folder).require(expected())
     assert printed(caught.value) == (
         "error: the engine has 1 of 2 rank files\n"
-        "  why:  trtllm-build ended without an error, but rank1.engine is not there or empty",
+        "  why:  trtllm-build ended without an error, but rank1.engine is missing or empty",
         5,
     )
 
@@ -180,7 +180,7 @@ def test_configuration_of_another_shape_is_refused(
     with pytest.raises(BuildError) as caught:
         read_engine(folder)
     path = folder / "config.json"
-    text = f"error: {path} is no configuration of an engine\n  why:  {why}"
+    text = f"error: {path} is not an engine's configuration\n  why:  {why}"
     assert printed(caught.value) == (text, 5)
 
 

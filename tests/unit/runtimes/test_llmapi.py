@@ -207,7 +207,7 @@ def test_an_argument_that_a_release_has_not_is_refused() -> None:
         require_known({"speculative_config": {"prompt_lookup_num_tokens": 3}}, table("1.2.1"))
     assert printed(raised.value) == (
         "error: TensorRT-LLM 1.2 has no argument speculative_config.prompt_lookup_num_tokens\n"
-        "  why:  its LLM API refuses keys that it does not know",
+        "  why:  its LLM API rejects unknown keys",
         2,
     )
 

@@ -59,7 +59,7 @@ def test_recipes_of_checkpoints_that_the_backend_reads(
 
 
 READS = (
-    "  why:  of the quantised checkpoints, it reads ModelOpt's hf_quant_config.json, block-scaled "
+    "  why:  among quantised checkpoints, it reads ModelOpt's hf_quant_config.json, block-scaled "
     "FP8 and MXFP4"
 )
 
@@ -96,19 +96,19 @@ def test_quantised_checkpoints_that_the_backend_does_not_read_are_refused(
     [
         (
             "int4",
-            "the PyTorch backend's weight-only layers load weights and scales that are quantised "
-            "already",
+            "the PyTorch backend's weight-only layers load weights and scales that are already "
+            "quantised",
             "--runtime trtllm --int4",
         ),
         (
             "fp8",
-            "the PyTorch backend quantises to FP8 when it loads only as a prototype "
-            "(force_dynamic_quantization); it serves checkpoints that ModelOpt quantised",
+            "quantising to FP8 while loading is only a prototype of the PyTorch backend "
+            "(force_dynamic_quantization); it serves checkpoints quantised by ModelOpt",
             "--runtime trtllm --fp8",
         ),
         (
             "int4_awq",
-            "the PyTorch backend serves int4_awq from a checkpoint that ModelOpt quantised",
+            "the PyTorch backend serves int4_awq from a checkpoint quantised by ModelOpt",
             "--runtime trtllm --int4-awq",
         ),
         ("int8_sq", "the PyTorch backend has no int8_sq", "--runtime trtllm --int8-sq"),
@@ -120,7 +120,7 @@ def test_a_plain_checkpoint_is_not_quantised_when_it_loads(
     with pytest.raises(ConfigError) as raised:
         LlmApiRuntime().require_support(config(precision=precision), PLAIN)
     assert printed(raised.value) == (
-        f"error: runtime llmapi does not make {precision} of a plain checkpoint\n"
+        f"error: runtime llmapi cannot quantise a plain checkpoint to {precision}\n"
         f"  why:  {why}\n"
         f"  try:  forge build org/coder {tries}",
         2,
@@ -143,8 +143,8 @@ def test_a_quantised_checkpoint_keeps_its_precision() -> None:
     with pytest.raises(ConfigError) as raised:
         require_precision(config(precision="nvfp4"), fp8)
     assert printed(raised.value) == (
-        "error: org/coder is quantised already, as FP8 per-tensor; nvfp4 was asked for\n"
-        "  why:  the PyTorch backend serves a checkpoint as it is quantised\n"
+        "error: org/coder is already quantised as FP8 per-tensor, but nvfp4 was requested\n"
+        "  why:  the PyTorch backend serves a checkpoint with its own quantisation\n"
         "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi --fp16",
         2,
     )
@@ -183,21 +183,21 @@ def test_a_refusal_keeps_the_users_other_values() -> None:
         pytest.param(
             {"kv_cache": "int8"},
             "error: runtime llmapi has no int8 KV cache\n"
-            "  why:  the PyTorch backend's KV cache is of the activations' type, or fp8\n"
+            "  why:  the PyTorch backend's KV cache has the type of the activations, or fp8\n"
             "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi --kv-cache fp8",
             id="int8-kv",
         ),
         pytest.param(
             {"speculative": "lookahead"},
-            "error: runtime llmapi does not take speculative lookahead\n"
-            "  why:  without a second model, the PyTorch backend drafts from n-grams alone\n"
+            "error: runtime llmapi does not support speculative lookahead\n"
+            "  why:  without a second model, the PyTorch backend drafts only from n-grams\n"
             "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi "
             "--speculative prompt_lookup",
             id="lookahead",
         ),
         pytest.param(
             {"max_beam_width": 4},
-            "error: runtime llmapi has one beam, 4 were asked for\n"
+            "error: runtime llmapi has 1 beam, 4 were requested\n"
             "  why:  Triton's llmapi model has no input for a beam width\n"
             "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi "
             "--max-beam-width 1",
@@ -205,14 +205,14 @@ def test_a_refusal_keeps_the_users_other_values() -> None:
         ),
         pytest.param(
             {"lora_dir": "/adapter"},
-            "error: runtime llmapi takes no LoRA adapter\n"
-            "  why:  Triton's llmapi model has no input that chooses one up to 1.2\n"
+            "error: runtime llmapi does not support LoRA adapters\n"
+            "  why:  up to 1.2, Triton's llmapi model has no input to choose one\n"
             "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi",
             id="lora",
         ),
         pytest.param(
             {"max_seq_len": 5000},
-            "error: max_seq_len is 5000 tokens, the checkpoint was made for 4096\n"
+            "error: max_seq_len is 5000 tokens, but the checkpoint's limit is 4096\n"
             "  try:  forge build org/coder --trtllm-version 1.2.1 --runtime llmapi "
             "--max-seq-len 4096",
             id="length",

@@ -23,14 +23,14 @@ def check(line: str, *, family: str = "gpt", version: str = "1.2.1", **checkpoin
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "converter-without-pipelines": (
         {"line": "--tp 2 --pp 2", "family": "gemma"},
-        "error: gemma/convert_checkpoint.py of TensorRT-LLM 1.2.1 makes pp_size 1, 2 was asked "
-        "for\n"
+        "error: gemma/convert_checkpoint.py of TensorRT-LLM 1.2.1 supports pp_size 1, 2 was "
+        "requested\n"
         "  try:  forge build org/model --tp 4 --pp 1",
     ),
     "as-many-tensor-ranks-as-there-can-be": (
         {"line": "--tp 8 --pp 8", "family": "gemma", "num_heads": 8},
-        "error: gemma/convert_checkpoint.py of TensorRT-LLM 1.2.1 makes pp_size 1, 8 was asked "
-        "for\n"
+        "error: gemma/convert_checkpoint.py of TensorRT-LLM 1.2.1 supports pp_size 1, 8 was "
+        "requested\n"
         "  try:  forge build org/model --tp 8 --pp 1",
     ),
     "heads": (
@@ -40,7 +40,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "kv-heads": (
         {"line": "--tp 4", "num_heads": 12, "num_kv_heads": 6},
-        "error: 6 KV heads can be neither split over nor repeated for tp_size 4\n"
+        "error: 6 KV heads can be neither split over tp_size 4 nor repeated for it\n"
         "  try:  forge build org/model --tp 3",
     ),
     "more-ranks-than-layers": (
@@ -50,7 +50,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "uneven-layers-of-an-old-release": (
         {"line": "--pp 4 --trtllm-version 0.18.2", "num_layers": 30, "version": "0.18.2"},
         "error: 30 layers cannot be split over pp_size 4\n"
-        "  why:  TensorRT-LLM 0.18.2 wants as many on each, any number goes since 0.20\n"
+        "  why:  TensorRT-LLM 0.18.2 needs equal stages, any split works since 0.20\n"
         "  try:  forge build org/model --trtllm-version 0.18.2 --pp 3",
     ),
 }

@@ -120,9 +120,9 @@ def test_repository_asks_for_block_reuse_only_where_the_engine_can_share_blocks(
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "no-release-has-it": (
         {"line": "--int8-sq", "architecture": BIG_CODE},
-        "error: the engine flow of TensorRT-LLM 1.2.1 does not take precision int8_sq for "
+        "error: the engine flow of TensorRT-LLM 1.2.1 does not support precision int8_sq for "
         "GPTBigCodeForCausalLM\n"
-        "  why:  no release does; 1.2.1 takes fp16, bf16, int8, int4, int4_awq, fp8\n"
+        "  why:  no release does; 1.2.1 supports fp16, bf16, int8, int4, int4_awq, fp8\n"
         "  try:  forge build org/model --int8",
     ),
     "values-of-the-user-are-kept": (
@@ -130,69 +130,69 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
             "line": "--w4a8-awq --tp 2 --max-batch-size 8 --runtime trtllm --kv-cache fp8",
             "architecture": BIG_CODE,
         },
-        "error: the engine flow of TensorRT-LLM 1.2.1 does not take precision w4a8_awq for "
+        "error: the engine flow of TensorRT-LLM 1.2.1 does not support precision w4a8_awq for "
         "GPTBigCodeForCausalLM\n"
-        "  why:  no release does; 1.2.1 takes fp16, bf16, int8, int4, int4_awq, fp8\n"
+        "  why:  no release does; 1.2.1 supports fp16, bf16, int8, int4, int4_awq, fp8\n"
         "  try:  forge build org/model --runtime trtllm --kv-cache fp8 --tp 2 "
         "--max-batch-size 8 --int4-awq",
     ),
     "later-release-has-it": (
         {"line": "--nvfp4 --trtllm-version 0.18.2", "sm": 100},
-        "error: the engine flow of TensorRT-LLM 0.18.2 does not take precision nvfp4 for "
+        "error: the engine flow of TensorRT-LLM 0.18.2 does not support precision nvfp4 for "
         "LlamaForCausalLM\n"
-        "  why:  it does since 0.19.0; 0.18.2 takes fp16, bf16, int4_awq, int4_gptq, w4a8_awq, "
-        "fp8\n"
+        "  why:  the first that does is 0.19.0; 0.18.2 supports fp16, bf16, int4_awq, "
+        "int4_gptq, w4a8_awq, fp8\n"
         "  try:  forge build org/model --trtllm-version 0.18.2 --fp8",
     ),
     "kv-cache-without-quantize": (
         {"line": "--int8 --kv-cache int8", "architecture": COMMAND_R},
-        "error: quantize.py of TensorRT-LLM 1.2.1 does not name CohereForCausalLM\n"
-        "  why:  kv_cache int8 is made by it\n"
+        "error: quantize.py of TensorRT-LLM 1.2.1 does not support CohereForCausalLM\n"
+        "  why:  kv_cache int8 needs it\n"
         "  try:  forge build org/model --int8",
     ),
     "old-gpu": (
         {"line": "--fp8", "sm": 80},
-        "error: precision fp8 needs a GPU of sm_89 or later, this one is sm_80\n"
+        "error: precision fp8 needs a GPU with sm_89 or later, this is sm_80\n"
         "  try:  forge build org/model --int8",
     ),
     "old-gpu-kv-cache": (
         {"line": "--int4 --kv-cache fp8", "sm": 80},
-        "error: an fp8 KV cache needs a GPU of sm_89 or later, this one is sm_80\n"
+        "error: an fp8 KV cache needs a GPU with sm_89 or later, this is sm_80\n"
         "  try:  forge build org/model --int4",
     ),
     "older-gpu": (
         {"line": "--bf16", "sm": 75},
-        "error: precision bf16 needs a GPU of sm_80 or later, this one is sm_75\n"
+        "error: precision bf16 needs a GPU with sm_80 or later, this is sm_75\n"
         "  try:  forge build org/model --fp16",
     ),
     "blackwell-int4": (
         {"line": "--int4", "sm": 100},
-        "error: TensorRT-LLM builds no engine with precision int4 for sm_100\n"
+        "error: TensorRT-LLM cannot build an engine with precision int4 for sm_100\n"
         "  why:  its kernels are for other architectures\n"
         "  try:  forge build org/model --int4-awq",
     ),
     "blackwell-int8-kv-cache": (
         {"line": "--fp8 --kv-cache int8", "sm": 100},
-        "error: TensorRT-LLM builds no engine with an int8 KV cache for sm_100\n"
+        "error: TensorRT-LLM cannot build an engine with an int8 KV cache for sm_100\n"
         "  why:  its kernels are for other architectures\n"
         "  try:  forge build org/model --fp8 --kv-cache fp8",
     ),
     "gptq-of-a-plain-checkpoint": (
         {"line": "--int4-gptq"},
         "error: org/model is not quantised, and precision int4_gptq needs a GPTQ checkpoint\n"
-        "  why:  its config.json has no quantization_config; forge makes no GPTQ weights\n"
+        "  why:  its config.json has no quantization_config; forge cannot make GPTQ weights\n"
         "  try:  forge build org/model --int4-awq",
     ),
     "another-precision-of-a-gptq-checkpoint": (
         {"line": "--int8", "quantization": GPTQ},
-        "error: org/model is quantised already (gptq), precision int8 was asked for\n"
-        "  why:  quantization_config in its config.json\n"
+        "error: org/model is already quantised (gptq), precision int8 was requested\n"
+        "  why:  its config.json has a quantization_config\n"
         "  try:  forge build org/model --int4-gptq",
     ),
     "kv-cache-of-a-gptq-checkpoint": (
         {"line": "--kv-cache int8", "quantization": GPTQ},
         "error: precision int4_gptq has no int8 KV cache in TensorRT-LLM 1.2.1\n"
-        "  why:  quantize.py makes KV cache scales, and it does not read quantised checkpoints\n"
+        "  why:  only quantize.py makes KV cache scales, and it cannot read quantised checkpoints\n"
         "  try:  forge build org/model",
     ),
 }
@@ -212,27 +212,27 @@ CHECKPOINTS: dict[str, tuple[Quantization, str, str]] = {
         Quantization(method="gptq", bits=8),
         LLAMA,
         "error: org/model has 8-bit weights (gptq)\n"
-        "  why:  the converter reads every such checkpoint as one of 4 bits",
+        "  why:  the converter reads every such checkpoint as 4-bit",
     ),
     "reordered": (
         Quantization(method="gptq", bits=4, has_act_order=True),
         LLAMA,
-        "error: org/model is a GPTQ checkpoint with desc_act true, which the converter refuses\n"
+        "error: org/model is a GPTQ checkpoint with desc_act true, which the converter rejects\n"
         "  why:  TensorRT-LLM has no kernels for reordered columns",
     ),
     "method": (
         Quantization(method="bitsandbytes", bits=4),
         BLOOM,
-        "error: the converter of BloomForCausalLM in TensorRT-LLM 1.2.1 does not take "
+        "error: the converter of BloomForCausalLM in TensorRT-LLM 1.2.1 does not support "
         "bitsandbytes checkpoints\n"
-        "  why:  it takes gptq and awq of llama and qwen models",
+        "  why:  only llama and qwen models are supported, with gptq and awq",
     ),
     "method-of-the-llm-api": (
         Quantization(method="modelopt", algorithm="FP8"),
         LLAMA,
-        "error: the converter of LlamaForCausalLM in TensorRT-LLM 1.2.1 does not take "
+        "error: the converter of LlamaForCausalLM in TensorRT-LLM 1.2.1 does not support "
         "modelopt checkpoints\n"
-        "  why:  it takes gptq and awq of llama and qwen models\n"
+        "  why:  only llama and qwen models are supported, with gptq and awq\n"
         "  try:  forge build org/model --runtime llmapi --trtllm-version 1.2.1",
     ),
 }
@@ -252,9 +252,9 @@ def test_gptq_of_a_model_that_is_taken_later_leads_to_that_release(flags: str) -
     with pytest.raises(ConfigError) as caught:
         choose(f"--trtllm-version 0.18.2{flags}", **arguments)  # type: ignore[arg-type]
     assert printed(caught.value) == (
-        "error: the engine flow of TensorRT-LLM 0.18.2 does not take precision int4_gptq for "
+        "error: the engine flow of TensorRT-LLM 0.18.2 does not support precision int4_gptq for "
         "MixtralForCausalLM\n"
-        "  why:  it does since 0.19.0; 0.18.2 takes fp16, bf16, int8, int4, fp8\n"
+        "  why:  the first that does is 0.19.0; 0.18.2 supports fp16, bf16, int8, int4, fp8\n"
         f"  try:  forge build org/model{flags} --trtllm-version 0.19.0",
         2,
     )

@@ -57,29 +57,29 @@ def test_draft_tokens_of_the_client_have_a_length_of_their_own(line: str, length
 REFUSALS = {
     "length-without-a-mode": (
         ("--max-draft-len 5", "1.2.1"),
-        "error: max_draft_len is 5, and there is no speculative mode\n"
+        "error: max_draft_len is 5, but speculative is none\n"
         "  try:  forge build org/model --max-draft-len 5 --speculative draft_tokens",
     ),
     "context-logits": (
         ("--speculative lookahead --gather-context-logits", "1.2.1"),
-        "error: gather_context_logits does not go with speculative lookahead\n"
-        "  why:  trtllm-build refuses the logits of the prompt with draft tokens\n"
+        "error: gather_context_logits cannot be combined with speculative lookahead\n"
+        "  why:  trtllm-build rejects logits of the prompt together with draft tokens\n"
         "  try:  forge build org/model --speculative lookahead --no-gather-context-logits",
     ),
     "beams": (
         ("--speculative draft_tokens --max-beam-width 4", "1.2.1"),
-        "error: max_beam_width is 4, speculative draft_tokens needs 1\n"
+        "error: max_beam_width is 4, but speculative draft_tokens needs 1\n"
         "  try:  forge build org/model --speculative draft_tokens --max-beam-width 1",
     ),
     "release-without-the-parameters": (
         ("--speculative lookahead --trtllm-version 0.18.2", "0.18.2"),
         "error: the Triton models of TensorRT-LLM 0.18.2 have no lookahead decoding\n"
-        "  why:  their parameters for it come with 0.19\n"
+        "  why:  its parameters exist since 0.19\n"
         "  try:  forge build org/model --speculative lookahead --trtllm-version 0.19.0",
     ),
     "length-that-is-derived": (
         ("--speculative prompt_lookup --max-draft-len 5", "1.2.1"),
-        "error: max_draft_len is 5, lookahead decoding derives it\n"
+        "error: max_draft_len is 5, but lookahead decoding computes it\n"
         "  why:  from lookahead_window, lookahead_ngram and lookahead_verification\n"
         "  try:  forge build org/model --speculative prompt_lookup",
     ),

@@ -1,6 +1,6 @@
 """TensorRT-LLM's PyTorch backend behind Triton's llmapi model: nothing is converted or compiled.
 
-The HF checkpoint is what is served. ``model.yaml`` beside the model says how; see ``model_yaml``.
+It serves the HF checkpoint itself, with the arguments in ``model.yaml``; see ``model_yaml``.
 """
 
 from __future__ import annotations
@@ -41,23 +41,24 @@ class LlmApiRuntime:
     """Serves the HF checkpoint through ``tensorrt_llm.LLM``.
 
     Attributes:
-        gpu_architecture: The GPU it will run on, ``sm_90``, or empty for unknown.
+        gpu_architecture: The GPU it will run on, ``sm_90``, or empty if unknown.
     """
 
     gpu_architecture: str = ""
 
     @property
     def name(self) -> RuntimeName:
-        """Return the word the runtime is known by."""
+        """Return the runtime's name."""
         return "llmapi"
 
     def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
-        """Raise for what the PyTorch backend of the release does not take.
+        """Reject what the release's PyTorch backend does not support.
+
+        The choice of the runtime has already checked the architecture.
 
         Raises:
-            ConfigError: A release without the LLM API, a quantisation that it has not, or an
-                option that only engines know. Whether it has the architecture, the choice of
-                the runtime has asked.
+            ConfigError: The release has no LLM API, or does not support the quantisation, or an
+                option is only for engines.
         """
         read_arguments(release_of(config))
         recipe = require_precision(config, checkpoint)
@@ -66,10 +67,10 @@ class LlmApiRuntime:
         _require_options(config, checkpoint)
 
     def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
-        """Accept: there is nothing to build, so nothing can be missing."""
+        """Do nothing: there is nothing to build, so nothing can be missing."""
 
     def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
-        """Return no stage: the checkpoint is served as it was downloaded."""
+        """Return no stages: the checkpoint is served as downloaded."""
         return ()
 
     def engine_model(self, config: ForgeConfig, kv_fraction: float) -> EngineModel:
@@ -86,7 +87,7 @@ class LlmApiRuntime:
         )
 
     def evidence(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Evidence]:
-        """Return how sure the arguments of ``tensorrt_llm.LLM`` are in this release."""
+        """Return how well the release's arguments of ``tensorrt_llm.LLM`` are confirmed."""
         release = release_of(config)
         table = read_arguments(release)
         return [
@@ -99,19 +100,19 @@ class LlmApiRuntime:
         ]
 
     def notes(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[str]:
-        """Say where it is not known since when the backend has the architecture."""
+        """Warn if it is unknown since when the backend supports the architecture."""
         architecture = find_architecture(checkpoint.architecture, model=str(config.model))
         if architecture.pytorch_since is None:
             release = release_of(config).version
-            return (f"whether TensorRT-LLM {release} has {architecture.name} yet is not known",)
+            return (f"it is not known whether TensorRT-LLM {release} supports {architecture.name}",)
         return ()
 
 
 def release_of(config: ForgeConfig) -> Release:
-    """Return the release a configuration is for: the named one, else the newest with an image.
+    """Return the release a configuration names, or else the newest with an image.
 
     Raises:
-        ConfigError: There is no release of that name.
+        ConfigError: The named release does not exist.
     """
     catalogue = read_catalogue(config.releases_file)
     newest = catalogue.newest("llmapi")
@@ -125,25 +126,25 @@ def _require_options(config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
     length = checkpoint.max_seq_len
     if build.kv_cache == "int8":
         what = "runtime llmapi has no int8 KV cache"
-        why = "the PyTorch backend's KV cache is of the activations' type, or fp8"
+        why = "the PyTorch backend's KV cache has the type of the activations, or fp8"
         raise ConfigError(what, why=why, hint=_again(config, kv_cache="fp8"))
     if build.speculative not in ("none", "prompt_lookup"):
-        what = f"runtime llmapi does not take speculative {build.speculative}"
-        why = "without a second model, the PyTorch backend drafts from n-grams alone"
+        what = f"runtime llmapi does not support speculative {build.speculative}"
+        why = "without a second model, the PyTorch backend drafts only from n-grams"
         raise ConfigError(what, why=why, hint=_again(config, speculative="prompt_lookup"))
     if build.max_beam_width > 1:
-        what = f"runtime llmapi has one beam, {build.max_beam_width} were asked for"
+        what = f"runtime llmapi has 1 beam, {build.max_beam_width} were requested"
         why = "Triton's llmapi model has no input for a beam width"
         raise ConfigError(what, why=why, hint=_again(config, max_beam_width=1))
     if build.lora_dir:
-        what = "runtime llmapi takes no LoRA adapter"
-        why = "Triton's llmapi model has no input that chooses one up to 1.2"
+        what = "runtime llmapi does not support LoRA adapters"
+        why = "up to 1.2, Triton's llmapi model has no input to choose one"
         raise ConfigError(what, why=why, hint=_again(config, lora_dir=None))
     if build.max_seq_len and length and build.max_seq_len > length:
-        what = f"max_seq_len is {build.max_seq_len} tokens, the checkpoint was made for {length}"
+        what = f"max_seq_len is {build.max_seq_len} tokens, but the checkpoint's limit is {length}"
         raise ConfigError(what, hint=_again(config, max_seq_len=length))
 
 
 def _again(config: ForgeConfig, **changes: str | int | None) -> str:
-    """Return the same build, with the runtime named where it was chosen for the user."""
+    """Return the same build with the runtime stated, even if it was chosen automatically."""
     return build_command(config, runtime="llmapi", **changes)

@@ -1,4 +1,4 @@
-"""Writes ``model.yaml``: the arguments of ``tensorrt_llm.LLM``, and a section for Triton.
+"""Write ``model.yaml``: the arguments of ``tensorrt_llm.LLM``, and a section for Triton.
 
 ::
 
@@ -39,11 +39,11 @@ _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArguments:
-    """What ``model.yaml`` says.
+    """The content of ``model.yaml``.
 
     Attributes:
         arguments: Keyword arguments of ``tensorrt_llm.LLM``.
-        triton: Triton's part: ``max_batch_size``, ``decoupled`` and how often to look for
+        triton: Triton's section: ``max_batch_size``, ``decoupled`` and how often to check for
             cancelled requests.
     """
 
@@ -51,7 +51,7 @@ class ModelArguments:
     triton: Mapping[str, Any]
 
     def text(self) -> str:
-        """Return the file. The YAML library quotes, so no value can leave its place."""
+        """Return the text of the file; the YAML library quotes every value safely."""
         import yaml
 
         document = {**self.arguments, "triton_config": dict(self.triton)}
@@ -61,10 +61,10 @@ class ModelArguments:
 def model_arguments(
     config: ForgeConfig, kv_fraction: float, table: ArgumentTable
 ) -> ModelArguments:
-    """Return the arguments for a configuration, all of which the release has.
+    """Return the arguments for a configuration; the release has all of them.
 
     Args:
-        config: What to serve and how.
+        config: The configuration.
         kv_fraction: Share of the memory that is free after loading, for the KV cache.
         table: The release's arguments.
 
@@ -77,7 +77,7 @@ def model_arguments(
         "backend": "pytorch",
         "tensor_parallel_size": build.tp_size,
         "pipeline_parallel_size": build.pp_size,
-        # The dtype of activations; a quantised checkpoint says itself which it was made for.
+        # The type of the activations; a quantised checkpoint states its own.
         "dtype": _DTYPES.get(build.precision, "auto"),
         "max_batch_size": build.max_batch_size,
         "enable_chunked_prefill": repository.enable_chunked_context,
@@ -107,22 +107,22 @@ def model_arguments(
 
 
 def require_known(arguments: Mapping[str, Any], table: ArgumentTable) -> None:
-    """Raise unless the release has every argument.
+    """Check that the release has every argument.
 
     Raises:
-        ConfigError: It does not have one, which the LLM API would refuse at start.
+        ConfigError: An argument is missing; the LLM API would reject it at start.
     """
     objects = {name.split(".")[0] for name in table.names if "." in name}
     unknown = sorted(set(argument_names(arguments)) - table.names - objects)
     if unknown:
         what = f"TensorRT-LLM {table.line} has no argument {', '.join(unknown)}"
-        raise ConfigError(what, why="its LLM API refuses keys that it does not know")
+        raise ConfigError(what, why="its LLM API rejects unknown keys")
 
 
 def cuda_graph_batch_sizes(max_batch_size: int) -> list[int]:
-    """Return the batch sizes to capture: close together where small, the largest included.
+    """Return the batch sizes to capture: dense for small ones, and including the largest.
 
-    A batch between two of them is padded to the next, which costs least where steps are short.
+    A batch between two sizes is padded to the larger one, which costs little if they are close.
     """
     fine = [1, 2, 4, *range(8, 129, 8)]
     coarse = [size for size in (256, 512, 1024, 2048) if size < max_batch_size]
@@ -150,7 +150,7 @@ def _cuda_graphs(config: ForgeConfig) -> dict[str, Any] | None:
 
 
 def _prompt_lookup(config: ForgeConfig, table: ArgumentTable) -> dict[str, Any]:
-    """Return the n-gram drafter; it cannot prepare a step before the one before it is known."""
+    """Return the n-gram drafter's settings; it needs a finished step before preparing the next."""
     setting = prompt_lookup_for(config.build.max_batch_size, config.build.max_draft_len)
     speculative: dict[str, Any] = {
         "decoding_type": "NGram",

@@ -1,8 +1,8 @@
 """Which quantised checkpoints the PyTorch backend serves, and on which GPUs.
 
-The backend quantises nothing when it loads but FP8, which is a prototype; it reads what
-ModelOpt wrote to ``hf_quant_config.json``, block-scaled FP8 and MXFP4. GPTQ and AWQ as Hugging
-Face's libraries write them it refuses. The facts are in ``data/llm_api_args.yaml``.
+When loading, the backend can quantise only to FP8, as a prototype. It reads checkpoints with
+ModelOpt's ``hf_quant_config.json``, block-scaled FP8 and MXFP4, and rejects GPTQ and AWQ as written
+by Hugging Face's libraries. The facts are in ``data/llm_api_args.yaml``.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _READS = "it reads ModelOpt's hf_quant_config.json, block-scaled FP8 and MXFP4"
 
 
 def recipe_of(config: ForgeConfig, checkpoint: CheckpointConfig) -> str | None:
-    """Return the documentation's name for how a checkpoint is quantised, or None if plain.
+    """Return the documentation's name for a checkpoint's quantisation, or None if plain.
 
     Raises:
-        ConfigError: The PyTorch backend does not read that kind.
+        ConfigError: The PyTorch backend does not read this quantisation.
     """
     quantization = checkpoint.quantization
     if quantization is None:
@@ -47,10 +47,10 @@ def recipe_of(config: ForgeConfig, checkpoint: CheckpointConfig) -> str | None:
 
 
 def require_precision(config: ForgeConfig, checkpoint: CheckpointConfig) -> str | None:
-    """Raise for a precision that loading cannot give; return the checkpoint's recipe.
+    """Return the checkpoint's recipe if serving it gives the requested precision.
 
     Raises:
-        ConfigError: The checkpoint is of another precision, and the backend does not quantise.
+        ConfigError: The checkpoint has another precision, and the backend does not quantise.
     """
     precision = config.build.precision
     recipe = recipe_of(config, checkpoint)
@@ -60,25 +60,25 @@ def require_precision(config: ForgeConfig, checkpoint: CheckpointConfig) -> str 
     if recipe in recipes:
         return recipe
     if recipe is not None:
-        what = f"{config.model} is quantised already, as {recipe}; {precision} was asked for"
-        why = "the PyTorch backend serves a checkpoint as it is quantised"
+        what = f"{config.model} is already quantised as {recipe}, but {precision} was requested"
+        why = "the PyTorch backend serves a checkpoint with its own quantisation"
         raise ConfigError(what, why=why, hint=_plain(config, "fp16"))
-    what = f"runtime llmapi does not make {precision} of a plain checkpoint"
+    what = f"runtime llmapi cannot quantise a plain checkpoint to {precision}"
     takes_engine = precision in known_architectures()[checkpoint.architecture].precisions
     hint = _engine(config, precision) if takes_engine else _plain(config, "bf16")
     raise ConfigError(what, why=_why_not(precision, recipes), hint=hint)
 
 
 def require_gpu(recipe: str | None, kv_cache: str | None, gpu_architecture: str) -> None:
-    """Raise when a GPU cannot run a recipe or an FP8 KV cache, by the documentation's table.
+    """Check that the GPU can run a recipe and an FP8 KV cache, by the documentation's table.
 
     Args:
         recipe: How the checkpoint is quantised, or None for a plain one.
-        kv_cache: Element type of the KV cache, or None for that of the activations.
+        kv_cache: Element type of the KV cache, or None for the type of the activations.
         gpu_architecture: ``sm_90`` and so on.
 
     Raises:
-        ConfigError: It cannot; the message names those that can.
+        ConfigError: It cannot; the message names the architectures that can.
     """
     gpus = quantization_facts()["gpus"]
     wanted = [recipe] if recipe else []
@@ -98,16 +98,16 @@ def _has_weight_blocks(checkpoint: CheckpointConfig) -> bool:
 def _why_not(precision: str, recipes: Sequence[str]) -> str:
     if precision in _WEIGHT_ONLY:
         return (
-            "the PyTorch backend's weight-only layers load weights and scales that are quantised "
-            "already"
+            "the PyTorch backend's weight-only layers load weights and scales that are already "
+            "quantised"
         )
     if precision == "fp8":
         return (
-            "the PyTorch backend quantises to FP8 when it loads only as a prototype "
-            "(force_dynamic_quantization); it serves checkpoints that ModelOpt quantised"
+            "quantising to FP8 while loading is only a prototype of the PyTorch backend "
+            "(force_dynamic_quantization); it serves checkpoints quantised by ModelOpt"
         )
     if recipes:
-        return f"the PyTorch backend serves {precision} from a checkpoint that ModelOpt quantised"
+        return f"the PyTorch backend serves {precision} from a checkpoint quantised by ModelOpt"
     return f"the PyTorch backend has no {precision}"
 
 
@@ -117,7 +117,7 @@ def _unreadable(
     name = quantization.algorithm or quantization.method
     kind = f"{name} ({quantization.bits} bits)" if quantization.bits else name
     what = f"runtime llmapi does not read checkpoints quantised as {kind}"
-    why = f"of the quantised checkpoints, {_READS}"
+    why = f"among quantised checkpoints, {_READS}"
     precisions = known_architectures()[checkpoint.architecture].precisions
     takes_engine = quantization.method in ("gptq", "awq") and "int4_gptq" in precisions
     hint = _engine(config, "int4_gptq") if takes_engine else ""
@@ -129,5 +129,5 @@ def _plain(config: ForgeConfig, precision: str) -> str:
 
 
 def _engine(config: ForgeConfig, precision: str) -> str:
-    # The release is left open: of those with the LLM API, the newer ones build no engines.
+    # Without the release, because the newer ones with the LLM API build no engines.
     return build_command(config, runtime="trtllm", trtllm_version=None, precision=precision)

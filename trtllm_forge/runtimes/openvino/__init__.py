@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PRECISIONS = ("fp16", "int8", "int4")
 _PACKAGES = ("openvino-genai", "optimum-intel", "nncf", "torch", "transformers")
-# What those bring along; the artifact's bytes depend on it as well.
+# Including their dependencies that affect the artifact's bytes.
 _VERSIONED = (*_PACKAGES, "openvino", "optimum", "tokenizers")
 _DEFAULT_MAX_NUM_TOKENS = 2048
 _DRAFT_TOKENS = 5
@@ -37,7 +37,7 @@ _NEAREST: Mapping[Precision, Precision] = {
     "int8_sq": "int8",
     "fp8": "int8",
 }
-"""The twin's precision of about the same size as one of TensorRT-LLM's."""
+"""The twin's precision nearest in size to each precision of TensorRT-LLM."""
 
 
 class OpenVinoRuntime:
@@ -45,16 +45,16 @@ class OpenVinoRuntime:
 
     @property
     def name(self) -> RuntimeName:
-        """Return the word the runtime is known by."""
+        """Return the runtime's name."""
         return "openvino"
 
     def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
-        """Raise for a precision, mapping or length the twin does not take."""
+        """Raise for a precision, mapping or length that the twin does not support."""
         build = config.build
         length = checkpoint.max_seq_len
         if build.precision not in _PRECISIONS:
-            what = f"runtime openvino does not take precision {build.precision}"
-            why = f"it takes {', '.join(_PRECISIONS)}"
+            what = f"runtime openvino does not support precision {build.precision}"
+            why = f"it supports {', '.join(_PRECISIONS)}"
             raise ConfigError(
                 what,
                 why=why,
@@ -62,23 +62,23 @@ class OpenVinoRuntime:
             )
         if build.tp_size * build.pp_size != 1:
             what = (
-                f"runtime openvino has world size 1, {build.tp_size * build.pp_size} was asked for"
+                f"runtime openvino has world size 1, {build.tp_size * build.pp_size} was requested"
             )
             why = f"build.tp_size = {build.tp_size}, build.pp_size = {build.pp_size}"
             raise ConfigError(what, why=why, hint=build_command(config, tp_size=1, pp_size=1))
         self._require_options(config)
         if build.max_seq_len and length and build.max_seq_len > length:
             what = (
-                f"max_seq_len is {build.max_seq_len} tokens, the checkpoint was made for {length}"
+                f"max_seq_len is {build.max_seq_len} tokens, but the checkpoint's limit is {length}"
             )
             raise ConfigError(what, hint=build_command(config, max_seq_len=length))
         if not (build.max_seq_len or length):
-            what = f"{config.model} does not say how many tokens a request may have"
+            what = f"{config.model} does not state how many tokens a request may have"
             why = "its config.json has no max_position_embeddings, and build.max_seq_len is unset"
             raise ConfigError(what, why=why, hint=build_command(config, max_seq_len=2048))
 
     def _require_options(self, config: ForgeConfig) -> None:
-        """Raise for what only TensorRT-LLM has."""
+        """Raise for options that only TensorRT-LLM supports."""
         build = config.build
         only_there = {
             "kv_cache": build.kv_cache,
@@ -88,25 +88,25 @@ class OpenVinoRuntime:
         }
         for name, value in only_there.items():
             if value:
-                what = f"runtime openvino does not take {name} {value}".removesuffix(" True")
+                what = f"runtime openvino does not support {name} {value}".removesuffix(" True")
                 hint = build_command(config, runtime="trtllm")
-                raise ConfigError(what, why="it is TensorRT-LLM's", hint=hint)
+                raise ConfigError(what, why="only TensorRT-LLM has it", hint=hint)
         if build.speculative not in ("none", "prompt_lookup"):
-            what = f"runtime openvino does not take speculative {build.speculative}"
-            why = "without a second model, OpenVINO GenAI drafts from the prompt's n-grams alone"
+            what = f"runtime openvino does not support speculative {build.speculative}"
+            why = "without a second model, OpenVINO GenAI drafts only from the prompt's n-grams"
             raise ConfigError(
                 what, why=why, hint=build_command(config, speculative="prompt_lookup")
             )
         if build.speculative == "none" and build.max_draft_len is not None:
-            what = f"max_draft_len is {build.max_draft_len}, and there is no speculative mode"
+            what = f"max_draft_len is {build.max_draft_len}, but speculative is none"
             hint = build_command(config, speculative="prompt_lookup")
             raise ConfigError(what, hint=hint)
         if build.speculative != "none" and build.max_beam_width > 1:
-            what = f"max_beam_width is {build.max_beam_width}, prompt lookup needs 1"
+            what = f"max_beam_width is {build.max_beam_width}, but prompt lookup needs 1"
             raise ConfigError(what, hint=build_command(config, max_beam_width=1))
 
     def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
-        """Raise unless the packages that export and serve are installed."""
+        """Check that the packages for export and serving are installed."""
         if sys.version_info >= (3, 13):
             what = (
                 f"runtime openvino needs Python 3.10 to 3.12, this is {platform.python_version()}"
@@ -137,7 +137,7 @@ class OpenVinoRuntime:
         """Return the Python model over OpenVINO GenAI, with the contract's parameter names."""
         repository = config.repository
         parameters = {
-            # Triton's python backend refuses any word but yes and no, an empty one, too.
+            # Triton's python backend rejects everything but yes and no, even an empty value.
             "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
             "gpt_model_type": repository.batching_strategy,
             "gpt_model_path": ENGINE_DIR,
@@ -182,11 +182,11 @@ class OpenVinoRuntime:
         )
 
     def evidence(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Evidence]:
-        """Return nothing: the exporting packages are installed here and pinned."""
+        """Return nothing: the packages for export are installed here, with known versions."""
         return ()
 
     def notes(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[str]:
-        """Return nothing that is not an error."""
+        """Return no notes."""
         return ()
 
 

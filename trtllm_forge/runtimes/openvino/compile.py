@@ -1,6 +1,6 @@
-"""The ``compile`` stage of the twin: a checkpoint to an OpenVINO model with compressed weights.
+"""The twin's ``compile`` stage: export a checkpoint to an OpenVINO model, weights compressed.
 
-optimum-intel does the work in a child process, so that torch never enters forge's own. The
+optimum-intel does the work in a child process, so that forge itself never loads torch. The
 artifact holds the OpenVINO model, the tokenizer's files and ``engine.json``::
 
     {"schema": 1, "runtime": "openvino", "architecture": "GPTBigCodeForCausalLM",
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 ENGINE_SCHEMA = 1
 
-# Part of the key; raised when what is done to an export changes its bytes.
+# Part of the key; increased when the processing after the export changes its bytes.
 _FINISH = 2
 
 _ENVIRONMENT = {
-    # The checkpoint is a folder by now: nothing may be fetched behind its back.
+    # The checkpoint is already on disk; the tool must not fetch anything else.
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -46,13 +46,13 @@ class CompileStage:
     """Exports the OpenVINO model.
 
     Attributes:
-        precision: ``fp16``, ``int8`` or ``int4`` weights; arithmetic is set when serving.
+        precision: ``fp16``, ``int8`` or ``int4`` weights; serving chooses the arithmetic.
         group_size: Weights per scale in int4.
-        int4_ratio: Share of the layers that become int4; the rest are int8.
+        int4_ratio: Share of the layers in int4; the rest are int8.
         max_seq_len: Prompt plus output tokens of one request.
-        tokenizer_type: Which class turns a SentencePiece model into ``tokenizer.json``.
-        trust_remote_code: Whether code of the checkpoint may run during the export.
-        versions: Of the packages that make the artifact.
+        tokenizer_type: The class that converts a SentencePiece model to ``tokenizer.json``.
+        trust_remote_code: Whether the checkpoint's own code may run during the export.
+        versions: Versions of the packages that make the artifact.
     """
 
     precision: str
@@ -65,7 +65,7 @@ class CompileStage:
 
     @property
     def name(self) -> str:
-        """Return the verb the stage is known by."""
+        """Return the stage's name."""
         return "compile"
 
     @property
@@ -87,16 +87,16 @@ class CompileStage:
 
     @property
     def tool_versions(self) -> Mapping[str, str]:
-        """Return the versions of the exporting packages."""
+        """Return the versions of the packages that export."""
         return self.versions
 
     @property
     def outputs(self) -> Sequence[str]:
-        """Return the files every export has."""
+        """Return the files that every export has."""
         return ("engine.json", "openvino_model.xml", "openvino_model.bin", "tokenizer.json")
 
     def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:
-        """Return the export, and the tokenizer's conversion where the checkpoint needs it."""
+        """Return the export and, if the checkpoint needs it, the tokenizer's conversion."""
         checkpoint_dir = inputs["download"]
         commands = [self._export(work_dir, checkpoint_dir)]
         if checkpoint_dir.is_dir() and not (checkpoint_dir / "tokenizer.json").exists():
@@ -104,7 +104,7 @@ class CompileStage:
         return commands
 
     def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
-        """Run the export and describe what it gave."""
+        """Run the export and describe its result in ``engine.json``."""
         for command in self.commands(work_dir, inputs):
             run_command(
                 command,
@@ -123,7 +123,7 @@ class CompileStage:
             "architecture": checkpoint.architecture,
             "precision": self.precision,
             "max_seq_len": self.max_seq_len,
-            # At least one token has to fit behind the prompt.
+            # At least one token must fit after the prompt.
             "max_input_len": self.max_seq_len - 1,
             "vocab_size": checkpoint.vocab_size,
             "num_layers": checkpoint.num_layers,
@@ -136,7 +136,7 @@ class CompileStage:
         (work_dir / "engine.json").write_text(text, encoding="utf-8")
 
     def _export(self, work_dir: Path, checkpoint_dir: Path) -> Command:
-        # The tool stands beside this interpreter, in a virtual environment too.
+        # The tool is beside this interpreter, also in a virtual environment.
         tool = Path(sys.executable).parent / "optimum-cli"
         argv = [
             os.fspath(tool),
@@ -149,7 +149,7 @@ class CompileStage:
             argv += ["--group-size", str(self.group_size), "--ratio", str(self.int4_ratio)]
         if self.trust_remote_code:
             argv += ["--trust-remote-code"]
-        # The models have a tokenizer of their own; this one would never be asked.
+        # The repository's models have their own tokenizer; this one would not be used.
         argv += ["--disable-convert-tokenizer", os.fspath(work_dir)]
         return Command(argv=tuple(argv), inner_argv=tuple(argv), env=_ENVIRONMENT)
 
@@ -165,10 +165,10 @@ class CompileStage:
 
 
 def _forget_machine(work_dir: Path, checkpoint_dir: Path) -> None:
-    """Take this machine's path of the checkpoint out of what optimum-intel noted.
+    """Remove the checkpoint's local path from optimum-intel's config.
 
-    Two machines then make the same bytes. The path names the tokenizer that samples for
-    calibration were made with, which nothing reads again.
+    This makes the bytes equal on every machine. The path names the tokenizer used for calibration
+    samples, and nothing reads it again.
     """
     path = work_dir / "openvino_config.json"
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Child process: writes ``tokenizer.json`` for a checkpoint that has only a SentencePiece model."""
+"""Child process that writes ``tokenizer.json`` for a checkpoint with only SentencePiece."""
 
 from __future__ import annotations
 

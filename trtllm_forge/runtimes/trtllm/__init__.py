@@ -1,4 +1,4 @@
-"""The TensorRT engine's runtime: TensorRT-LLM's tools make the engine, its backend serves it."""
+"""The runtime for TensorRT engines: TensorRT-LLM's tools make them, its backend serves them."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class TrtLlmRuntime:
     """TensorRT-LLM's C++ backend in the ``tensorrt_llm`` slot.
 
     Attributes:
-        architecture: What forge knows of the model.
+        architecture: The model's architecture.
         tools: The release's tools, and the machine they run on.
-        weights_bytes: Size of the HF checkpoint's weights, None for unknown.
+        weights_bytes: Size of the HF checkpoint's weights, None if unknown.
         cache_dir: The store.
-        has_examples: Whether the tools' examples folder is known to be there.
-        own_architecture: Of the GPU that is here, ``sm_90``, or empty for none. The tools' is
-            that of the GPU the engine is for, which the user may have named.
+        has_examples: Whether the tools' examples folder is known to exist.
+        own_architecture: Architecture of this machine's GPU, ``sm_90``, or empty for none.
+            ``tools`` has the architecture of the engine's GPU, which the user may have named.
     """
 
     architecture: Architecture
@@ -57,11 +57,11 @@ class TrtLlmRuntime:
 
     @property
     def name(self) -> RuntimeName:
-        """Return the word the runtime is known by."""
+        """Return the runtime's name."""
         return "trtllm"
 
     def require_support(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> None:
-        """Raise for a precision, mapping, length or mode the release does not take."""
+        """Raise for a precision, mapping, length or mode that the release does not support."""
         build = config.build
         recipe = self._recipe(config, checkpoint)
         converter = self._converter_table()
@@ -70,59 +70,61 @@ class TrtLlmRuntime:
         choose_speculation(config, self.tools.release)
         limit = checkpoint.max_seq_len
         if build.max_seq_len and limit and build.max_seq_len > limit:
-            what = f"max_seq_len is {build.max_seq_len} tokens, the checkpoint was made for {limit}"
+            what = (
+                f"max_seq_len is {build.max_seq_len} tokens, but the checkpoint's limit is {limit}"
+            )
             raise ConfigError(what, hint=build_command(config, max_seq_len=limit))
 
     def _require_script(
         self, config: ForgeConfig, recipe: Recipe, converter: FlagTable | None
     ) -> None:
-        """Raise for what the script would stumble over, or would do behind the user's back."""
+        """Raise for what would fail in the script, or what it would do without asking."""
         needs_code = converter is not None and ("--trust_remote_code",) in converter.needs
         if needs_code and recipe.tool == "convert_checkpoint":
             trusted = config.checkpoint.trust_remote_code
             if not trusted:
-                what = f"{recipe.table.title} runs Python code that the checkpoint carries"
-                why = "it refuses to start without --trust_remote_code"
+                what = f"{recipe.table.title} runs Python code from the checkpoint"
+                why = "it does not start without --trust_remote_code"
                 raise ConfigError(what, why=why, hint=build_command(config, trust_remote_code=True))
-        # quantize.py looks for the family's name in the whole path: "prompts" is MPT to it.
+        # quantize.py looks for the family's name in the whole path, so "prompts" means MPT to it.
         # Source: NVIDIA/TensorRT-LLM@042c510d33e3 quantize_by_modelopt.py, get_model.
         is_mistaken = "mpt" in str(self.cache_dir).lower() and self.architecture.family != "mpt"
         if recipe.tool == "quantize" and is_mistaken:
-            what = f'the cache lies in {self.cache_dir}, and "mpt" is in that path'
-            why = "quantize.py takes every model below such a path for an MPT model"
+            what = f'the path of the cache, {self.cache_dir}, contains "mpt"'
+            why = "quantize.py treats every model below such a path as an MPT model"
             hint = f"FORGE_CACHE_DIR=/var/tmp/forge {build_command(config)}"
             raise ConfigError(what, why=why, hint=hint)
         dataset = config.build.calib_dataset
         is_local = dataset is not None and Path(dataset).expanduser().exists()
         if recipe.needs_calibration and config.offline and not is_local:
-            what = f"precision {recipe.precision} needs calibration data, and offline is set"
+            what = f"precision {recipe.precision} needs calibration data, but offline is set"
             why = "the release's default data set would be downloaded from the Hub"
             if dataset is not None:
-                why = f"there is no folder {dataset} here, and a data set of the Hub is downloaded"
+                why = f"there is no folder {dataset}, so it would be downloaded from the Hub"
             raise ConfigError(what, why=why, hint=build_command(config, calib_dataset="FOLDER"))
 
     def require_machine(self, reporter: Reporter, *, confirm: Callable[[str], bool]) -> None:
-        """Raise unless the tools can run here, on the GPU the engine is for."""
+        """Check that the tools can run here, on the GPU the engine is for."""
         executor = self.tools.executor
         if executor.name == "local":
             executor.require(reporter, confirm=confirm)
         if not self.has_examples:
             release = self.tools.release.version
-            what = f"TensorRT-LLM's examples are missing, which hold the converters of {release}"
+            what = f"TensorRT-LLM's examples, with the converters of {release}, are missing"
             why = (
-                f"{IMAGE_EXAMPLES_DIR} has none; with a clone of TensorRT-LLM, "
-                "--examples-dir TensorRT-LLM/examples names them"
+                f"there are none in {IMAGE_EXAMPLES_DIR}; clone TensorRT-LLM and add "
+                "--examples-dir TensorRT-LLM/examples"
             )
             repository = "https://github.com/NVIDIA/TensorRT-LLM"
             hint = f"git clone --depth 1 --branch v{release} {repository}"
             raise PrerequisiteError(what, why=why, hint=hint)
         wanted, found = self.tools.gpu_architecture, self.own_architecture
         if found and wanted != found:
-            what = f"the engine is for a GPU of {wanted}, the one here is of {found}"
+            what = f"the engine is for a GPU with {wanted}, the one here has {found}"
             why = "TensorRT compiles for the GPU it runs on"
             raise PrerequisiteError(what, why=why)
         if executor.name == "docker":
-            # Last, as it may pull an image of 14 GB.
+            # Last, because it may pull an image of 14 GB.
             executor.require(reporter, confirm=confirm)
 
     def stages(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Stage]:
@@ -166,11 +168,11 @@ class TrtLlmRuntime:
         """Return the C++ backend's parameters.
 
         The backend resolves ``gpt_model_path`` against the server's working directory, so the
-        path is absolute, below the folder the repository is deployed to.
+        path is absolute, below the folder where the repository is mounted.
         """
         repository, build = config.repository, config.build
         speculation = choose_speculation(config, self.tools.release)
-        # Without paged context FMHA the engine can neither share nor split prompts.
+        # Without paged context FMHA, the engine can neither share nor split prompts.
         is_paged = has_paged_context(build.precision, build.kv_cache)
         parameters = {
             "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
@@ -192,7 +194,7 @@ class TrtLlmRuntime:
         return EngineModel(backend="tensorrtllm", parameters=parameters)
 
     def evidence(self, config: ForgeConfig, checkpoint: CheckpointConfig) -> Sequence[Evidence]:
-        """Return how sure the flags of both tools are."""
+        """Return how well the flags of both tools are confirmed."""
         tables = (self._recipe(config, checkpoint).table, self._build_table())
         return [
             Evidence(subject=t.title, level=t.evidence, note=t.note, source=t.source)
@@ -209,18 +211,18 @@ class TrtLlmRuntime:
                 default = "cnn_dailymail"
                 notes.append(
                     f"calibration: {recipe.table.title} downloads its default data set, {default}, "
-                    "from the Hub; --calib-dataset DIR takes local texts"
+                    "from the Hub; --calib-dataset DIR uses local texts"
                 )
             elif not Path(dataset).expanduser().exists():
                 notes.append(f"calibration: the data set {dataset} is downloaded from the Hub")
         if not recipe.has_paged_context:
             notes.append(
-                f"an {recipe.kv_cache} KV cache with {recipe.precision} weights leaves out block "
-                "reuse and chunked context, which TensorRT-LLM does not take with it"
+                f"block reuse and chunked context are off: TensorRT-LLM does not support them with "
+                f"an {recipe.kv_cache} KV cache and {recipe.precision} weights"
             )
         if recipe.precision in self.architecture.unlisted:
             notes.append(
-                f"quantize.py names {self.architecture.name}, but no list of upstream's has "
+                f"quantize.py lists {self.architecture.name}, but no upstream table lists "
                 f"{recipe.precision} for it"
             )
         documented = self.tools.release.gpu_architectures
@@ -246,13 +248,13 @@ class TrtLlmRuntime:
         table = find_flags("trtllm_build", self.tools.release)
         if table is None:
             version = self.tools.release.version
-            what = f"the flags of trtllm-build in TensorRT-LLM {version} are not known"
+            what = f"the flags of trtllm-build in TensorRT-LLM {version} are unknown"
             raise ConfigError(what)
         return table
 
 
 def _gemm_plugin(recipe: Recipe) -> str:
-    """Return what suits the precision: TensorRT's own kernels are the faster ones for fp8."""
+    """Return the plugin for a precision; TensorRT's own kernels are faster for fp8."""
     return "disable" if recipe.precision in _FP8_LIKE else "auto"
 
 
@@ -262,8 +264,9 @@ def _lora(config: ForgeConfig) -> Lora | None:
         return None
     lora_dir = Path(build.lora_dir).expanduser().absolute()
     if not lora_dir.is_dir():
-        what = f"lora_dir {lora_dir} is no folder"
-        raise ConfigError(what, why="it holds adapter_config.json and the adapter's weights")
+        what = f"lora_dir {lora_dir} is not a folder"
+        why = "it must hold adapter_config.json and the adapter's weights"
+        raise ConfigError(what, why=why)
     modules = (build.lora_target_modules or "").split(",")
     return Lora(
         lora_dir=lora_dir,

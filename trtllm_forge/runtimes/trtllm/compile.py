@@ -1,8 +1,8 @@
-"""The ``compile`` stage: a TRT-LLM checkpoint to an engine, by ``trtllm-build``.
+"""The ``compile`` stage: build an engine from a TRT-LLM checkpoint with ``trtllm-build``.
 
-The artifact is what the tool writes, ``config.json`` and one ``rank{N}.engine`` per rank, the
+The artifact holds the tool's output, ``config.json`` and one ``rank{N}.engine`` per rank, the
 tokenizer's files, and ``engine.json`` (see ``runtimes.trtllm.engine``). The timing cache stays in
-the store, per release and GPU architecture, and belongs to no artifact.
+the store, per release and GPU architecture, outside the artifacts.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from trtllm_forge.runtimes.trtllm.tools import Tools
 
 TIMING_DIR = "timing-cache"
-"""Folder of the cache that holds TensorRT's timing caches."""
+"""Folder in the store for TensorRT's timing caches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineLimits:
-    """What an engine is compiled for; None leaves the release's default.
+    """The limits an engine is compiled for; None leaves the release's default.
 
     Attributes:
         max_batch_size: Requests per step.
@@ -65,14 +65,14 @@ class CompileStage:
     Attributes:
         recipe: How its weights were made.
         table: ``trtllm-build``'s options in the release.
-        limits: What it is compiled for.
+        limits: The engine's limits.
         tp_size: Tensor parallel ranks.
         pp_size: Pipeline parallel ranks.
         gemm_plugin: Value of ``--gemm_plugin``.
-        speculation: Of draft tokens.
+        speculation: The speculative mode.
         lora: The adapter, or None.
-        gather_context_logits: Whether the logits of the prompt are kept.
-        workers: Ranks at once, None for one per GPU.
+        gather_context_logits: Whether to keep the logits of the prompt.
+        workers: Ranks built at once, None for one per GPU.
         cache_dir: The store, which holds the timing caches.
         tools: The release's tools.
     """
@@ -92,12 +92,12 @@ class CompileStage:
 
     @property
     def name(self) -> str:
-        """Return the verb the stage is known by."""
+        """Return the stage's name."""
         return "compile"
 
     @property
     def parameters(self) -> Mapping[str, JsonValue]:
-        """Return what the engine depends on, its GPU architecture included."""
+        """Return what the engine depends on, including its GPU architecture."""
         from trtllm_forge.files.digest import sha256_tree
 
         limits = self.limits
@@ -124,7 +124,7 @@ class CompileStage:
 
     @property
     def tool_versions(self) -> Mapping[str, str]:
-        """Return the release and, where it is known, its TensorRT."""
+        """Return the release and, if known, its TensorRT version."""
         release = self.tools.release
         image = release.image
         tensorrt = image.versions.get("tensorrt") if image else release.versions.get("tensorrt")
@@ -141,7 +141,7 @@ class CompileStage:
 
     @property
     def timing_cache_path(self) -> Path:
-        """Return where TensorRT's timings of this release and GPU are kept between builds."""
+        """Return the path of TensorRT's timings for this release and GPU, kept between builds."""
         release = self.tools.release.version
         architecture = self.tools.gpu_architecture or "unknown"
         return self.cache_dir / TIMING_DIR / f"{release}-{architecture}.cache"
@@ -186,7 +186,7 @@ class CompileStage:
         return (command,)
 
     def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
-        """Build the engine, compare it with what was asked for, and describe it."""
+        """Build the engine, compare it with the request, and write ``engine.json``."""
         scratch = _scratch_timing_cache(work_dir)
         if self.timing_cache_path.exists():
             shutil.copyfile(self.timing_cache_path, scratch)
@@ -206,7 +206,7 @@ class CompileStage:
         line.option("--max_beam_width", limits.max_beam_width)
         if limits.max_seq_len is not None:
             line.option("--max_seq_len", limits.max_seq_len)
-            # The default of 1024 would cut longer prompts; one token has to fit behind them.
+            # The default of 1024 would cut longer prompts; one token must fit after them.
             line.option("--max_input_len", max(1, limits.max_seq_len - 1))
         if limits.max_num_tokens is not None:
             line.option("--max_num_tokens", limits.max_num_tokens)
@@ -215,7 +215,7 @@ class CompileStage:
         world_size = self.tp_size * self.pp_size
         if self.workers is not None:
             return min(self.workers, world_size)
-        # The tool takes no more than the GPUs it sees.
+        # The tool does not accept more workers than visible GPUs.
         return max(1, min(world_size, self.tools.gpu_count or world_size))
 
     def _mounts(self) -> tuple[Mount, ...]:
@@ -242,7 +242,7 @@ class CompileStage:
             return
         kept = self.timing_cache_path
         kept.parent.mkdir(parents=True, exist_ok=True)
-        # Another build may read it at this moment: it is replaced, never rewritten.
+        # Replaced, not rewritten, because another build may be reading it.
         partial = kept.with_name(f"{kept.name}.{scratch.parent.name}")
         shutil.copyfile(scratch, partial)
         partial.replace(kept)

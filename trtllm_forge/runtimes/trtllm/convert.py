@@ -1,8 +1,8 @@
-"""The ``convert`` stage: an HF checkpoint to a TRT-LLM checkpoint of one precision.
+"""The ``convert`` stage: make a TRT-LLM checkpoint of one precision from an HF checkpoint.
 
 The release's own scripts do the work: ``convert_checkpoint.py`` for plain and weight-only
-weights and for checkpoints that are quantised already, ``quantize.py`` for what needs sample
-texts. The artifact is what they write: ``config.json`` and one ``rank{N}.safetensors`` per rank.
+weights and for checkpoints that are already quantised, ``quantize.py`` for precisions that need
+sample texts. They write the artifact: ``config.json`` and one ``rank{N}.safetensors`` per rank.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from trtllm_forge.runtimes.trtllm.recipe import Recipe
     from trtllm_forge.runtimes.trtllm.tools import Tools
 
-# A model of this share of the GPU's memory is not put there to be converted.
+# A model larger than this share of the GPU's memory is converted on the CPU.
 _GPU_SHARE = 0.8
-# Upstream's instructions for them switch off the converter that the families share.
+# Upstream's instructions for these switch off the unified converter.
 # Source: NVIDIA/TensorRT-LLM@258c7540c035:examples/granite/README.md.
 _OF_OWN_CONVERTER = ("GraniteForCausalLM", "GraniteMoeForCausalLM")
-# The precisions with a scale for a group of weights, whose size quantize.py can be told.
+# The precisions with one scale per group of weights, whose size is an option of quantize.py.
 _GROUPED = ("int4_awq", "w4a8_awq")
 
 
@@ -43,14 +43,14 @@ class ConvertStage:
 
     Attributes:
         recipe: How the precision is made.
-        architecture: What forge knows of the model.
+        architecture: The model's architecture.
         tp_size: Tensor parallel ranks.
         pp_size: Pipeline parallel ranks.
         group_size: Weights per scale, for ``int4_awq`` and ``w4a8_awq``.
         calib_dataset: Folder or Hub name of calibration data, None for the release's default.
-        calib_size: Samples of it.
-        weights_bytes: Size of the HF checkpoint's weights, None for unknown.
-        workers: Ranks at once, None to choose by the machine.
+        calib_size: Number of calibration samples.
+        weights_bytes: Size of the HF checkpoint's weights, None if unknown.
+        workers: Ranks converted at once, None to choose by the machine.
         tools: The release's scripts.
     """
 
@@ -67,12 +67,12 @@ class ConvertStage:
 
     @property
     def name(self) -> str:
-        """Return the verb the stage is known by."""
+        """Return the stage's name."""
         return "convert"
 
     @property
     def parameters(self) -> Mapping[str, JsonValue]:
-        """Return what the checkpoint depends on; neither workers nor where it is made."""
+        """Return what the checkpoint depends on; not the workers or the machine."""
         recipe = self.recipe
         calibration: dict[str, JsonValue] = {}
         if recipe.needs_calibration:
@@ -96,7 +96,7 @@ class ConvertStage:
 
     @property
     def tool_versions(self) -> Mapping[str, str]:
-        """Return the release: its scripts come with it."""
+        """Return the release, which includes the scripts."""
         return {"tensorrt_llm": self.tools.release.version}
 
     @property
@@ -106,7 +106,7 @@ class ConvertStage:
         return ("config.json", *(f"rank{rank}.safetensors" for rank in ranks))
 
     def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:
-        """Return the one command that makes the checkpoint."""
+        """Return the one command that makes the TRT-LLM checkpoint."""
         line = CommandLine(table=self.recipe.table)
         if self.recipe.tool == "quantize":
             self._quantize(line, work_dir, inputs["download"])
@@ -125,7 +125,7 @@ class ConvertStage:
 
     @property
     def downloads_calibration(self) -> bool:
-        """Return whether the script itself fetches its sample texts."""
+        """Return whether the script downloads its sample texts."""
         return self.recipe.needs_calibration and not self._has_local_calibration()
 
     def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
@@ -137,7 +137,7 @@ class ConvertStage:
             self._require_rank_files(work_dir)
 
     def _convert(self, line: CommandLine, work_dir: Path, checkpoint_dir: Path) -> None:
-        """Compose ``convert_checkpoint.py``; families spell some options in their own way."""
+        """Add the options of ``convert_checkpoint.py``; families spell some differently."""
         table = line.table
         for flag, *values in table.needs:
             if values:
@@ -187,7 +187,7 @@ class ConvertStage:
         return {}
 
     def _workers(self) -> int:
-        """Return how many ranks are converted at once: each of them holds the whole model."""
+        """Return how many ranks to convert at once; each one holds the whole model."""
         world_size = self.tp_size * self.pp_size
         if self.workers is not None:
             return min(self.workers, world_size)
@@ -233,11 +233,11 @@ class ConvertStage:
             found = len(names) - len(missing)
             what = f"the converted checkpoint has {found} of {len(names)} rank files"
             verb = "is" if len(missing) == 1 else "are"
-            why = f"{', '.join(missing)} {verb} not there or empty"
+            why = f"{', '.join(missing)} {verb} missing or empty"
             raise BuildError(what, why=f"the converter ended without an error, but {why}")
 
     def _require_agreement(self, work_dir: Path) -> None:
-        """Raise unless the checkpoint is what was asked for.
+        """Check that the checkpoint is the requested one.
 
         Source: facts on config.json of a TRT-LLM checkpoint, ``mapping`` and ``quantization``.
         """
@@ -247,16 +247,16 @@ class ConvertStage:
             mapping, quantization = document["mapping"], document["quantization"]
             found = (mapping["tp_size"], mapping["pp_size"], quantization["quant_algo"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            what = "convert ended without an error, but its config.json cannot be understood"
+            what = "convert ended without an error, but its config.json is invalid"
             raise BuildError(what, why=f"{type(error).__name__}: {error}") from error
         wanted = (self.tp_size, self.pp_size, self.recipe.quant_algo)
         if found != wanted and not self._is_near(found):
             names = ("tp_size", "pp_size", "quant_algo")
             what = f"the converted checkpoint has {_pairs(names, found)}"
-            raise BuildError(what, why=f"asked for was {_pairs(names, wanted)}")
+            raise BuildError(what, why=f"requested was {_pairs(names, wanted)}")
 
     def _is_near(self, found: tuple[object, object, object]) -> bool:
-        # SmoothQuant's name says which scales were taken, which ModelOpt decides.
+        # SmoothQuant's name includes the kind of scales, which ModelOpt chooses.
         sizes_agree = found[:2] == (self.tp_size, self.pp_size)
         is_named = str(found[2]).startswith(("W8A8_SQ_", "W8A16_GPTQ", "W4A16_"))
         return sizes_agree and is_named and self.recipe.precision in ("int8_sq", "int4_gptq")

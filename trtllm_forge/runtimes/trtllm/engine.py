@@ -1,8 +1,8 @@
-"""An engine folder, read back: what ``trtllm-build`` says it made, and forge's ``engine.json``.
+"""Read an engine's ``config.json`` by ``trtllm-build``, and write forge's ``engine.json``.
 
 ``config.json`` of an engine has three parts: ``version``, ``pretrained_config`` (the TRT-LLM
-checkpoint's) and ``build_config``. From it comes ``engine.json``, which the other models of a
-repository read, as they do for the twin::
+checkpoint's) and ``build_config``. ``engine.json`` is made from it, and is read by the other models
+of a repository, as for the twin::
 
     {"schema": 1, "runtime": "trtllm", "trtllm_version": "1.2.1", "gpu_architecture": "sm_90",
      "architecture": "GPTBigCodeForCausalLM", "dtype": "float16", "logits_dtype": "float32",
@@ -29,7 +29,7 @@ ENGINE_SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ExpectedEngine:
-    """What was asked for; None leaves the release's default."""
+    """The requested engine; None leaves the release's default."""
 
     version: str
     tp_size: int
@@ -44,23 +44,23 @@ class ExpectedEngine:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """What an engine says of itself.
+    """An engine as described by its ``config.json``.
 
     Attributes:
-        version: The TensorRT-LLM that built it.
+        version: The TensorRT-LLM version that built it.
         tp_size: Tensor parallel ranks.
         pp_size: Pipeline parallel ranks.
         dtype: Element type of the activations.
         logits_dtype: Element type of the logits.
-        quant_algo: Of the weights, None for plain ones.
-        kv_cache_quant_algo: Of the KV cache, None for that of the activations.
+        quant_algo: Quantisation of the weights, None for plain ones.
+        kv_cache_quant_algo: Quantisation of the KV cache, None for the type of the activations.
         max_batch_size: Requests per step.
         max_seq_len: Prompt plus output tokens of one request.
         max_num_tokens: Tokens per step over all requests.
         max_beam_width: Beams of one request.
         max_draft_len: Draft tokens per step.
         has_paged_context: Whether prompts can be split and shared over blocks.
-        rank_files: Names of the engine files that are there and hold something.
+        rank_files: Names of the engine files that exist and are not empty.
     """
 
     version: str
@@ -84,10 +84,10 @@ class Engine:
         return self.tp_size * self.pp_size
 
     def require(self, expected: ExpectedEngine) -> None:
-        """Compare with what was asked for.
+        """Compare the engine with the requested one.
 
         Raises:
-            BuildError: It is another engine, or a rank's file is missing.
+            BuildError: They differ, or a rank's file is missing.
         """
         missing = [
             f"rank{rank}.engine"
@@ -98,7 +98,7 @@ class Engine:
             wanted = expected.tp_size * expected.pp_size
             what = f"the engine has {wanted - len(missing)} of {wanted} rank files"
             verb = "is" if len(missing) == 1 else "are"
-            why = f"trtllm-build ended without an error, but {', '.join(missing)} {verb} not there "
+            why = f"trtllm-build ended without an error, but {', '.join(missing)} {verb} missing "
             why += "or empty"
             raise BuildError(what, why=why)
         names = ["tp_size", "pp_size", "max_batch_size", "max_beam_width"]
@@ -108,36 +108,36 @@ class Engine:
             if getattr(expected, name) is not None
         ]
         if expected.precision not in ("int8_sq", "int4_gptq"):
-            # Those two are named after the scales, which the tool decides.
+            # The names of those two include the kind of scales, which the tool chooses.
             names.append("quant_algo")
         differing = [n for n in names if getattr(self, n) != getattr(expected, n)]
-        # A build's local part, as in 1.2.1+cu13, makes no other release of it.
+        # A local version part, as in 1.2.1+cu13, does not make it another release.
         if self.version.partition("+")[0] != expected.version:
             differing.insert(0, "version")
         if differing:
             what = f"the engine has {_shown(self, differing)}"
-            raise BuildError(what, why=f"asked for was {_shown(expected, differing)}")
+            raise BuildError(what, why=f"requested was {_shown(expected, differing)}")
 
 
 def read_engine(engine_dir: Path) -> Engine:
-    """Return what the engine in ``engine_dir`` says of itself.
+    """Return the engine in ``engine_dir`` as described by its ``config.json``.
 
     Raises:
-        BuildError: Its ``config.json`` is missing or of another shape.
+        BuildError: Its ``config.json`` is missing or is not an engine's.
     """
     path = engine_dir / "config.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return _engine(document, engine_dir)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"{path} is no configuration of an engine"
+        what = f"{path} is not an engine's configuration"
         raise BuildError(what, why=f"{type(error).__name__}: {error}") from error
 
 
 def write_engine_document(
     engine_dir: Path, engine: Engine, checkpoint_dir: Path, *, gpu_architecture: str
 ) -> None:
-    """Write ``engine.json`` beside the engine: what it is, and of which checkpoint."""
+    """Write ``engine.json`` beside the engine: its properties and its checkpoint."""
     source = json.loads((checkpoint_dir / "checkpoint.json").read_text(encoding="utf-8"))
     checkpoint = read_checkpoint_config(checkpoint_dir)
     document = {
@@ -157,7 +157,7 @@ def write_engine_document(
         "max_num_tokens": engine.max_num_tokens,
         "max_draft_len": engine.max_draft_len,
         "max_seq_len": engine.max_seq_len,
-        # At least one token has to fit behind the prompt.
+        # At least one token must fit after the prompt.
         "max_input_len": engine.max_seq_len - 1,
         "vocab_size": checkpoint.vocab_size,
         "num_layers": checkpoint.num_layers,

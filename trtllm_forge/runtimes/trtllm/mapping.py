@@ -1,4 +1,4 @@
-"""Which tensor and pipeline parallel sizes a model can be split into."""
+"""Check the tensor and pipeline parallel sizes against the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from trtllm_forge.releases.catalogue import Release
     from trtllm_forge.releases.flags import FlagTable
 
-# Before, a pipeline rank took layers // pp_size layers, and those that were over were lost.
+# Before this release, a pipeline rank took layers // pp_size layers, losing the remainder.
 # Source: NVIDIA/TensorRT-LLM pull request 3429 (pp_layers of tensorrt_llm/mapping.py), April 2025.
 _UNEVEN_SINCE = "0.20"
 
@@ -27,13 +27,13 @@ def require_mapping(
     """Check that the model can be split.
 
     Raises:
-        ConfigError: Heads, layers or the converter do not go with ``tp_size`` or ``pp_size``.
+        ConfigError: Heads, layers or the converter do not fit ``tp_size`` or ``pp_size``.
     """
     tp_size, pp_size = config.build.tp_size, config.build.pp_size
     heads, kv_heads = checkpoint.num_heads, checkpoint.num_kv_heads
     layers = checkpoint.num_layers
     if table and table.max_pp_size and pp_size > table.max_pp_size:
-        what = f"{table.title} makes pp_size {table.max_pp_size}, {pp_size} was asked for"
+        what = f"{table.title} supports pp_size {table.max_pp_size}, {pp_size} was requested"
         fitting = _largest_tp(heads, kv_heads, tp_size * pp_size)
         raise ConfigError(what, hint=build_command(config, tp_size=fitting, pp_size=1))
     hint = build_command(config, tp_size=_largest_tp(heads, kv_heads, tp_size))
@@ -41,14 +41,16 @@ def require_mapping(
         what = f"{heads} attention heads cannot be split over tp_size {tp_size}"
         raise ConfigError(what, hint=hint)
     if not _suits(kv_heads, tp_size):
-        what = f"{kv_heads} KV heads can be neither split over nor repeated for tp_size {tp_size}"
+        what = (
+            f"{kv_heads} KV heads can be neither split over tp_size {tp_size} nor repeated for it"
+        )
         raise ConfigError(what, hint=hint)
     is_even = release.is_before(_UNEVEN_SINCE)
     if layers and (pp_size > layers or (is_even and layers % pp_size)):
         what = f"{layers} layers cannot be split over pp_size {pp_size}"
         why = ""
         if pp_size <= layers:
-            why = f"TensorRT-LLM {release.version} wants as many on each, any number goes since "
+            why = f"TensorRT-LLM {release.version} needs equal stages, any split works since "
             why += _UNEVEN_SINCE
         sizes = range(min(pp_size, layers), 0, -1)
         fitting = next(size for size in sizes if not is_even or layers % size == 0)

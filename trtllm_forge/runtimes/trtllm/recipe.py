@@ -1,4 +1,4 @@
-"""How each precision is made: which of TensorRT-LLM's tools, and what the engine then says."""
+"""How to make each precision: TensorRT-LLM's tool for it, and the engine's name for it."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ _QFORMATS: Mapping[str, str] = {
     "fp8": "fp8",
     "nvfp4": "nvfp4",
 }
-# First architecture with the tensor cores or types it takes: NVIDIA's data sheets.
+# First architecture with the tensor cores or types it needs: NVIDIA's data sheets.
 _LEAST_SM: Mapping[str, int] = {"bf16": 80, "fp8": 89, "w4a8_awq": 89, "int8_sq": 80, "nvfp4": 100}
-# What is tried in the place of a precision that is not taken, the nearest first.
+# Precisions to suggest for one that is not supported, the nearest first.
 _NEAREST: Mapping[str, tuple[str, ...]] = {
     "int4_awq": ("int4", "int8", "fp16"),
     "w4a8_awq": ("int4_awq", "int4", "int8", "fp16"),
@@ -62,14 +62,14 @@ _NEAREST: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a TRT-LLM checkpoint of one precision is made.
+    """How to make a TRT-LLM checkpoint of one precision.
 
     Attributes:
         tool: The script that makes it.
-        precision: The word it was asked for with; ``int4_gptq`` for quantised checkpoints.
+        precision: The requested precision; ``int4_gptq`` for quantised checkpoints.
         dtype: Element type of the activations, ``float16`` or ``bfloat16``.
-        qformat: ``quantize.py``'s word; empty for the converter.
-        quant_algo: What the engine's configuration then says, None for plain weights.
+        qformat: ``quantize.py``'s name for it; empty for the converter.
+        quant_algo: The name in the engine's configuration, None for plain weights.
         kv_cache: ``int8``, ``fp8`` or None.
         table: The tool's options in the release.
     """
@@ -84,7 +84,7 @@ class Recipe:
 
     @property
     def needs_calibration(self) -> bool:
-        """Return whether sample texts are run through the model, which takes a GPU."""
+        """Return whether sample texts are run through the model, which needs a GPU."""
         return self.tool == "quantize" and (
             self.kv_cache is not None or self.precision not in (*_PLAIN, *_WEIGHT_ONLY)
         )
@@ -98,8 +98,8 @@ class Recipe:
 def has_paged_context(precision: str, kv_cache: str | None) -> bool:
     """Return whether an engine can split prompts and share them over KV cache blocks.
 
-    TensorRT-LLM refuses paged context FMHA with an int8 KV cache, and with an fp8 one unless the
-    weights are fp8, too.
+    TensorRT-LLM rejects paged context FMHA with an int8 KV cache, and with an fp8 one unless the
+    weights are fp8 too.
 
     Source: NVIDIA/TensorRT-LLM attentionOp.cpp and commands/build.py, found by the message
     "Paged Context FMHA doesn't work with int8 kv cache".
@@ -109,7 +109,7 @@ def has_paged_context(precision: str, kv_cache: str | None) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Refused:
-    """Why a pair of precision and KV cache cannot be had."""
+    """Why a pair of precision and KV cache is not possible."""
 
     what: str
     why: str = ""
@@ -125,18 +125,18 @@ def choose_recipe(
     *,
     sm: int | None,
 ) -> Recipe:
-    """Return how the checkpoint gets the precision that was asked for.
+    """Return how to make the requested precision from the checkpoint.
 
     Args:
-        config: What was asked for.
-        checkpoint: Its ``config.json``.
-        architecture: What forge knows of it.
-        release: Of TensorRT-LLM.
-        sm: Compute capability of the GPU times ten, or None for unknown.
+        config: The configuration.
+        checkpoint: The checkpoint's ``config.json``.
+        architecture: The checkpoint's architecture.
+        release: The TensorRT-LLM release.
+        sm: Compute capability of the GPU times ten, or None if unknown.
 
     Raises:
-        ConfigError: The release, the architecture or the GPU does not take the pair; the
-            message names the nearest that works.
+        ConfigError: The release, the architecture or the GPU does not support the precision with
+            the KV cache; the message names the nearest pair that works.
     """
     target = _Target(architecture=architecture, release=release, sm=sm)
     precision = _precision_of(config, checkpoint, target)
@@ -151,14 +151,14 @@ def choose_recipe(
 
 @dataclass(frozen=True, kw_only=True)
 class _Target:
-    """What an engine is built of, with and for."""
+    """What an engine is built from, with and for: architecture, release and GPU."""
 
     architecture: Architecture
     release: Release
     sm: int | None
 
     def find(self, precision: str, kv_cache: str | None) -> Recipe | _Refused:
-        """Return how the pair is made, or why it is not."""
+        """Return how to make the pair, or why that is not possible."""
         refused = self._hardware_refusal(precision, kv_cache)
         if refused is not None:
             return refused
@@ -170,7 +170,7 @@ class _Target:
         return self._quantized(precision, kv_cache, is_converted=is_converted)
 
     def fitting(self) -> list[str]:
-        """Return the precisions that can be had, with the KV cache left as it is."""
+        """Return the possible precisions, without a quantised KV cache."""
         return [
             precision
             for precision in (*self.architecture.precisions, *self.architecture.unlisted)
@@ -184,7 +184,7 @@ class _Target:
         return is_known and not self.release.is_before(since)
 
     def _hardware_refusal(self, precision: str, kv_cache: str | None) -> _Refused | None:
-        """Return what the GPU lacks.
+        """Return why the GPU does not support the pair, or None.
 
         Source: NVIDIA/TensorRT-LLM@008b2b8d23af tensorrt_llm/builder.py, the checks for SM 100
         to 119: data centre Blackwell has no int8 and int4 kernels.
@@ -193,20 +193,20 @@ class _Target:
         if sm is None:
             return None
         if sm < (least := _LEAST_SM.get(precision, 0)):
-            what = f"precision {precision} needs a GPU of sm_{least} or later, this one is sm_{sm}"
+            what = f"precision {precision} needs a GPU with sm_{least} or later, this is sm_{sm}"
             return _Refused(what=what)
         if kv_cache == "fp8" and sm < _LEAST_SM["fp8"]:
             least = _LEAST_SM["fp8"]
-            what = f"an fp8 KV cache needs a GPU of sm_{least} or later, this one is sm_{sm}"
+            what = f"an fp8 KV cache needs a GPU with sm_{least} or later, this is sm_{sm}"
             return _Refused(what=what, is_about_kv_cache=True)
         if not 100 <= sm < 120:
             return None
         why = "its kernels are for other architectures"
         if precision in ("int8", "int4", "int8_sq"):
-            what = f"TensorRT-LLM builds no engine with precision {precision} for sm_{sm}"
+            what = f"TensorRT-LLM cannot build an engine with precision {precision} for sm_{sm}"
             return _Refused(what=what, why=why)
         if kv_cache == "int8":
-            what = f"TensorRT-LLM builds no engine with an int8 KV cache for sm_{sm}"
+            what = f"TensorRT-LLM cannot build an engine with an int8 KV cache for sm_{sm}"
             return _Refused(what=what, why=why, is_about_kv_cache=True)
         return None
 
@@ -227,23 +227,23 @@ class _Target:
     def _quantized(
         self, precision: str, kv_cache: str | None, *, is_converted: bool
     ) -> Recipe | _Refused:
-        """Return how ``quantize.py`` makes it; ``is_converted`` is for precisions without it."""
+        """Return how ``quantize.py`` makes it; ``is_converted`` if the weights do not need it."""
         name, version = self.architecture.name, self.release.version
         if not self.architecture.has_modelopt:
-            what = f"quantize.py of TensorRT-LLM {version} does not name {name}"
+            what = f"quantize.py of TensorRT-LLM {version} does not support {name}"
             asked = f"precision {precision}" if not is_converted else f"kv_cache {kv_cache}"
-            why = f"{asked} is made by it"
+            why = f"{asked} needs it"
             return _Refused(what=what, why=why, is_about_kv_cache=is_converted)
         qformat = _QFORMATS.get(precision)
         if qformat is None:
             what = f"precision {precision} has no {kv_cache} KV cache in TensorRT-LLM {version}"
-            why = "quantize.py makes KV cache scales, and it does not read quantised checkpoints"
+            why = "only quantize.py makes KV cache scales, and it cannot read quantised checkpoints"
             return _Refused(what=what, why=why, is_about_kv_cache=True)
         table = find_flags("quantize", self.release)
         if table is None or not table.has("--qformat", qformat):
             return self._unknown(precision)
         if kv_cache and not table.has("--kv_cache_dtype", kv_cache):
-            what = f"{table.title} does not take --kv_cache_dtype {kv_cache}"
+            what = f"{table.title} does not support --kv_cache_dtype {kv_cache}"
             return _Refused(what=what, is_about_kv_cache=True)
         return Recipe(
             tool="quantize",
@@ -256,18 +256,18 @@ class _Target:
         )
 
     def explain(self, precision: str) -> str:
-        """Return which releases do take a precision, and what this one takes in its place."""
+        """Return which releases support a precision, and what this release supports instead."""
         fitting = ", ".join(self.fitting())
-        instead = f"{self.release.version} takes {fitting}"
+        instead = f"{self.release.version} supports {fitting}"
         taking = self.releases_with(precision)
         if not taking:
             return f"no release does; {instead}"
         if self.release.is_before(taking[0]):
-            return f"it does since {taking[0]}; {instead}"
+            return f"the first that does is {taking[0]}; {instead}"
         return f"the last that does is {taking[-1]}; {instead}"
 
     def releases_with(self, precision: str) -> list[str]:
-        """Return the releases that take a precision, oldest first."""
+        """Return the releases that support a precision, oldest first."""
         return [
             release.version
             for release in read_catalogue().releases.values()
@@ -277,7 +277,7 @@ class _Target:
 
     def _unknown(self, precision: str) -> _Refused:
         what = (
-            f"the engine flow of TensorRT-LLM {self.release.version} does not take "
+            f"the engine flow of TensorRT-LLM {self.release.version} does not support "
             f"precision {precision} for {self.architecture.name}"
         )
         return _Refused(what=what, is_about_release=True)
@@ -303,9 +303,9 @@ def _nearest(
     *,
     is_fixed: bool = False,
 ) -> str:
-    """Return the command of the nearest build that works, or nothing where none does.
+    """Return the command of the nearest build that works, or nothing if none does.
 
-    ``is_fixed`` is for a quantised checkpoint, which has its precision whatever is asked for.
+    ``is_fixed`` is for a quantised checkpoint, whose precision cannot be chosen.
     """
     asked = config.build.kv_cache
     caches: dict[str | None, None] = dict.fromkeys((asked, "fp8" if asked else None, None))
@@ -324,7 +324,7 @@ def _nearest(
 
 
 def _precision_of(config: ForgeConfig, checkpoint: CheckpointConfig, target: _Target) -> str:
-    """Return the precision the engine will have, which a quantised checkpoint decides."""
+    """Return the engine's precision, which a quantised checkpoint determines."""
     asked, quantization = config.build.precision, checkpoint.quantization
     architecture = target.architecture
     if quantization is None:
@@ -332,7 +332,7 @@ def _precision_of(config: ForgeConfig, checkpoint: CheckpointConfig, target: _Ta
             what = (
                 f"{config.model} is not quantised, and precision int4_gptq needs a GPTQ checkpoint"
             )
-            why = "its config.json has no quantization_config; forge makes no GPTQ weights"
+            why = "its config.json has no quantization_config; forge cannot make GPTQ weights"
             hint = _nearest(config, target, asked, _Refused(what=what))
             raise ConfigError(what, why=why, hint=hint)
         return asked
@@ -340,23 +340,24 @@ def _precision_of(config: ForgeConfig, checkpoint: CheckpointConfig, target: _Ta
     if method not in ("gptq", "awq") or "int4_gptq" not in architecture.precisions:
         what = (
             f"the converter of {architecture.name} in TensorRT-LLM {target.release.version} "
-            f"does not take {method} checkpoints"
+            f"does not support {method} checkpoints"
         )
         hint = ""
         if architecture.has_flow("llmapi", target.release):
             hint = other_runtime_command(config, "llmapi", trtllm_version=target.release.version)
-        raise ConfigError(what, why="it takes gptq and awq of llama and qwen models", hint=hint)
+        why = "only llama and qwen models are supported, with gptq and awq"
+        raise ConfigError(what, why=why, hint=hint)
     if quantization.bits not in (0, 4):
         what = f"{config.model} has {quantization.bits}-bit weights ({method})"
-        why = "the converter reads every such checkpoint as one of 4 bits"
+        why = "the converter reads every such checkpoint as 4-bit"
         raise ConfigError(what, why=why)
     if quantization.has_act_order:
         what = (
-            f"{config.model} is a GPTQ checkpoint with desc_act true, which the converter refuses"
+            f"{config.model} is a GPTQ checkpoint with desc_act true, which the converter rejects"
         )
         raise ConfigError(what, why="TensorRT-LLM has no kernels for reordered columns")
     if asked not in (*_PLAIN, "int4_gptq"):
-        what = f"{config.model} is quantised already ({method}), precision {asked} was asked for"
-        why = "quantization_config in its config.json"
+        what = f"{config.model} is already quantised ({method}), precision {asked} was requested"
+        why = "its config.json has a quantization_config"
         raise ConfigError(what, why=why, hint=build_command(config, precision="int4_gptq"))
     return "int4_gptq"

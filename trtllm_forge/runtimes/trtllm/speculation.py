@@ -1,4 +1,4 @@
-"""Speculative decoding in the engine flow: what the engine is built with, what Triton is told."""
+"""Speculative decoding in the engine flow: build options and Triton's parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from trtllm_forge.releases.catalogue import Release
 
 _DRAFT_TOKENS = 10
-# The Triton model of earlier releases has no parameters for the sizes.
+# Before this release, the Triton model has no parameters for the sizes.
 _LOOKAHEAD_SINCE = "0.19"
 
 
@@ -24,9 +24,9 @@ class Speculation:
     """A speculative mode.
 
     Attributes:
-        mode: ``trtllm-build``'s word, or empty for none.
-        max_draft_len: Draft tokens per step the engine has room for.
-        parameters: What the ``tensorrt_llm`` model of the repository says of it.
+        mode: ``trtllm-build``'s name for it, or empty for none.
+        max_draft_len: The engine's limit of draft tokens per step.
+        parameters: Its parameters of the repository's ``tensorrt_llm`` model.
     """
 
     mode: str = ""
@@ -38,31 +38,32 @@ def choose_speculation(config: ForgeConfig, release: Release) -> Speculation:
     """Return what ``build.speculative`` means in the engine flow; prompt lookup is lookahead.
 
     Raises:
-        ConfigError: The release or another value does not go with it.
+        ConfigError: The release or another option does not support it.
     """
     build = config.build
     if build.speculative == "none":
         if build.max_draft_len is not None:
-            what = f"max_draft_len is {build.max_draft_len}, and there is no speculative mode"
+            what = f"max_draft_len is {build.max_draft_len}, but speculative is none"
             raise ConfigError(what, hint=build_command(config, speculative="draft_tokens"))
         return Speculation()
     if build.gather_context_logits:
-        what = f"gather_context_logits does not go with speculative {build.speculative}"
-        why = "trtllm-build refuses the logits of the prompt with draft tokens"
+        what = f"gather_context_logits cannot be combined with speculative {build.speculative}"
+        why = "trtllm-build rejects logits of the prompt together with draft tokens"
         raise ConfigError(what, why=why, hint=build_command(config, gather_context_logits=False))
     if build.max_beam_width > 1:
-        what = f"max_beam_width is {build.max_beam_width}, speculative {build.speculative} needs 1"
+        beams = build.max_beam_width
+        what = f"max_beam_width is {beams}, but speculative {build.speculative} needs 1"
         raise ConfigError(what, hint=build_command(config, max_beam_width=1))
     if build.speculative == "draft_tokens":
         mode = "draft_tokens_external"
         return Speculation(mode=mode, max_draft_len=build.max_draft_len or _DRAFT_TOKENS)
     if release.is_before(_LOOKAHEAD_SINCE):
         what = f"the Triton models of TensorRT-LLM {release.version} have no lookahead decoding"
-        why = f"their parameters for it come with {_LOOKAHEAD_SINCE}"
+        why = f"its parameters exist since {_LOOKAHEAD_SINCE}"
         hint = build_command(config, trtllm_version=f"{_LOOKAHEAD_SINCE}.0")
         raise ConfigError(what, why=why, hint=hint)
     if build.max_draft_len is not None:
-        what = f"max_draft_len is {build.max_draft_len}, lookahead decoding derives it"
+        what = f"max_draft_len is {build.max_draft_len}, but lookahead decoding computes it"
         why = "from lookahead_window, lookahead_ngram and lookahead_verification"
         raise ConfigError(what, why=why, hint=build_command(config, max_draft_len=None))
     window, ngram = build.lookahead_window, build.lookahead_ngram

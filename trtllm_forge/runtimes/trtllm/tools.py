@@ -1,4 +1,4 @@
-"""Where TensorRT-LLM's tools are, and how their commands are executed."""
+"""Locate TensorRT-LLM's tools and run their commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IMAGE_EXAMPLES_DIR = "/app/examples"
 """Where the Triton images hold TensorRT-LLM's examples."""
 
 _ENVIRONMENT = {
-    # The checkpoint is a folder by now: nothing may be fetched behind its back.
+    # The checkpoint is already on disk; the tool must not fetch anything else.
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -35,16 +35,16 @@ class Tools:
     """One release's tools, and the machine they run on.
 
     Attributes:
-        release: Of TensorRT-LLM.
+        release: The TensorRT-LLM release.
         executor: Where the commands run.
         python: The interpreter that has ``tensorrt_llm``.
         builder: ``trtllm-build``, by path or name.
-        examples_dir: TensorRT-LLM's examples, as the tools see them.
+        examples_dir: TensorRT-LLM's examples, as a path for the tools.
         mounts: Folders of this machine that the tools read or write.
-        gpu_count: GPUs the tools see; 0 for unknown.
-        gpu_memory_bytes: Memory of the smallest of them; 0 for unknown.
-        gpu_architecture: ``sm_90``, or empty for unknown.
-        free_memory_bytes: Of the host.
+        gpu_count: GPUs visible to the tools; 0 if unknown.
+        gpu_memory_bytes: Memory of the smallest one; 0 if unknown.
+        gpu_architecture: ``sm_90``, or empty if unknown.
+        free_memory_bytes: Free memory of the host.
         cpu_count: Cores of the host.
     """
 
@@ -62,12 +62,12 @@ class Tools:
 
     @property
     def sm(self) -> int | None:
-        """Return the GPU's compute capability times ten, or None for unknown."""
+        """Return the GPU's compute capability times ten, or None if unknown."""
         digits = self.gpu_architecture.removeprefix("sm_").rstrip("af")
         return int(digits) if digits.isdigit() else None
 
     def script(self, path: str) -> str:
-        """Return where a script of the examples lies; ``path`` begins with ``examples/``."""
+        """Return the path of an example script; ``path`` begins with ``examples/``."""
         return str(PurePosixPath(self.examples_dir) / PurePosixPath(path).relative_to("examples"))
 
     def command(
@@ -80,7 +80,7 @@ class Tools:
         needs_network: bool = False,
         variables: Mapping[str, str] | None = None,
     ) -> Command:
-        """Return ``argv`` as the executor starts it, with ``variables`` in its environment."""
+        """Return ``argv`` wrapped for the executor, with ``variables`` in its environment."""
         env = {**({} if needs_network else _ENVIRONMENT), **(variables or {})}
         inner = Command(argv=tuple(argv), inner_argv=tuple(argv), env=env, cwd=None)
         work_mount = Mount(source=work_dir, target=str(work_dir), read_only=False)
@@ -102,7 +102,7 @@ class Tools:
             PrerequisiteError: One could not be started.
         """
         label = _label(stage, work_dir)
-        # Of a forge that was killed; a container outlives the command that started it.
+        # A killed forge may have left a container, which outlives the command that started it.
         self.executor.clean_up(label, reporter)
         try:
             for command in commands:
@@ -120,7 +120,7 @@ class Tools:
 
 @contextmanager
 def naming_log(work_dir: Path) -> Iterator[None]:
-    """Name the commands' log in an error about what they left behind."""
+    """Add the commands' log to an error about their results."""
     try:
         yield
     except BuildError as error:
