@@ -1,1 +1,1 @@
-"""Runs a list of stages: keys, plan, store, lock. It knows the ``Stage`` protocol and no stage."""
+"""Run a list of stages: keys, plan, store, lock. Knows the ``Stage`` protocol, but no stage."""

@@ -1,7 +1,7 @@
-"""What a store holds, who uses it, and which of it can go: behind ``forge cache``.
+"""List the entries of a store, what uses them and which may be removed, for ``forge cache``.
 
-An entry is used when the lock of a repository names its key: of those in the folder where
-repositories are built, and of those that were ever published to and are still there.
+An entry is in use if the lock of a repository names its key. Forge looks at the repositories in
+its own output folder and at every other folder that it ever published to and that still exists.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class StoredEntry:
     Attributes:
         stage: The stage that made it.
         key: Its key, in hex.
-        state: ``unfinished`` is what a killed build left, or a running one writes.
-        size_bytes: Of its files; of links those they lead to do not count.
+        state: ``unfinished`` was left by a killed build, or is being written by a running one.
+        size_bytes: Size of its files; the targets of links do not count.
         made_s: When it was made, in seconds since the epoch.
-        used_s: When a build needed it last, likewise.
+        used_s: When a build last needed it, in seconds since the epoch.
         used_by: The repositories whose lock names it.
     """
 
@@ -53,11 +53,11 @@ class StoredEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class DiskUse:
-    """What a store takes on disk, each file counted once however many names it has.
+    """Disk use of a store; a file with several names counts once.
 
     Attributes:
-        stages: Bytes by stage; a file that two stages share counts for the first.
-        other_bytes: Of what is no entry: timing caches, digests, locks.
+        stages: Bytes by stage; a file shared by two stages counts for the first.
+        other_bytes: Bytes outside the entries: timing caches, digests, locks.
     """
 
     stages: dict[str, int]
@@ -71,13 +71,13 @@ class DiskUse:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneRule:
-    """Which entries are to go; every condition that is set has to hold.
+    """Which entries to remove; all conditions that are set must hold.
 
     Attributes:
-        older_than_s: They were used last longer ago than this.
-        keep_last: They are not among this many of their stage that were used last.
-        stage: They are of this stage.
-        including_used: Also those that a repository's lock names.
+        older_than_s: Last used longer ago than this.
+        keep_last: Not among this many most recently used entries of their stage.
+        stage: Made by this stage.
+        including_used: Also remove entries named by a repository's lock.
     """
 
     older_than_s: float | None = None
@@ -87,10 +87,10 @@ class PruneRule:
 
 
 def require_store(store: Store) -> None:
-    """Raise unless the folder is a store of forge's, or not there at all.
+    """Check that the folder is one of forge's stores, or does not exist.
 
     Raises:
-        ConfigError: It is a folder without forge's ``CACHEDIR.TAG``.
+        ConfigError: The folder has no ``CACHEDIR.TAG`` written by forge.
     """
     if not store.root.exists():
         return
@@ -99,13 +99,13 @@ def require_store(store: Store) -> None:
     except (OSError, UnicodeDecodeError):
         is_tagged = False
     if not is_tagged and (not store.root.is_dir() or any(store.root.iterdir())):
-        what = f"{store.root} is no cache of forge"
-        why = f"it has no {TAG_NAME}, so that nothing in it is touched; FORGE_CACHE_DIR names it"
+        what = f"{store.root} is not a forge cache"
+        why = f"it has no {TAG_NAME}, so nothing in it was touched; FORGE_CACHE_DIR points to it"
         raise ConfigError(what, why=why)
 
 
 def list_entries(store: Store, model_repos_dir: Path) -> tuple[StoredEntry, ...]:
-    """Return every entry, by stage and then by last use, the latest first."""
+    """Return every entry, by stage, the most recently used first."""
     users = _users(store, model_repos_dir)
     entries = []
     for stage, key, folder in _folders(store):
@@ -123,14 +123,14 @@ def list_entries(store: Store, model_repos_dir: Path) -> tuple[StoredEntry, ...]
                 used_by=users.get((stage, key), ()),
             )
         except FileNotFoundError:
-            # A build or another prune moved it meanwhile.
+            # A build or another prune has moved it since.
             continue
         entries.append(entry)
     return tuple(sorted(entries, key=lambda e: (e.stage, -e.used_s, e.key, e.state)))
 
 
 def disk_use(store: Store) -> DiskUse:
-    """Return what the store takes on disk."""
+    """Return the store's disk use."""
     seen: set[tuple[int, int]] = set()
     stages: dict[str, int] = {}
     folders = list(_folders(store))
@@ -142,7 +142,7 @@ def disk_use(store: Store) -> DiskUse:
 def choose_to_prune(
     entries: Sequence[StoredEntry], rule: PruneRule, *, now_s: float
 ) -> tuple[StoredEntry, ...]:
-    """Return the entries that a rule lets go; damaged ones and leftovers always may."""
+    """Return the entries to remove by a rule; damaged and unfinished ones always match it."""
     kept: dict[str, int] = {}
     chosen = []
     for entry in entries:
@@ -163,14 +163,14 @@ def choose_to_prune(
 
 
 def forget_gone_repositories(store: Store) -> None:
-    """Remove the notes of published folders that are no repositories any more."""
+    """Remove the records of published folders that no longer hold a repository."""
     for note_path, repository_dir in _notes(store):
         if not (repository_dir / LOCK_NAME).exists():
             note_path.unlink(missing_ok=True)
 
 
 def _folders(store: Store) -> Iterator[tuple[str, str, Path]]:
-    """Give stage, key and folder of everything that is an entry or is to become one."""
+    """Yield stage, key and folder of every finished and unfinished entry."""
     for shard in sorted(store.root.glob("*/[0-9a-f][0-9a-f]")):
         for folder in sorted(shard.iterdir()) if shard.is_dir() else ():
             unfinished = _UNFINISHED.fullmatch(folder.name)
@@ -200,7 +200,7 @@ def _disk_bytes(folder: Path, seen: set[tuple[int, int]]) -> int:
             continue
         if (state.st_dev, state.st_ino) not in seen:
             seen.add((state.st_dev, state.st_ino))
-            # Counted in blocks of 512 bytes whatever the file system's own, and sparse files less.
+            # st_blocks counts 512 bytes on every file system, and only what a sparse file uses.
             total += state.st_blocks * 512
     return total
 
@@ -213,7 +213,7 @@ def _users(store: Store, model_repos_dir: Path) -> dict[tuple[str, str], tuple[P
         try:
             lock = read_lock(folder)
         except ForgeError:
-            # What it needs cannot be known.
+            # A lock that cannot be read protects nothing.
             continue
         for stage, locked in lock.stages.items() if lock else ():
             users[stage, locked.key] = (*users.get((stage, locked.key), ()), folder)

@@ -1,4 +1,4 @@
-"""Reads and writes ``forge.lock``, the record of what a repository was built from.
+"""Read and write ``forge.lock``, the record of what a repository was built from.
 
 JSON with sorted keys::
 
@@ -45,7 +45,7 @@ class Lock:
     stages: Mapping[str, LockedStage]
 
     def to_text(self) -> str:
-        """Return the lock as it is written to disk."""
+        """Return the text of the lock file."""
         document = {
             "schema": LOCK_SCHEMA,
             "forge_version": __version__,
@@ -63,7 +63,7 @@ class Lock:
 
 
 def read_lock(repository_dir: Path) -> Lock | None:
-    """Return the lock of a built repository, or None when it has none.
+    """Return the lock of a built repository, or None if it has none.
 
     Raises:
         ConfigError: The lock cannot be read, or a newer forge wrote it.
@@ -72,11 +72,11 @@ def read_lock(repository_dir: Path) -> Lock | None:
 
 
 def read_lock_file(path: Path, *, hint: str = "") -> Lock | None:
-    """Return the lock in a file, or None when there is no such file.
+    """Return the lock in a file, or None if there is no such file.
 
     Args:
         path: The file.
-        hint: What the user can do about a file that is none.
+        hint: What the user can do about an invalid file.
 
     Raises:
         ConfigError: The lock cannot be read, or a newer forge wrote it.
@@ -90,9 +90,9 @@ def read_lock_file(path: Path, *, hint: str = "") -> Lock | None:
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, int) or schema < 1:
         what = f"{path} is damaged"
-        raise ConfigError(what, why="it says no schema", hint=hint)
+        raise ConfigError(what, why="it has no schema number", hint=hint)
     if schema != LOCK_SCHEMA:
-        what = f"{path} has schema {schema}, this forge reads schema {LOCK_SCHEMA}"
+        what = f"{path} has schema {schema}, but this forge reads schema {LOCK_SCHEMA}"
         why = f"forge {__version__} is older than the forge that wrote it"
         raise ConfigError(what, why=why, hint="pip install --upgrade trtllm-forge")
     try:
@@ -109,12 +109,12 @@ def _stage(document: Mapping[str, Any]) -> LockedStage:
     texts += [text for output in outputs for text in (output.path, output.sha256)]
     for text in texts:
         if not isinstance(text, str):
-            message = f"{text!r} is no text"
+            message = f"{text!r} is not a string"
             raise TypeError(message)
         if "\0" in text:
-            message = f"{text!r} holds a NUL byte"
+            message = f"{text!r} contains a NUL byte"
             raise ValueError(message)
-        # JSON can spell half of a surrogate pair, which is no text of any file or name.
+        # JSON can spell half of a surrogate pair, which no file or name can contain.
         text.encode()
     return LockedStage(
         key=document["key"],

@@ -1,7 +1,7 @@
-"""Holds a build to a ``forge.lock``: ``forge build --locked``.
+"""Hold a build to a ``forge.lock``: ``forge build --locked``.
 
-Before anything runs, every stage must have the key that the lock has. Afterwards every file must
-have its digest, but for those that no build can repeat. The lock is never written to.
+Before anything runs, every stage must have the key in the lock. Afterwards every file must have
+the digest in the lock, except those that no build can reproduce. The lock itself is never changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trtllm_forge.pipeline.store import Entry
 
 IsRepeatable = Callable[[str, Mapping[str, JsonValue], str], bool]
-"""Whether an output has the same bytes in every build: stage, its parameters, path."""
+"""Return whether an output has the same bytes in every build, by stage, parameters and path."""
 
 _SHOWN = 12
 
@@ -38,10 +38,10 @@ class HeldLock:
     lock: Lock
 
     def require_plan(self, plan: Sequence[PlannedStage]) -> None:
-        """Compare what would be built, before anything is.
+        """Compare the plan with the lock, before anything is built.
 
         Raises:
-            ConfigError: A stage has another key; says what is different about it.
+            ConfigError: A stage has another key; says what differs.
         """
         locked = self.lock.stages
         differences: list[str] = []
@@ -49,11 +49,11 @@ class HeldLock:
             name = planned.stage.name
             last = locked.get(name)
             if last is None:
-                differences.append(f"{name}: the lock has no such stage")
+                differences.append(f"{name}: this stage is not in the lock")
             elif last.key != planned.key:
                 differences += _differences(planned, last, has_earlier=bool(differences))
         names = [planned.stage.name for planned in plan]
-        differences += [f"{name}: only the lock has it" for name in locked if name not in names]
+        differences += [f"{name}: only in the lock" for name in locked if name not in names]
         if differences:
             what = f"this build would differ from {self.path}"
             raise ConfigError(what, why=_lines(differences))
@@ -61,13 +61,13 @@ class HeldLock:
     def require_outputs(
         self, results: Sequence[StageResult], is_repeatable: IsRepeatable
     ) -> tuple[str, ...]:
-        """Compare what was built, before it is published.
+        """Compare the built files with the lock, before they are published.
 
         Returns:
-            The files whose digests differ because no build can repeat them.
+            The files whose digests differ because no build can reproduce them.
 
         Raises:
-            BuildError: Another file is not what the lock says.
+            BuildError: Any other file differs from the lock.
         """
         wrong: list[str] = []
         exempt: list[str] = []
@@ -77,31 +77,31 @@ class HeldLock:
                 is_wrong = is_repeatable(name, parameters, path)
                 (wrong if is_wrong else exempt).append(f"{name}: {path}")
         if wrong:
-            what = f"{len(wrong)} files were built that are not those of {self.path}"
+            what = f"{len(wrong)} built files differ from {self.path}"
             raise BuildError(what, why=_lines(wrong))
         return tuple(exempt)
 
 
 def find_held_lock(lock_path: Path | None, *, config_dir: Path, output_dir: Path) -> HeldLock:
-    """Return the named lock; else the one beside ``forge.yaml``, else the repository's.
+    """Return the named lock, or else the one beside ``forge.yaml``, or else the repository's.
 
     Raises:
-        ConfigError: There is none, or it cannot be read.
+        ConfigError: No lock was found, or it cannot be read.
     """
     places = [lock_path] if lock_path else [config_dir / LOCK_NAME, output_dir / LOCK_NAME]
     for path in places:
         lock = read_lock_file(path)
         if lock is not None:
             return HeldLock(path=path, lock=lock)
-    what = f"--locked needs a {LOCK_NAME}, there is no {' and no '.join(map(str, places))}"
-    why = "a build writes one into the repository, to be kept beside forge.yaml"
+    what = f"--locked needs a {LOCK_NAME}, but there is no {' and no '.join(map(str, places))}"
+    why = "a build writes one into the repository; keep a copy beside forge.yaml"
     raise ConfigError(what, why=why)
 
 
 def _differences(planned: PlannedStage, last: LockedStage, *, has_earlier: bool) -> list[str]:
     changes = changes_since(last, planned.facts)
     if not changes and not has_earlier:
-        changes = ["this forge computes keys in another way"]
+        changes = ["this forge computes keys differently"]
     return [f"{planned.stage.name}: {change}" for change in changes]
 
 

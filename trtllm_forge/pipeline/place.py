@@ -1,10 +1,10 @@
-"""Puts one file of the store into a published folder without storing its bytes twice.
+"""Put a file of the store into a published folder without storing its bytes twice.
 
-A large file is a reflink where the file system can (Btrfs, XFS, bcachefs): two files that share
-their blocks until one is edited. Elsewhere it is a hard link, read-only when the file is the
-store's own, because an edit in place would reach the store. Between file systems it is a copy. A
-reflink and a copy keep the modification time of what they were made from, by which they are known
-again without being read. A small file is always a copy, so that it can be edited.
+A large file becomes a reflink where the file system supports it (Btrfs, XFS, bcachefs): two files
+that share their blocks until one is edited. Elsewhere it becomes a hard link, read-only if the file
+belongs to the store, because an edit in place would change the store too. Across file systems it
+is copied. Reflinks and copies keep the modification time of their source, so that they are
+recognised later without being read. A small file is always copied, so that it can be edited.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WRITE_BITS = 0o222
 
 
 def place_file(source: Path, target: Path, size_bytes: int) -> None:
-    """Make ``target``, which must not exist, hold what ``source`` holds."""
+    """Create ``target``, which must not exist, with the bytes of ``source``."""
     if size_bytes <= LINK_ABOVE_BYTES:
         shutil.copyfile(source, target)
     elif not (_reflink(source, target) or _link(source, target)):
@@ -40,10 +40,10 @@ def place_file(source: Path, target: Path, size_bytes: int) -> None:
 
 
 def is_placed(stored: Path, placed: Path, output: OutputFile) -> bool:
-    """Return whether ``placed`` still is what ``place_file`` made of ``stored``.
+    """Return whether ``placed`` is still what ``place_file`` made from ``stored``.
 
-    Small files are read. Large ones are not, unless they were touched: being the same file, or
-    having its size and modification time, says enough.
+    Small files are read. A large file is read only if it was touched: it is otherwise the same
+    inode, or has the same size and modification time.
     """
     here, there = placed.stat(), stored.stat()
     if here.st_size != output.size_bytes:
@@ -59,7 +59,7 @@ def _reflink(source: Path, target: Path) -> bool:
     try:
         with source.open("rb") as reader, target.open("xb") as writer:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-    except OSError:  # not on this file system, or not across two
+    except OSError:  # not supported here, or across file systems
         target.unlink(missing_ok=True)
         return False
     _keep_time(source, target)
@@ -69,8 +69,8 @@ def _reflink(source: Path, target: Path) -> bool:
 def _link(source: Path, target: Path) -> bool:
     try:
         state = source.stat()
-        # A writable file with further names is a user's own checkpoint, to which the store has
-        # but a link: its permissions are not ours. What the store links itself is read-only.
+        # A writable file with more than one name is the user's own checkpoint, which the store
+        # only links to: leave its permissions alone. Files linked by the store are read-only.
         if state.st_mode & _WRITE_BITS and state.st_nlink == 1:
             source.chmod(state.st_mode & ~_WRITE_BITS & 0o777)
         os.link(source, target)
@@ -81,6 +81,6 @@ def _link(source: Path, target: Path) -> bool:
 
 def _keep_time(source: Path, target: Path) -> None:
     state = source.stat()
-    # Without it the file is read again next time, and nothing else.
+    # Without the time, the file is merely read again next time.
     with suppress(OSError):
         os.utime(target, ns=(state.st_atime_ns, state.st_mtime_ns))

@@ -1,4 +1,4 @@
-"""Decides which stages run, and says why, as data."""
+"""Decide which stages run, with the reasons as data."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStage:
-    """What would happen to one stage, and for which reasons.
+    """What would happen to one stage, and why.
 
     Attributes:
         stage: The stage.
-        facts: What it said when it was planned.
-        key: Made from that, and from the keys before it.
-        run: Whether it would be run.
-        reasons: Why, or why not.
+        facts: Its parameters and tool versions at planning time.
+        key: Computed from the facts and the keys of the stages before it.
+        run: Whether it would run.
+        reasons: Why it would run or be skipped.
         commands: The child processes it would start.
     """
 
@@ -57,13 +57,13 @@ def make_plan(
 ) -> tuple[PlannedStage, ...]:
     """Return what a run would do with each stage, without doing it.
 
-    A stage that is fresh here still runs when an earlier one, run again, gives other bytes.
+    A stage that is fresh here still runs if an earlier one is rerun and produces other bytes.
 
     Args:
         stages: The stages in order; each one's key covers the keys of all before it.
-        store: Where fresh artifacts are looked up.
-        previous: The lock of the last build, to say what has changed since.
-        force: Names of stages to run even when fresh; the stages after them keep their keys.
+        store: The store in which to look up fresh artifacts.
+        previous: The lock of the last build, used to say what has changed since.
+        force: Names of stages to run even if fresh; the stages after them keep their keys.
     """
     planned: list[PlannedStage] = []
     keys: dict[str, str] = {}
@@ -100,9 +100,9 @@ def make_plan(
 
 
 def reasons_of_other_inputs(entry: Entry, digests: Mapping[str, str]) -> tuple[str, ...]:
-    """Return which of the earlier artifacts are not the ones that ``entry`` was made from.
+    """Return which earlier artifacts are not the ones that ``entry`` was made from.
 
-    Keys cannot say it: a stage that is run again under one key may give other bytes.
+    Keys do not show this: a stage that reruns under the same key may produce other bytes.
     """
     return tuple(
         f"it was made from another artifact of {name}"
@@ -114,7 +114,7 @@ def reasons_of_other_inputs(entry: Entry, digests: Mapping[str, str]) -> tuple[s
 def _reasons_of_absence(
     facts: StageFacts, key: str, upstream: Mapping[str, str], previous: Lock | None
 ) -> tuple[str, ...]:
-    """Return why an artifact that is not in the store is not, as far as the last build tells."""
+    """Return why an artifact is missing from the store, judging by the last build's lock."""
     last = previous.stages.get(facts.name) if previous else None
     if previous is None or last is None:
         return ("never built",)
@@ -127,11 +127,11 @@ def _reasons_of_absence(
     before = {name: stage.key for name, stage in previous.stages.items()}
     if any(before.get(name) != upstream_key for name, upstream_key in upstream.items()):
         return ("an earlier stage changed",)
-    return ("this forge computes keys in another way",)
+    return ("this forge computes keys differently",)
 
 
 def changes_since(last: LockedStage, stage: Keyed) -> list[str]:
-    """Return what is different about a stage since ``last``: parameters and versions of tools."""
+    """Return which parameters and tool versions of a stage changed since ``last``."""
     return [
         *_changes("", last.parameters, stage.parameters),
         *_changes("version of ", last.tool_versions, stage.tool_versions),
@@ -158,7 +158,7 @@ def _difference(old: JsonValue, new: JsonValue) -> str:
 
 
 def _flat(values: Mapping[str, JsonValue], prefix: str = "") -> dict[str, JsonValue]:
-    """Return nested values under dotted names, so that the one that changed can be named."""
+    """Return nested values under dotted names, to name the one that changed."""
     flat: dict[str, JsonValue] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Removes entries from a store, beside builds that may want the same ones at the same moment."""
+"""Remove entries from a store while builds may be using it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What became of the entries that were to go; ``kept`` says why one did not."""
+    """The entries that were removed, and those that were kept, each with the reason."""
 
     removed: tuple[StoredEntry, ...]
     kept: tuple[tuple[StoredEntry, str], ...]
 
 
 def remove_entries(store: Store, entries: Sequence[StoredEntry]) -> Pruned:
-    """Remove entries, but for those that a build writes or needs at this moment.
+    """Remove entries, except those that a build is writing or using.
 
     Raises:
         PrerequisiteError: The store cannot be written.

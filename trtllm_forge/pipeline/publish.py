@@ -1,4 +1,4 @@
-"""Puts a finished artifact where the user wants it, in one step that cannot be seen half done."""
+"""Publish a finished artifact to the user's folder in one atomic step."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _HINT = "--output ANOTHER_FOLDER"
 
 
 def is_published(entry: Entry, output_dir: Path, documents: Mapping[str, str]) -> bool:
-    """Return whether ``output_dir`` holds the entry and the documents, and nothing in the way.
+    """Return whether ``output_dir`` holds exactly the entry and the documents.
 
-    Small files are compared by digest. Large ones share their bytes with the store, which is
-    seen without reading them; one that was touched is compared by digest, too. Files that were
-    put beside the folders may stay; in a folder, or as one, Triton would find what was added.
+    Small files are compared by digest. Large ones share their bytes with the store, which can be
+    told without reading them; one that was touched is also compared by digest. Extra files at
+    the top level are ignored, but not extra folders or files in folders: Triton would load those.
     """
     try:
         return (
@@ -50,10 +50,10 @@ def is_published(entry: Entry, output_dir: Path, documents: Mapping[str, str]) -
 
 
 def require_own_folder(output_dir: Path) -> None:
-    """Raise unless ``output_dir`` is free, empty, or a repository that forge built.
+    """Check that ``output_dir`` does not exist, is empty, or is a repository that forge built.
 
     Raises:
-        ConfigError: Something else is there, which publishing would destroy, or it cannot be read.
+        ConfigError: Publishing would destroy something else, or the folder cannot be read.
     """
     try:
         obstacle, why = _obstacle(output_dir)
@@ -68,10 +68,10 @@ def require_own_folder(output_dir: Path) -> None:
 def warn_of_edits(
     output_dir: Path, stage: str, reporter: Reporter, *, documents: Mapping[str, str]
 ) -> None:
-    """Warn of what was edited in or added to a published folder, which a new one replaces.
+    """Warn about edited and added files in a published folder that is about to be replaced.
 
-    Its own lock says what forge put there, as the outputs of ``stage``. Large files are compared
-    by size and time: reading them would take as long as a build.
+    The folder's lock lists what forge put there, as the outputs of ``stage``. Large files are
+    compared by size and time: reading them would take as long as a build.
     """
     lock = read_lock(output_dir)
     locked = lock.stages.get(stage) if lock else None
@@ -88,18 +88,18 @@ def warn_of_edits(
     if changes:
         rest = len(changes) - _SHOWN_CHANGES
         shown = [*changes[:_SHOWN_CHANGES], *([f"and {rest} more"] if rest > 0 else [])]
-        reporter.warning(f"{output_dir} is replaced, and with it: {', '.join(shown)}")
+        reporter.warning(f"replacing {output_dir} discards these changes: {', '.join(shown)}")
 
 
 def publish_entry(entry: Entry, output_dir: Path, documents: Mapping[str, str]) -> None:
-    """Make ``output_dir`` hold the entry and the documents, replacing what forge built there.
+    """Publish the entry and the documents to ``output_dir``, replacing what forge built there.
 
     Large files are not stored twice (see ``pipeline.place``); small ones are copies, so that
     they can be edited without touching the store. The documents, text by name, are written last:
-    whatever is newer than they are was touched afterwards.
+    any file newer than they are was touched afterwards.
 
     Raises:
-        ConfigError: The folder is not forge's, or cannot be written.
+        ConfigError: The folder was not built by forge, or cannot be written.
         BuildError: No space is left.
     """
     require_own_folder(output_dir)
@@ -122,7 +122,7 @@ def _paths(outputs: Iterable[OutputFile]) -> set[str]:
 
 
 def _change(path: Path, output: OutputFile, published_ns: int) -> str:
-    """Return in a word what became of a file, nothing where nothing did or can be said."""
+    """Return how a file was changed, or nothing if it was not or that is unknown."""
     try:
         state = path.stat()
         if state.st_size != output.size_bytes:
@@ -131,18 +131,18 @@ def _change(path: Path, output: OutputFile, published_ns: int) -> str:
             return "edited or copied" if state.st_mtime_ns > published_ns else ""
         return "edited" if sha256_file(path) != output.sha256 else ""
     except OSError:
-        # It went away, or only its owner may read it.
+        # It is gone, or only its owner may read it.
         return ""
 
 
 def _obstacle(output_dir: Path) -> tuple[str, str]:
-    """Return what stands against replacing a folder and why, both empty when nothing does."""
+    """Return what prevents replacing a folder and why; both are empty if nothing does."""
     if output_dir.is_symlink():
         return "it is a symbolic link", f"it points to {output_dir.readlink()}"
     if output_dir.exists() and not output_dir.is_dir():
-        return "it is no folder", ""
+        return "it is not a folder", ""
     if Path.cwd().is_relative_to(output_dir.resolve()):
-        return "the working folder lies in it", "replacing it would leave this shell nowhere"
+        return "the working folder is inside it", "replacing it would leave this shell nowhere"
     if not output_dir.is_dir() or (output_dir / LOCK_NAME).exists():
         return "", ""
     if any(output_dir.iterdir()):
@@ -153,12 +153,12 @@ def _obstacle(output_dir: Path) -> tuple[str, str]:
 def _cannot_write(output_dir: Path, error: OSError) -> ForgeError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = f"no space left on the disk that holds {output_dir.parent}"
-        why = "the artifacts are in the store; the folder was left as it was"
+        why = "the artifacts are in the store; the folder was left unchanged"
         return BuildError(what, why=why, hint=_HINT)
     return unwritable(output_dir, error, hint=_HINT)
 
 
 def remove_leftovers(output_dir: Path) -> None:
-    """Remove what builds that were killed left beside a published folder."""
+    """Remove what killed builds left beside a published folder."""
     with suppress(OSError), staging(output_dir, _STAGED):
         pass

@@ -1,4 +1,4 @@
-"""Runs a plan: makes what is missing, publishes it, and gives the lock of the whole."""
+"""Run a plan: make the missing artifacts, publish them to the store and return the lock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FULL = {
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What became of one planned stage; ``seconds`` is this run's share, 0 when skipped."""
+    """The result of one planned stage; ``seconds`` is the time this run took, 0 if skipped."""
 
     planned: PlannedStage
     entry: Entry
@@ -41,10 +41,10 @@ class StageResult:
 def run_plan(
     plan: Sequence[PlannedStage], store: Store, reporter: Reporter
 ) -> tuple[StageResult, ...]:
-    """Make every planned artifact that is missing, in order.
+    """Make every missing artifact of the plan, in order.
 
     Raises:
-        BuildError: No space is left, or a stage did not write what it promised.
+        BuildError: No space is left, or a stage did not write one of its outputs.
     """
     results: list[StageResult] = []
     inputs: dict[str, Entry] = {}
@@ -87,7 +87,7 @@ def _run_stage(
     started = time.monotonic()
     try:
         with store.writer(stage.name, key, reporter) as work_dir:
-            # Another process may have made it while this one waited for the lock.
+            # Another process may have made it while this one was waiting for the lock.
             found = store.find(stage.name, key)
             if (
                 found is not None
@@ -130,10 +130,10 @@ def _digests(entries: Mapping[str, Entry]) -> dict[str, str]:
 def _require_outputs(stage: Stage, work_dir: Path) -> None:
     missing = [output for output in stage.outputs if not (work_dir / output).exists()]
     if missing:
-        what = f"{stage.name} ended without an error but wrote no {', '.join(missing)}"
+        what = f"{stage.name} ended without an error but did not write {', '.join(missing)}"
         raise BuildError(what)
 
 
 def _peak_child_rss_bytes() -> int:
-    # Linux gives kilobytes.
+    # Linux reports kilobytes.
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024

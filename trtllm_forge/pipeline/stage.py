@@ -1,4 +1,4 @@
-"""What a stage is: named inputs and parameters, and how to make its artifact."""
+"""The ``Stage`` protocol: named inputs and parameters, and how to make an artifact from them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
 
 KEY_VERSION = 1
-"""Part of every key; raised whenever the way keys are computed changes."""
+"""Part of every key; increased whenever the computation of keys changes."""
 
 
 class Keyed(Protocol):
-    """What a key is made of."""
+    """What a key is computed from."""
 
     @property
     def name(self) -> str:
-        """Return the verb the stage is known by everywhere."""
+        """Return the stage's name, a verb used everywhere."""
 
     @property
     def parameters(self) -> Mapping[str, JsonValue]:
-        """Return all that could change the artifact's bytes, but for tools and earlier stages."""
+        """Return what could change the artifact's bytes, apart from tools and earlier stages."""
 
     @property
     def tool_versions(self) -> Mapping[str, str]:
@@ -36,18 +36,17 @@ class Keyed(Protocol):
 
 
 class Stage(Keyed, Protocol):
-    """One step of a build. Its artifact is a folder that is a function of its key.
+    """One step of a build. Its artifact is a folder determined by its key.
 
-    It may look at files whenever it is asked for its parameters or versions, so a build asks
-    once and keeps the answers.
+    Reading its parameters or versions may read files, so a build does it once and keeps the result.
     """
 
     @property
     def outputs(self) -> Sequence[str]:
-        """Return the paths, relative to the artifact, that the stage promises to write."""
+        """Return the paths, relative to the artifact, that the stage must write."""
 
     def commands(self, work_dir: Path, inputs: Mapping[str, Path]) -> Sequence[Command]:
-        """Return the child processes ``run`` would start to fill ``work_dir``."""
+        """Return the child processes that ``run`` would start to fill ``work_dir``."""
 
     def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
         """Fill ``work_dir``, an empty folder, from the artifacts of the earlier stages.
@@ -58,7 +57,7 @@ class Stage(Keyed, Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StageFacts:
-    """What a stage said its key is made of, at one moment."""
+    """What a stage's key is computed from, at one moment."""
 
     name: str
     parameters: Mapping[str, JsonValue]
@@ -66,7 +65,7 @@ class StageFacts:
 
 
 def facts_of(stage: Keyed) -> StageFacts:
-    """Return what the stage says now."""
+    """Return the stage's current facts."""
     return StageFacts(
         name=stage.name,
         parameters=dict(stage.parameters),
@@ -77,8 +76,8 @@ def facts_of(stage: Keyed) -> StageFacts:
 def stage_key(stage: Keyed, upstream_keys: Sequence[str]) -> str:
     """Return the key of ``stage``, in hex: the SHA-256 of canonical JSON.
 
-    Built from the keys of the stages before it and never from their digests, because two
-    builds of one engine differ in bytes: TensorRT picks kernels by timing them.
+    It covers the keys of the stages before it, never their digests, because two builds of the
+    same engine differ in bytes: TensorRT picks kernels by timing them.
     """
     return sha256_text(
         canonical_json(

@@ -7,11 +7,11 @@ Layout, below the cache folder::
     <stage>/<first two hex>/<key>/files/      the artifact
     <stage>/<first two hex>/.<key>.work/      a build in progress, or what a killed one left
     locks/<stage>-<key>.lock                  held by the one process that writes the key
-    locks/<stage>-<key>.use                   held, shared, by builds that need the entry
+    locks/<stage>-<key>.use                   held, shared, by builds that use the entry
     repositories/<16 hex>                     the path of a folder that was published to
 
-An entry appears by one rename, so it is whole or it is not there. The modification time of its
-folder is when it was used last, that of ``entry.json`` when it was made.
+An entry appears by one rename, so it is either complete or absent. The modification time of its
+folder is when it was last used, that of ``entry.json`` when it was made.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TAG_TEXT = (
 
 @dataclass(frozen=True, kw_only=True)
 class OutputFile:
-    """One file of an artifact: its path relative to it, its size and its SHA-256 in hex."""
+    """One file of an artifact: its path in the artifact, its size and its SHA-256 in hex."""
 
     path: str
     size_bytes: int
@@ -65,10 +65,10 @@ class Entry:
         stage: The stage that made it.
         key: Its key, in hex.
         files_dir: The artifact itself.
-        outputs: Every file of it, by path.
+        outputs: All its files, by path.
         input_digests: The digest of each earlier artifact it was made from, by stage.
         seconds: How long it took to make.
-        peak_rss_bytes: The largest child process's resident memory, 0 when none ran.
+        peak_rss_bytes: Peak resident memory of the largest child process, 0 if none ran.
     """
 
     stage: str
@@ -81,7 +81,7 @@ class Entry:
 
     @property
     def digest(self) -> str:
-        """Return one SHA-256 over the paths and digests of its files."""
+        """Return a SHA-256 over the paths and digests of its files."""
         return sha256_text(canonical_json({output.path: output.sha256 for output in self.outputs}))
 
 
@@ -92,7 +92,7 @@ class Store:
         self.root = root
 
     def entry_dir(self, stage: str, key: str) -> Path:
-        """Return where the entry of ``key`` is, or would be."""
+        """Return the folder of the entry of ``key``, whether it exists or not."""
         return self.root / stage / key[:2] / key
 
     def work_dir(self, stage: str, key: str) -> Path:
@@ -100,11 +100,11 @@ class Store:
         return self.root / stage / key[:2] / f".{key}.work"
 
     def find(self, stage: str, key: str) -> Entry | None:
-        """Return the entry of ``key``, or None when there is none or it is damaged.
+        """Return the entry of ``key``, or None if it is missing or damaged.
 
-        Sizes and modification times are compared: an entry of 30 GB is found without reading it.
-        A file that was touched is read, and its digest decides. Where a symbolic link leads,
-        another time is enough: that file is a user's own, and its stage knows how to look at it.
+        Compares sizes and modification times, so an entry of 30 GB is found without reading it.
+        A file that was touched is read, and its digest decides. The target of a symbolic link
+        belongs to the user; another time is enough there, and its stage checks the file itself.
         """
         entry_dir = self.entry_dir(stage, key)
         try:
@@ -117,7 +117,7 @@ class Store:
                 return None
             if _link_times(files_dir, outputs) != document.get("link_mtimes_ns", {}):
                 return None
-            # Entries of the first forge have no times.
+            # Entries written by forge's first version have no times.
             touched = _touched(files_dir, outputs, document.get("mtimes_ns", {}))
             if any(sha256_file(files_dir / output.path) != output.sha256 for output in touched):
                 return None
@@ -136,30 +136,31 @@ class Store:
             return None
 
     def is_damaged(self, stage: str, key: str) -> bool:
-        """Return whether there is an entry of ``key`` that cannot be used."""
+        """Return whether the entry of ``key`` exists but cannot be used."""
         return self.entry_dir(stage, key).exists() and self.find(stage, key) is None
 
     @contextmanager
     def using(self, keys: Mapping[str, str]) -> Iterator[None]:
-        """Keep the entries of these keys, by stage, from being pruned.
+        """Protect the entries of these keys, by stage, from being pruned.
 
-        Builds share an entry; where it cannot be marked as in use, nothing is pruned either.
+        Several builds may use an entry. In a store that cannot be written, an entry cannot be
+        marked as in use, but nothing can be pruned either.
         """
         with ExitStack() as stack:
             for stage, key in keys.items():
                 with suppress(OSError):
                     (self.root / LOCKS_DIR).mkdir(parents=True, exist_ok=True)
                     stack.enter_context(shared(self.use_path(stage, key)))
-                    # Its folder's time says when it was used last.
+                    # The time of its folder is when it was last used.
                     os.utime(self.entry_dir(stage, key))
             yield
 
     @contextmanager
     def writer(self, stage: str, key: str, reporter: Reporter) -> Iterator[Path]:
-        """Give an empty scratch folder to the one process that may write ``key``.
+        """Yield an empty scratch folder to the only process that may write ``key``.
 
-        Waits while another process holds the key, naming it. What a killed build left is
-        removed first; the folder is removed again unless ``publish`` took it.
+        Waits while another process holds the key, and reports its name. Removes what a killed
+        build left first, and the folder at the end unless ``publish`` took it.
 
         Raises:
             PrerequisiteError: The store cannot be written.
@@ -167,7 +168,7 @@ class Store:
 
         def waiting(holder: str) -> None:
             holder = holder or "another process"
-            reporter.note(f"{stage}: waiting for {holder}, which builds the same artifact")
+            reporter.note(f"{stage}: waiting for {holder}, which is building the same artifact")
 
         self._make_folders(stage, key)
         name = f"process {os.getpid()} on {socket.gethostname()}"
@@ -228,9 +229,9 @@ class Store:
         )
 
     def remove_unused(self, stage: str, key: str, *, leftovers_only: bool = False) -> str:
-        """Remove the entry of ``key`` unless somebody needs it; return why not, else ``""``.
+        """Remove the entry of ``key`` unless it is in use; return why not, or ``""``.
 
-        What a killed build left of the key goes too, or alone.
+        Also removes what a killed build left of the key; with ``leftovers_only``, nothing else.
         """
         with ExitStack() as held:
             try:
@@ -244,7 +245,7 @@ class Store:
             staged_dir = self._staged_dir(stage, key)
             remove_tree(staged_dir)
             if not leftovers_only and self.entry_dir(stage, key).exists():
-                # Renamed first: a removal that is cut short leaves no half of an entry.
+                # Renamed first, so that an interrupted removal does not leave half an entry.
                 self.entry_dir(stage, key).rename(staged_dir)
                 remove_tree(staged_dir)
             remove_tree(self.work_dir(stage, key))
@@ -255,14 +256,13 @@ class Store:
         return self.root / LOCKS_DIR / f"{stage}-{key}.lock"
 
     def use_path(self, stage: str, key: str) -> Path:
-        """Return the file whose lock the builds that need ``key`` share."""
+        """Return the file whose lock is shared by the builds that use ``key``."""
         return self.root / LOCKS_DIR / f"{stage}-{key}.use"
 
     def remember_repository(self, repository_dir: Path) -> None:
-        """Note a folder that was published to, so that pruning keeps what its lock names."""
+        """Record a folder that was published to, so that pruning keeps what its lock names."""
         path = str(repository_dir.resolve())
-        # The store without such notes keeps too much, never too little: pruning looks at
-        # everything it can find.
+        # If the record cannot be written, nothing in this store can be pruned either.
         with suppress(OSError):
             (self.root / REPOSITORIES_DIR).mkdir(parents=True, exist_ok=True)
             note_path = self.root / REPOSITORIES_DIR / sha256_text(path)[:16]
@@ -273,7 +273,7 @@ class Store:
         return self.root / stage / key[:2] / f".{key}.staged"
 
     def _make_folders(self, stage: str, key: str) -> None:
-        """Make the folders that ``key`` needs, and its lock file."""
+        """Create the folders and the lock file of ``key``."""
         try:
             (self.root / LOCKS_DIR).mkdir(parents=True, exist_ok=True)
             tag_path = self.root / TAG_NAME
@@ -293,9 +293,9 @@ class Store:
 def _describe(
     root: Path,
 ) -> tuple[tuple[OutputFile, ...], dict[str, int], dict[str, int]]:
-    """Return every file below ``root``, and when files and targets of links were last written."""
+    """Return every file below ``root``, and the modification times of files and link targets."""
     paths = [path for path in sorted(root.rglob("*")) if path.is_file()]
-    # Taken before the files are read: one that is written to meanwhile differs next time.
+    # Taken before the files are read, so that a file written to meanwhile differs next time.
     times = {path: path.stat().st_mtime_ns for path in paths}
     outputs = tuple(
         OutputFile(
@@ -313,7 +313,7 @@ def _describe(
 def _touched(
     files_dir: Path, outputs: Sequence[OutputFile], times: Mapping[str, int]
 ) -> list[OutputFile]:
-    """Return the files that were written to, or copied from elsewhere, since they were made."""
+    """Return the files that were written or copied since they were made, judging by their times."""
     return [
         output
         for output in outputs
@@ -323,12 +323,12 @@ def _touched(
 
 
 def _remember_times(entry_dir: Path, document: Any, touched: Sequence[OutputFile]) -> None:
-    """Note the times of files that were read and found as they were made."""
+    """Record the times of files that were read and found unchanged."""
     path = entry_dir / "entry.json"
     for output in touched:
         state = (entry_dir / "files" / output.path).stat()
         document["mtimes_ns"][output.path] = state.st_mtime_ns
-    # Without the note they are read again next time.
+    # Without the record they are read again next time.
     with suppress(OSError), staging(path, "part") as scratch_path:
         made_ns = path.stat().st_mtime_ns
         scratch_path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")

@@ -1,4 +1,4 @@
-"""The store as people and programs read it: ``forge cache``."""
+"""The output of ``forge cache``, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _HEADING = f"{'stage':<10}{'key':<14}{'size':>10}  {'made':<6}{'used':<6}by"
 
 
 def show_count(entries: Sequence[StoredEntry]) -> str:
-    """Return how many entries there are, in words."""
+    """Return the number of entries in words."""
     return "1 entry" if len(entries) == 1 else f"{len(entries)} entries"
 
 
 def entries_text(entries: Sequence[StoredEntry], now_s: float) -> str:
-    """Return a table of entries: how long ago each was made and used, and by what."""
+    """Return a table of entries: how long ago each was made and used, and what uses it."""
     lines = [_HEADING]
     for entry in entries:
         made, used = (show_duration(max(0, now_s - at)) for at in (entry.made_s, entry.used_s))
@@ -39,7 +39,7 @@ def entries_text(entries: Sequence[StoredEntry], now_s: float) -> str:
 
 
 def entries_document(root: Path, entries: Sequence[StoredEntry]) -> dict[str, object]:
-    """Return the same for ``--json``, with whole keys and times in UTC."""
+    """Return the table for ``--json``, with full keys and times in UTC."""
     return {
         "schema": DOCUMENT_SCHEMA,
         "cache": str(root),
@@ -48,13 +48,13 @@ def entries_document(root: Path, entries: Sequence[StoredEntry]) -> dict[str, ob
 
 
 def use_text(use: DiskUse) -> str:
-    """Return what the store takes, a line for each stage."""
+    """Return the store's disk use, one line per stage."""
     rows = [*use.stages.items(), ("other", use.other_bytes), ("total", use.total_bytes)]
     return "\n".join(f"{name:<10}{show_size(size):>10}" for name, size in rows)
 
 
 def use_document(root: Path, use: DiskUse) -> dict[str, object]:
-    """Return the same for ``--json``, in bytes."""
+    """Return the disk use for ``--json``, in bytes."""
     return {
         "schema": DOCUMENT_SCHEMA,
         "cache": str(root),
@@ -65,7 +65,7 @@ def use_document(root: Path, use: DiskUse) -> dict[str, object]:
 
 
 def pruned_text(pruned: Pruned) -> str:
-    """Return what was removed, and what was not and why."""
+    """Return what was removed and, with the reason, what was kept."""
     size = sum(entry.size_bytes for entry in pruned.removed)
     lines = [f"removed {show_count(pruned.removed)}, {show_size(size)}"]
     lines += [f"kept {entry.stage} {entry.key[:12]}: {why}" for entry, why in pruned.kept]
@@ -73,7 +73,7 @@ def pruned_text(pruned: Pruned) -> str:
 
 
 def pruned_document(root: Path, pruned: Pruned, *, dry_run: bool) -> dict[str, object]:
-    """Return the same for ``--json``."""
+    """Return the removed and kept entries for ``--json``."""
     return {
         "schema": DOCUMENT_SCHEMA,
         "cache": str(root),

@@ -225,9 +225,9 @@ def test_folder_that_is_no_cache_is_left_alone(
     assert run(f"cache {command}") == (
         2,
         "",
-        f"error: {tmp_path} is no cache of forge\n"
-        "  why:  it has no CACHEDIR.TAG, so that nothing in it is touched; FORGE_CACHE_DIR names "
-        "it\n",
+        f"error: {tmp_path} is not a forge cache\n"
+        "  why:  it has no CACHEDIR.TAG, so nothing in it was touched; FORGE_CACHE_DIR points "
+        "to it\n",
     )
     assert own.is_dir()
 

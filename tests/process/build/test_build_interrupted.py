@@ -122,7 +122,9 @@ def test_second_build_of_a_key_waits_names_the_first_and_takes_its_artifact(
     first.wait_until_at("writing")
     second = Build(tmp_path)
     holder = f"process {first.child.pid} on {os.uname().nodename}"
-    assert second.line() == (f"note compile: waiting for {holder}, which builds the same artifact")
+    assert second.line() == (
+        f"note compile: waiting for {holder}, which is building the same artifact"
+    )
     assert first.end()[0] == 0
     assert second.end() == (0, ["skipped compile: another process just built it"], "")
     assert published(tmp_path) == files_of("int4")

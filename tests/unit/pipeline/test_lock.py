@@ -93,7 +93,7 @@ def test_newer_lock_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_lock(tmp_path)
     assert printed(caught.value) == (
-        f"error: {path} has schema 2, this forge reads schema 1\n"
+        f"error: {path} has schema 2, but this forge reads schema 1\n"
         f"  why:  forge {__version__} is older than the forge that wrote it\n"
         "  try:  pip install --upgrade trtllm-forge",
         2,
@@ -120,23 +120,23 @@ def stage_document(**stage: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("document", "why"),
     [
-        ({"stages": {}}, "it says no schema"),
-        ([], "it says no schema"),
-        ({"schema": "1"}, "it says no schema"),
+        ({"stages": {}}, "it has no schema number"),
+        ([], "it has no schema number"),
+        ({"schema": "1"}, "it has no schema number"),
         ({"schema": 1}, "KeyError('stages')"),
         (
             {"schema": 1, "stages": []},
             "AttributeError(\"'list' object has no attribute 'items'\")",
         ),
         (stage_document(), "KeyError('outputs')"),
-        (stage_document(outputs=[], key=5, tools={}), "TypeError('5 is no text')"),
+        (stage_document(outputs=[], key=5, tools={}), "TypeError('5 is not a string')"),
         (
             stage_document(outputs=[], key="ab", tools={}, parameters=None),
             "TypeError(\"'NoneType' object is not a mapping\")",
         ),
         (
             stage_document(outputs=[{"path": [], "size_bytes": 1, "sha256": ""}], key="", tools={}),
-            "TypeError('[] is no text')",
+            "TypeError('[] is not a string')",
         ),
     ],
     ids=[
@@ -199,8 +199,8 @@ def test_locked_build_names_stages_that_one_side_lacks(tmp_path: Path) -> None:
     held_lock = held(tmp_path, *STAGES)
     assert refusal_of_plan(held_lock, tmp_path, STAGES[0], SmallStage(name="render")) == (
         f"error: this build would differ from {held_lock.path}\n"
-        "  why:  render: the lock has no such stage\n"
-        "        compile: only the lock has it",
+        "  why:  render: this stage is not in the lock\n"
+        "        compile: only in the lock",
         2,
     )
 
@@ -217,7 +217,7 @@ def test_locked_build_refuses_keys_made_in_another_way(tmp_path: Path) -> None:
     held_lock = HeldLock(path=tmp_path / LOCK_NAME, lock=Lock(stages={"compile": other}))
     assert refusal_of_plan(held_lock, tmp_path, SmallStage()) == (
         f"error: this build would differ from {held_lock.path}\n"
-        "  why:  compile: this forge computes keys in another way",
+        "  why:  compile: this forge computes keys differently",
         2,
     )
 
@@ -228,7 +228,7 @@ def test_locked_build_that_gives_other_bytes_is_refused_by_file(tmp_path: Path) 
     with pytest.raises(BuildError) as caught:
         held_lock.require_outputs(results, is_repeatable)
     assert printed(caught.value) == (
-        f"error: 2 files were built that are not those of {held_lock.path}\n"
+        f"error: 2 built files differ from {held_lock.path}\n"
         "  why:  compile: b\n"
         "        compile: c",
         5,
@@ -263,8 +263,8 @@ def test_locked_build_without_a_lock_says_where_it_looked(tmp_path: Path) -> Non
     with pytest.raises(ConfigError) as caught:
         find_held_lock(None, config_dir=tmp_path / "a", output_dir=tmp_path / "b")
     assert printed(caught.value) == (
-        f"error: --locked needs a forge.lock, there is no {tmp_path}/a/forge.lock and no "
+        f"error: --locked needs a forge.lock, but there is no {tmp_path}/a/forge.lock and no "
         f"{tmp_path}/b/forge.lock\n"
-        "  why:  a build writes one into the repository, to be kept beside forge.yaml",
+        "  why:  a build writes one into the repository; keep a copy beside forge.yaml",
         2,
     )

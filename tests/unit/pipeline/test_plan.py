@@ -188,7 +188,7 @@ def test_new_way_to_compute_keys_is_named_as_the_reason(
     lock = lock_after(store, SmallStage())
     monkeypatch.setattr(stage_module, "KEY_VERSION", stage_module.KEY_VERSION + 1)
     assert reasons_to_run(store, SmallStage(), previous=lock) == [
-        ("this forge computes keys in another way",)
+        ("this forge computes keys differently",)
     ]
 
 

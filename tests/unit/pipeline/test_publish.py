@@ -233,7 +233,7 @@ def test_what_was_added_to_the_models_is_noticed_named_and_removed(
     published.publish()
 
     assert reporter.warnings == [
-        f"{published.output_dir} is replaced, and with it: {name} was added"
+        f"replacing {published.output_dir} discards these changes: {name} was added"
     ]
     assert not path.exists()
     assert published.is_in_place()
@@ -390,7 +390,7 @@ def test_failure_while_staging_leaves_the_published_folder_and_nothing_else(
         publish_entry(entry, published.output_dir, documents)
     assert printed(caught.value) == (
         f"error: no space left on the disk that holds {published.output_dir.parent}\n"
-        "  why:  the artifacts are in the store; the folder was left as it was\n"
+        "  why:  the artifacts are in the store; the folder was left unchanged\n"
         "  try:  --output ANOTHER_FOLDER",
         5,
     )
@@ -448,7 +448,7 @@ def test_folder_that_forge_did_not_build_is_refused_and_left_alone(published: Pu
 def test_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     assert refusal_of(tmp_path / "file") == (
-        f"error: {tmp_path / 'file'} is in the way: it is no folder\n"
+        f"error: {tmp_path / 'file'} is in the way: it is not a folder\n"
         f"  try:  --output {tmp_path / 'file-2'}",
         2,
     )
@@ -467,7 +467,7 @@ def test_symbolic_link_in_the_way_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", [".", ".."])
 def test_folder_that_holds_the_working_folder_is_refused(folder: str) -> None:
     assert refusal_of(Path(folder)) == (
-        f"error: {folder} is in the way: the working folder lies in it\n"
+        f"error: {folder} is in the way: the working folder is inside it\n"
         "  why:  replacing it would leave this shell nowhere\n"
         f"  try:  --output {Path(folder).resolve()}-2",
         2,

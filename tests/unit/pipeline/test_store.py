@@ -149,7 +149,7 @@ def test_stage_that_forgets_an_output_is_an_error_and_publishes_nothing(store: S
     with pytest.raises(BuildError) as caught:
         build(store, stage)
     assert printed(caught.value) == (
-        "error: compile ended without an error but wrote no rank0.engine, config.json",
+        "error: compile ended without an error but did not write rank0.engine, config.json",
         5,
     )
     assert leftovers(store) == []
