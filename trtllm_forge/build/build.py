@@ -1,4 +1,4 @@
-"""A build from MODEL to a repository: puts the stages together, plans, runs, publishes."""
+"""Build a repository from MODEL: choose the stages, plan, run and publish."""
 
 from __future__ import annotations
 
@@ -56,23 +56,23 @@ def prepare_build(
     with_engine: bool = True,
     planning: bool = False,
 ) -> PreparedBuild:
-    """Resolve the checkpoint, choose the runtime and plan the stages; any machine can.
+    """Resolve the checkpoint, choose the runtime and plan the stages; works on any machine.
 
     Args:
-        config: What is asked for.
-        settings: Where forge keeps things.
-        reporter: Told which runtime was chosen, and why.
-        output_dir: Where the repository goes; None for a folder named after the model.
-        force: Stages to run even when they are fresh.
-        with_engine: Whether the engine is made; without it the repository alone is rendered.
-        planning: Nothing will be run, so a checkpoint folder may lack its weights.
+        config: The configuration.
+        settings: Where forge keeps its files.
+        reporter: Receives the reasons for the choice of runtime.
+        output_dir: Where to put the repository; None for a folder named after the model.
+        force: Stages to run even if they are fresh.
+        with_engine: Whether to make the engine; without it only the repository is rendered.
+        planning: Nothing will run, so a checkpoint folder may lack its weights.
 
     Raises:
-        ConfigError: What was asked for does not fit together, or the output folder is not ours.
-        CheckpointError: The checkpoint is not there or not whole.
-        PrerequisiteError: The checkpoint takes a token.
+        ConfigError: The options contradict each other, or the output folder is not forge's.
+        CheckpointError: The checkpoint is missing or incomplete.
+        PrerequisiteError: The checkpoint needs a token.
     """
-    # Before anything is asked of the Hub.
+    # Before the first request to the Hub.
     require_known_release(config)
     checkpoint = _resolve(config, settings, reporter, planning=planning)
     architecture = find_architecture(checkpoint.config.architecture, model=str(config.model))
@@ -86,7 +86,7 @@ def prepare_build(
     )
     for reason in choice.reasons:
         reporter.note(reason)
-    # From here on the release has a name, also where none was asked for.
+    # From here on the release is set, even if the user named none.
     config = replace(config, trtllm_version=choice.release.version)
     choice.runtime.require_support(config, checkpoint.config)
     output_dir = output_dir or settings.model_repos_dir / _repository_name(config, checkpoint)
@@ -117,7 +117,7 @@ def prepare_build(
 def _foresee(
     config: ForgeConfig, checkpoint: ResolvedCheckpoint, choice: RuntimeChoice, reporter: Reporter
 ) -> tuple[Estimates | None, tuple[str, ...]]:
-    """Return what the build will need, and what the user should know before it, which is told."""
+    """Return the estimates and the notes for the user; also report the notes as warnings."""
     estimates, unknown = _estimate(config, checkpoint, choice)
     notes = (*choice.runtime.notes(config, checkpoint.config), *((unknown,) if unknown else ()))
     for note in notes:
@@ -132,15 +132,15 @@ def run_build(
     confirm: Callable[[str], bool],
     held_lock: HeldLock | None = None,
 ) -> BuildResult:
-    """Run what the plan says and put the repository in place, its lock and manifest with it.
+    """Run the plan and publish the repository with its lock and manifest.
 
-    ``confirm`` is asked before anything large is downloaded for the tools. ``held_lock``, whose
-    keys the plan has, says what the result must be equal to.
+    ``confirm`` is called before anything large is downloaded for the tools. If ``held_lock``,
+    which has the plan's keys, is given, the result must match it.
 
     Raises:
-        BuildError: The result is not what ``held_lock`` says.
-        PrerequisiteError: This machine lacks what a stage that has to run needs.
-        ForgeError: A stage failed; nothing half-written is left where the user looks.
+        BuildError: The result differs from ``held_lock``.
+        PrerequisiteError: This machine lacks something that a stage of the plan needs.
+        ForgeError: A stage failed; nothing half-written was published.
     """
     if any(planned.run and planned.commands for planned in prepared.plan):
         # Before the download, which may take an hour.
@@ -151,7 +151,7 @@ def run_build(
         if held_lock is not None:
             for path in held_lock.require_outputs(results, is_repeatable):
                 reporter.note(
-                    f"{path} differs from {held_lock.path}: no two builds of it are alike"
+                    f"{path} differs from {held_lock.path}: no build can reproduce this file"
                 )
         documents = {
             LOCK_NAME: lock_of(results).to_text(),
@@ -177,7 +177,7 @@ def _resolve(
     config: ForgeConfig, settings: Settings, reporter: Reporter, *, planning: bool
 ) -> ResolvedCheckpoint:
     if config.model is None:
-        what = "no model was named"
+        what = "no model was given"
         why = "neither as an argument nor as `model` in forge.yaml"
         raise ConfigError(what, why=why, hint="forge build sample --int4")
     return resolve_checkpoint(
@@ -201,7 +201,7 @@ def _offline_access() -> HubAccess:
 def _estimate(
     config: ForgeConfig, checkpoint: ResolvedCheckpoint, choice: RuntimeChoice
 ) -> tuple[Estimates | None, str]:
-    """Return what the build needs; where that cannot be counted, None and why."""
+    """Return what the build needs, or None and why it cannot be estimated."""
     if choice.runtime.name == "openvino":
         return None, ""
     from trtllm_forge.build.estimates import estimate
@@ -211,7 +211,7 @@ def _estimate(
     try:
         geometry = read_geometry(checkpoint.config.document)
     except CheckpointError as error:
-        # A model without attention, for one: it is built all the same.
+        # For example a model without attention; it can be built all the same.
         return None, f"no estimates: {error.what}"
     quantization = checkpoint.config.quantization
     is_gptq = quantization is not None and quantization.method in ("gptq", "awq")
@@ -256,7 +256,7 @@ def _render_stage(
 def _check_stage(config: ForgeConfig, choice: RuntimeChoice) -> CheckStage:
     select, ignore = config.check.selected, config.check.ignored
     if select or ignore:
-        # Before hours of compiling, not after; without codes the rules are not even imported.
+        # Before hours of compiling, not after. Without codes the rules need no import.
         from trtllm_forge.check.registry import selected_rules
 
         selected_rules(select, ignore)
@@ -280,5 +280,5 @@ def _require_known(force: frozenset[str], stages: list[Stage]) -> None:
     names = [stage.name for stage in stages]
     unknown = sorted(force - set(names))
     if unknown:
-        what = f"there is no stage {unknown[0]} in this build"
+        what = f"this build has no stage {unknown[0]}"
         raise ConfigError(what, why=f"its stages are {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""A build as people and programs read it: the plan before it runs, the result after it."""
+"""The output of ``forge build``, as text and as JSON: the plan and the result."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ DOCUMENT_SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedBuild:
-    """A build of which everything is known and nothing is done yet.
+    """A build that is fully planned and not started.
 
     Attributes:
-        config: What was asked for, with the release that was chosen.
-        checkpoint: The checkpoint, resolved to a commit; to none in a plan made without the Hub.
+        config: The configuration, with the chosen release.
+        checkpoint: The checkpoint, resolved to a commit unless planned without the Hub.
         choice: Runtime, release and executor, and why.
-        store: Where artifacts are kept.
+        store: The store for artifacts.
         plan: What each stage would do.
         output_dir: Where the repository will be.
         estimates: What a build for TensorRT-LLM needs; None for the twin.
-        evidence: How sure the facts about the release's tools are.
+        evidence: How well the facts about the release's tools are confirmed.
         notes: What the user should know before the run.
     """
 
@@ -85,7 +85,7 @@ class PreparedBuild:
         }
 
     def text(self) -> str:
-        """Return the plan for a person."""
+        """Return the plan as text."""
         lines = []
         for planned in self.plan:
             word = "run" if planned.run else "skip"
@@ -111,7 +111,7 @@ class PreparedBuild:
         size = self.checkpoint.size_bytes
         if size:
             return {"checkpoint_bytes": size, "artifact_bytes": int(size * bits / 16)}
-        # No list of files came from the Hub: the shape decides.
+        # The Hub sent no list of files: count by the model's shape.
         from trtllm_forge.checkpoint.geometry import read_geometry
         from trtllm_forge.checkpoint.parameters import count_parameters
 
@@ -125,13 +125,13 @@ class PreparedBuild:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildResult:
-    """A build that is done.
+    """A finished build.
 
     Attributes:
-        prepared: The build that was run.
-        results: What became of each stage.
-        repository_dir: The repository, in place.
-        skipped: Whether nothing had to be done.
+        prepared: The plan that was run.
+        results: The result of each stage.
+        repository_dir: The published repository.
+        skipped: Whether there was nothing to do.
     """
 
     prepared: PreparedBuild
@@ -140,7 +140,7 @@ class BuildResult:
     skipped: bool
 
     def document(self) -> dict[str, object]:
-        """Return what was done as the JSON document of ``forge build``."""
+        """Return the result as the JSON document of ``forge build``."""
         stages = [
             {
                 **_stage_document(result.planned),
@@ -160,7 +160,7 @@ class BuildResult:
 
 
 def _estimate_lines(estimates: Estimates) -> list[str]:
-    """Return the estimates; lists are shown by their largest rank."""
+    """Return the estimates as lines; per-rank values show the largest rank."""
     sizes = [
         f"checkpoint {show_size(estimates.checkpoint_bytes)}",
         f"disk {show_size(estimates.disk_bytes)}",

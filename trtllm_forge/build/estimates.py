@@ -1,8 +1,8 @@
-"""What a build will need: bytes on disk and in memory, per rank, and what then fits on a GPU.
+"""Estimate what a build needs on disk and in memory, per rank, and what then fits on a GPU.
 
-Pure functions over a ``ModelGeometry``; nothing is read, downloaded or run. The formulas stand in
-the docstrings of ``sizes.py`` and ``parameters.py``; ``docs/estimates.md`` shows them together with
-an example.
+Pure functions over a ``ModelGeometry``; nothing is read, downloaded or run. The formulas are in the
+docstrings of ``sizes.py`` and ``parameters.py``; ``docs/estimates.md`` shows them together with an
+example.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ __all__ = [
 
 _NARROWER = ("fp8", "int8", "int4_awq", "int4")
 _OPTION_NAMES = {"fraction": "kv_cache_free_gpu_mem_fraction"}
-# A counted size that is further from the checkpoint's than this is not believed.
+# The largest relative difference between the counted size and the checkpoint's size.
 _TOLERANCE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One option that, changed alone, makes the plan work.
+    """One option that makes the plan work if only it is changed.
 
     Attributes:
         option: Its name in ``forge.yaml``, under ``build`` or ``serve``.
         current: Its value in the plan.
         value: The nearest value that works.
-        concurrent_sequences: How many sequences of the longest length then fit.
+        concurrent_sequences: How many full-length sequences then fit.
     """
 
     option: str
@@ -64,12 +64,12 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Recommendation:
-    """Why the plan cannot work on the GPU, and what would.
+    """Why the plan does not work on the GPU, and what would.
 
     Attributes:
         reason: What does not fit, with both sizes.
-        changes: Each would do alone, the nearest first; may be empty.
-        together: Where none would do alone: changes that do when all of them are made.
+        changes: Changes each of which is enough, the nearest first; may be empty.
+        together: If no single change is enough: changes that are enough when combined.
     """
 
     reason: str
@@ -84,17 +84,17 @@ class Estimates:
     Attributes:
         checkpoint_bytes: The HF checkpoint's weights.
         disk_bytes: HF checkpoint, TRT-LLM checkpoint and engine together.
-        host_memory_bytes: Memory of the machine while converting.
+        host_memory_bytes: Memory of the machine during conversion.
         parameters: The model's parameters.
         weight_bytes_per_rank: Weights in the chosen precision.
         engine_bytes_per_rank: The engine's files; empty without an engine.
-        activation_bytes_per_rank: Working memory beside weights and KV cache.
+        activation_bytes_per_rank: Working memory in addition to weights and KV cache.
         kv_bytes_per_token_per_rank: KV cache of one token.
         gpu: The GPU, one per rank, or None.
         kv_cache_tokens: Tokens that fit into the KV cache, None without a GPU.
         concurrent_sequences: Sequences of ``max_seq_len`` that fit, None without a GPU.
-        recommendation: What to change, None when the plan works or no GPU is known.
-        notes: What the figures leave out for this model, in sentences.
+        recommendation: What to change, None if the plan works or no GPU is known.
+        notes: What the figures leave out for this model, as sentences.
     """
 
     checkpoint_bytes: int
@@ -185,9 +185,9 @@ class _Plan:
         )
 
     def blocks(self, gpu: Gpu) -> int:
-        """``floor(fraction * (usable - weights - activations) / kv bytes)``, the least of ranks."""
+        """``floor(fraction * (usable - weights - activations) / kv bytes)``, minimum over ranks."""
         left = [usable_gpu_bytes(gpu) - size - self.activations() for size in self.weights()]
-        # A stage without layers, when there are more stages than layers, holds no cache.
+        # With more stages than layers, a stage may have no layers and so no cache.
         tokens = (
             self.fraction * max(free, 0) / kv
             for free, kv in zip(left, self.kv_bytes(), strict=True)
@@ -222,7 +222,7 @@ def estimate(
 
     Args:
         geometry: The model's shape.
-        checkpoint_bytes: Size of the weights as the safetensors index gives it, None when unknown.
+        checkpoint_bytes: Size of the weights by the safetensors index, None if unknown.
         precision: ``build.precision``.
         kv_cache: Element type of the KV cache, None for 16 bit.
         tp_size: Tensor parallel ranks.
@@ -233,7 +233,7 @@ def estimate(
         max_beam_width: Beams; each holds its own KV cache.
         tokens_per_block: Tokens in a block of the KV cache.
         workers: Ranks converted at once.
-        gpu: The GPU that every rank has one of.
+        gpu: The GPU; each rank has one of these.
         fraction: ``kv_cache_free_gpu_mem_fraction``.
         flow: ``engine``, or ``pytorch`` for the LLM API, which converts and compiles nothing.
     """
@@ -277,11 +277,11 @@ def estimate(
 
 
 def _believed(geometry: ModelGeometry, counted: int, checkpoint_bytes: int | None) -> int:
-    """Weigh the counted parameters against the checkpoint's size.
+    """Return the counted parameters, or those implied by the checkpoint's size.
 
     Checkpoints carry masks and second copies of tied weights, and some are stored in another type
-    than they name. So the count of a known family stands as long as the size supports it in
-    some type; otherwise the checkpoint's size decides.
+    than they state. The count of a known family is used if the size agrees with it in some type;
+    otherwise the checkpoint's size decides.
     """
     if not checkpoint_bytes or geometry.is_quantized:
         return counted
@@ -300,12 +300,12 @@ def _recommend(plan: _Plan, gpu: Gpu) -> Recommendation | None:
     if worst + plan.activations() >= usable:
         reason = (
             f"weights of {show_size(worst)} and activations of {show_size(plan.activations())} "
-            f"per rank do not fit into the {show_size(usable)} that {gpu.name} can give"
+            f"per rank do not fit into the {show_size(usable)} available on {gpu.name}"
         )
     else:
         tokens = plan.blocks(gpu) * plan.tokens_per_block
         reason = (
-            f"one sequence needs {plan.max_seq_len * plan.max_beam_width} tokens of KV cache, "
+            f"one sequence needs {plan.max_seq_len * plan.max_beam_width} tokens of KV cache, but "
             f"{tokens} fit on {gpu.name}"
         )
     changes = tuple(_changes(plan, gpu))
@@ -323,7 +323,7 @@ def _change_document(change: Change) -> dict[str, Any]:
 
 
 def _changes_together(plan: _Plan, gpu: Gpu) -> tuple[Change, ...]:
-    """Return two changes that do together, more ranks first, then narrower weights."""
+    """Return two changes that are enough together: more ranks first, then narrower weights."""
     first = _alternatives(plan, gpu)
     for option in ("tp_size", "precision"):
         for value in first[option]:
@@ -355,7 +355,7 @@ def _changes(plan: _Plan, gpu: Gpu) -> Iterator[Change]:
 
 
 def _alternatives(plan: _Plan, gpu: Gpu) -> dict[str, list[Any]]:
-    """Return for each option the values to try, the nearest first."""
+    """Return the values to try for each option, the nearest first."""
     has_fp8 = float(gpu.compute_capability) >= 8.9
     bits = PRECISION_BITS.get(plan.precision, 16)
     longest = plan.blocks(gpu) // plan.max_beam_width * plan.tokens_per_block
@@ -377,22 +377,22 @@ def _notes(plan: _Plan) -> tuple[str, ...]:
     if not geometry.is_known:
         notes.append(f"{geometry.model_type or 'this model'} is counted like a Llama")
     if geometry.is_quantized:
-        notes.append("the checkpoint is quantised already; weights are counted as if it were not")
+        notes.append("the checkpoint is already quantised; weights are counted as if it were not")
     if geometry.sliding_window:
         notes.append(
-            f"the sliding window of {geometry.sliding_window} tokens is not counted: every layer "
-            "keeps the whole sequence"
+            f"the sliding window of {geometry.sliding_window} tokens is ignored: every layer is "
+            "assumed to keep the whole sequence"
         )
     if geometry.num_heads % plan.tp_size:
         notes.append(
-            f"{geometry.num_heads} heads do not divide over {plan.tp_size} tensor parallel ranks; "
-            "figures are rounded up"
+            f"{geometry.num_heads} heads do not divide evenly over {plan.tp_size} tensor parallel "
+            "ranks; figures are rounded up"
         )
     if geometry.num_layers % plan.pp_size:
         last = geometry.num_layers % plan.pp_size * plan.tp_size - 1
         ranks = "rank 0 has" if last == 0 else f"ranks 0 to {last} have"
         notes.append(
-            f"{geometry.num_layers} layers do not divide over {plan.pp_size} stages; "
+            f"{geometry.num_layers} layers do not divide evenly over {plan.pp_size} stages; "
             f"{ranks} one more than the others"
         )
     return tuple(notes)

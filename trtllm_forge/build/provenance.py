@@ -1,6 +1,6 @@
-"""What is known of a build once it is done, put together as its manifest.
+"""Make the manifest of a finished build.
 
-Also which bytes a build cannot promise to repeat: ``is_repeatable``.
+``is_repeatable`` says which bytes a build cannot promise to reproduce.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CHECK_STAGE = "check"
 
 _ENGINE_FILE = re.compile(r"(^|/)rank\d+\.engine$")
-# Where things lie on the building machine, how fast it is, and what is no part of a repository.
+# Paths and speed of the building machine, and settings that do not affect the repository.
 _OF_THE_MACHINE = (
     "model",
     "name",
@@ -47,10 +47,10 @@ _PASSED = {
 
 
 def manifest_of(prepared: PreparedBuild, results: Sequence[StageResult]) -> Manifest:
-    """Return the manifest of what ``results`` published; reads no large file."""
+    """Return the manifest of the published ``results``; reads no large file."""
     choice = prepared.choice
     runtime = choice.runtime.name
-    # A check looks at the artifact before it and is not what is published.
+    # The check stage inspects the artifact before it and is not itself published.
     published = [result for result in results if result.planned.stage.name != CHECK_STAGE][-1]
     files = published.entry.outputs
     parameters = {r.planned.stage.name: r.planned.facts.parameters for r in results}
@@ -77,10 +77,10 @@ def manifest_of(prepared: PreparedBuild, results: Sequence[StageResult]) -> Mani
 
 
 def is_repeatable(stage: str, parameters: Mapping[str, JsonValue], path: str) -> bool:
-    """Return whether two builds of one key must give the same bytes of an output.
+    """Return whether two builds with one key must produce the same bytes for an output.
 
-    TensorRT picks kernels by timing them, so engines differ from build to build. Calibration
-    adds up on the GPU in no fixed order, so what ``quantize.py`` writes may differ, too.
+    TensorRT picks kernels by timing them, so engines differ between builds. Calibration sums on
+    the GPU in no fixed order, so the output of ``quantize.py`` may differ too.
     """
     if _ENGINE_FILE.search(path):
         return False
@@ -104,15 +104,15 @@ def _checkpoint(results: Sequence[StageResult]) -> SourceCheckpoint:
 
 
 def _recipe(config: ForgeConfig, runtime: str) -> Mapping[str, JsonValue]:
-    """Return what was asked for, without what only the building machine knows."""
+    """Return the configuration without what is specific to the building machine."""
     document = asdict(config)
     recipe = {name: value for name, value in document.items() if name not in _OF_THE_MACHINE}
     recipe["runtime"] = runtime
     build = dict(recipe["build"])
-    # How many at once changes no byte.
+    # The number of workers does not change a byte.
     build.pop("workers", None)
     for name in _FOLDERS:
-        # The keys hold the digest of what is in a folder; its place is this machine's own.
+        # The keys cover the folder's content; its path is specific to this machine.
         if build.get(name):
             build[name] = PurePath(build[name]).name
     recipe["build"] = build

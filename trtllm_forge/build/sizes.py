@@ -1,7 +1,7 @@
-"""Bytes of what a build makes and of what its engine takes while it runs, formula by formula.
+"""Sizes in bytes of what a build makes and of what its engine needs at run time.
 
 Weights and KV cache are counted; activations, host memory and what a GPU loses to its driver are
-estimates and say so. ``estimates.py`` puts them together.
+estimates and marked as such. ``estimates.py`` combines them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Flow = Literal["engine", "pytorch"]
 
 GROUP_SIZE = 128
-# Bits of a weight that the precision takes; 16 for all others.
+# Bits per weight of each precision; 16 for all others.
 PRECISION_BITS = {
     "int8": 8,
     "int8_sq": 8,
@@ -36,25 +36,25 @@ PRECISION_BITS = {
     "w4a8_awq": 4,
     "nvfp4": 4,
 }
-# What an engine file holds beside weights and tables: 16.4 MiB for 32 layers in the log that
-# NVIDIA/TensorRT-LLM@7ff530237:docs/source/reference/memory.md prints.
+# What an engine file holds besides weights and tables: 16.4 MiB for 32 layers in the log in
+# NVIDIA/TensorRT-LLM@7ff530237:docs/source/reference/memory.md.
 _GRAPH_BYTES_PER_LAYER = 1 << 19
 
-# More than a weight has in an OpenVINO model: scales, zero points and what stays at 8 bit or more.
+# Extra bits per weight of an OpenVINO model: scales, zero points, layers kept at 8 bit or more.
 _OPENVINO_EXTRA_BITS = {"int8": 0.5, "int4": 1.0}
 
 
 def openvino_bits(precision: str) -> float:
-    """Return the bits per weight of an OpenVINO model, all of its files counted (an estimate)."""
+    """Return an estimate of the bits per weight of an OpenVINO model over all its files."""
     return PRECISION_BITS.get(precision, 16) + _OPENVINO_EXTRA_BITS.get(precision, 0.0)
 
 
 def matrix_bytes(matrix: Matrix, precision: str, *, group_size: int = GROUP_SIZE) -> int:
-    """Return the bytes of a linear layer, all its copies, in a precision.
+    """Return the bytes of a linear layer and all its copies in a precision.
 
     With ``n = in * out`` weights, ``g`` their group size, biases always 16 bit:
 
-    - fp16, bf16, and what quantisation leaves out: ``2 n``
+    - fp16, bf16, and layers that are not quantised: ``2 n``
     - int8: ``n + 2 out``, a 16-bit scale per output; int4: ``n / 2 + 2 out``
     - int8_sq: ``n + 4 out``, a 32-bit scale per output
     - int4_awq, w4a8_awq: ``n / 2 + 2 n / g + 2 in``, scales per group and one per input
@@ -87,13 +87,13 @@ def matrix_bytes(matrix: Matrix, precision: str, *, group_size: int = GROUP_SIZE
 def weight_bytes_per_rank(
     geometry: ModelGeometry, *, precision: str, tp_size: int, pp_size: int, flow: Flow = "engine"
 ) -> tuple[int, ...]:
-    """Return the weights of each rank in bytes; rank is ``stage * tp_size + tensor rank``.
+    """Return the weights of each rank in bytes; a rank is ``stage * tp_size + tensor rank``.
 
-    ``sum over the rank's layers (matrices / tp_size in the precision + norms in 16 bit)``, and in
-    16 bit the embedding on the first stage and the output layer on the last. The engine repeats
-    the embedding on every tensor rank, unless it is told to split it; the output layer is split,
-    its rows rounded up to a multiple of ``tp_size``. A tied embedding is kept once by an engine
-    of one rank; with more, the two matrices differ in shape or place and both are kept.
+    ``sum over the rank's layers (matrices / tp_size in the precision + norms in 16 bit)``, plus, in
+    16 bit, the embedding on the first stage and the output layer on the last. The engine repeats
+    the embedding on every tensor rank unless configured to split it; the output layer is split,
+    its rows rounded up to a multiple of ``tp_size``. An engine with one rank keeps a tied embedding
+    once; with more ranks, the two matrices differ in shape or place and both are kept.
 
     Source: NVIDIA/TensorRT-LLM tensorrt_llm/quantization/quantize.py (modules left out),
     tensorrt_llm/models/modeling_utils.py (``share_embedding``), tensorrt_llm/mapping.py.
@@ -122,8 +122,8 @@ def engine_bytes_per_rank(
 ) -> tuple[int, ...]:
     """Return the size of each rank's engine file in bytes.
 
-    ``weights + 4 * max_positions * rotary_dim + 0.5 MiB * layers``: weights make up nearly all of
-    it, then the 32-bit table of the rotary embedding and the graph with its kernels.
+    ``weights + 4 * max_positions * rotary_dim + 0.5 MiB * layers``: nearly all of it is weights,
+    the rest the 32-bit table of the rotary embedding and the graph with its kernels.
 
     Source: NVIDIA/TensorRT-LLM@7ff530237:docs/source/reference/memory.md; the last term is fitted
     to the log there.
@@ -144,7 +144,7 @@ def kv_bytes_per_token_per_rank(
     pp_size: int,
     flow: Flow = "engine",
 ) -> tuple[int, ...]:
-    """Return the KV cache of one token on each rank, in bytes; exact.
+    """Return the exact KV cache size of one token on each rank, in bytes.
 
     ``2 * layers of the rank * local KV heads * head_dim * bytes per element``, where local KV
     heads are ``ceil(num_kv_heads / tp_size)``: a rank holds at least one, so heads are repeated
@@ -179,14 +179,14 @@ def activation_bytes(
     max_batch_size: int,
     max_beam_width: int,
 ) -> int:
-    """Return an estimate of one rank's working memory beside weights and KV cache, in bytes.
+    """Return an estimate of one rank's memory besides weights and KV cache, in bytes.
 
     ``2 * max_num_tokens * (4 hidden + 3 mlp + qkv) + 2 * rows * vocab``, with the MLP's and the
-    attention's local widths, an MLP counted twice when it has no gate, and for experts the width
-    times the experts of a token; ``rows`` are the logits of one step, ``max_batch_size *
-    max_beam_width`` and no more than ``max_num_tokens``. TensorRT fixes the true figure while
-    building. The factors are fitted to the log in TensorRT-LLM's memory page (1134 MiB for
-    Llama 2 7B in fp8; this gives 1089).
+    attention's local widths. An MLP without a gate counts twice; for experts the width is
+    multiplied by the experts per token. ``rows`` are the logits of one step, ``max_batch_size *
+    max_beam_width`` but at most ``max_num_tokens``. TensorRT determines the true figure during the
+    build. The factors are fitted to the log in TensorRT-LLM's memory page (1134 MiB for Llama 2 7B
+    in fp8; this formula gives 1089).
 
     Source: NVIDIA/TensorRT-LLM@7ff530237:docs/source/reference/memory.md, "Activation size".
     """
@@ -206,11 +206,11 @@ def activation_bytes(
 
 
 def host_memory_bytes(checkpoint_bytes: int, weights: tuple[int, ...], workers: int) -> int:
-    """Return an estimate of the memory that conversion takes on the machine, in bytes.
+    """Return an estimate of the host memory needed for conversion, in bytes.
 
-    ``checkpoint + min(workers, ranks) * largest rank``: the checkpoint in its own type once, and
-    the converted weights of the ranks in work. It assumes that the workers are threads over one
-    loaded model, as in upstream's converters; a converter that loads tensor by tensor needs less.
+    ``checkpoint + min(workers, ranks) * largest rank``: the checkpoint once in its own type, plus
+    the converted weights of the ranks in progress. This assumes that the workers are threads that
+    share one loaded model, as in upstream's converters; one that loads tensor by tensor needs less.
 
     Source: NVIDIA/TensorRT-LLM examples/models/core/gpt/convert_checkpoint.py (``execute``).
     """
@@ -218,11 +218,11 @@ def host_memory_bytes(checkpoint_bytes: int, weights: tuple[int, ...], workers: 
 
 
 def usable_gpu_bytes(gpu: Gpu) -> int:
-    """Return an estimate of the memory that weights, activations and KV cache can share, in bytes.
+    """Return an estimate of the memory for weights, activations and KV cache, in bytes.
 
     ``memory - 2 % - 0.5 GiB``: error correction and the driver, then CUDA's context, the runtime's
-    buffers and the decoder. An H100 of 80 GiB shows 79.1 GiB to CUDA and loses about 1 GiB more in
-    the log of TensorRT-LLM's memory page.
+    buffers and the decoder. An 80 GiB H100 shows 79.1 GiB to CUDA and loses about 1 GiB more in the
+    log on TensorRT-LLM's memory page.
 
     Source: NVIDIA/TensorRT-LLM@7ff530237:docs/source/reference/memory.md.
     """
@@ -233,7 +233,7 @@ def _layer_bytes(geometry: ModelGeometry, layer: int, precision: str, tp_size: i
     matrices = (matrix.on_rank(tp_size) for matrix in layer_matrices(geometry, layer))
     size = sum(matrix_bytes(matrix, precision) for matrix in matrices)
     if geometry.mla is not None:
-        # The engine also keeps the keys' way up transposed.
+        # The engine also keeps the keys' up projection transposed.
         heads = -(-geometry.num_heads // tp_size)
         size += 2 * heads * geometry.mla.qk_nope_head_dim * geometry.mla.kv_lora_rank
     return size + 2 * layer_vector_elements(geometry)

@@ -1,4 +1,4 @@
-"""Makes the first ``forge.yaml`` of a project."""
+"""Write a project's first ``forge.yaml``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def make_starter(flags: Mapping[str, object]) -> str:
-    """Return a commented ``forge.yaml`` in which only what ``flags`` holds is set.
+    """Return a commented ``forge.yaml`` in which only the values of ``flags`` are set.
 
     Raises:
-        ConfigError: A flag's value is wrong, or the model is none that forge could find.
+        ConfigError: A flag's value is invalid, or the model is unknown.
     """
     loaded = load_flags(flags)
     if loaded.config.model is not None:
@@ -28,13 +28,13 @@ def make_starter(flags: Mapping[str, object]) -> str:
 
 
 def write_starter(path: Path, text: str, *, replace: bool) -> None:
-    """Write the file whole or not at all.
+    """Write the file atomically.
 
     Raises:
-        ConfigError: It is there already and ``replace`` is false, or it cannot be written.
+        ConfigError: It exists and ``replace`` is false, or it cannot be written.
     """
     if path.exists() and not replace:
-        what = f"{path} is there already"
+        what = f"{path} already exists"
         raise ConfigError(what, why="it may hold your own values", hint="forge init --force")
     try:
         write_whole(path, text)

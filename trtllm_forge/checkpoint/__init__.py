@@ -1,1 +1,1 @@
-"""Checkpoints: what MODEL may be, the Hub, and the files, shape and tokens of one."""
+"""Checkpoints: naming them, fetching them from the Hub, and reading their files and geometry."""

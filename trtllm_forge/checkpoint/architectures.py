@@ -1,4 +1,4 @@
-"""The model architectures forge knows, and which of TensorRT-LLM's flows takes each.
+"""The model architectures forge knows, and which TensorRT-LLM flows support each.
 
 The facts live in ``data/architectures.yaml``, with their sources.
 """
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What forge knows of one architecture.
+    """What forge knows about one architecture.
 
     Attributes:
         name: As ``config.json`` spells it.
         family: The folder of TensorRT-LLM's converters, or Hugging Face's ``model_type``.
-        converter: Its table of flags, empty without an engine flow.
-        engine_flow: Some release from 0.16 to 1.2 builds a TensorRT engine of it.
-        engine_since: The first that does, or None where 0.16 already did.
-        pytorch_backend: TensorRT-LLM's PyTorch backend runs it.
-        pytorch_since: The first release whose backend does, or None where that is not known.
-        gpt_variant: What the gpt family's converter calls it, or empty.
-        precisions: What the engine flow takes for it, in some release.
-        precision_since: The first release for those that a release has the flag of before.
-        unlisted: Precisions ``quantize.py`` makes for it that no list of upstream's has.
-        has_modelopt: Whether ``quantize.py`` names it.
+        converter: Name of its flag table; empty without an engine flow.
+        engine_flow: Whether some release from 0.16 to 1.2 builds a TensorRT engine for it.
+        engine_since: The first release that does, or None if 0.16 already did.
+        pytorch_backend: Whether TensorRT-LLM's PyTorch backend runs it.
+        pytorch_since: The first release whose backend does, or None if unknown.
+        gpt_variant: Its name in the gpt family's converter, or empty.
+        precisions: Precisions the engine flow supports for it in at least one release.
+        precision_since: First supporting release of precisions whose flag is older than that.
+        unlisted: Precisions ``quantize.py`` supports for it although no upstream list says so.
+        has_modelopt: Whether ``quantize.py`` lists it.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Architecture:
     has_modelopt: bool
 
     def has_flow(self, flow: Flow, release: Release) -> bool:
-        """Return whether ``release`` takes it through ``flow``, as far as that is known."""
+        """Return whether ``release`` is known to support it through ``flow``."""
         if flow not in release.flows:
             return False
         if flow == "engine":
@@ -87,7 +87,7 @@ def find_architecture(name: str, *, model: str) -> Architecture:
     """Return the architecture called ``name``.
 
     Raises:
-        CheckpointError: Forge does not know it; the message names the closest it knows.
+        CheckpointError: The architecture is unknown; the message names the closest known one.
     """
     known = known_architectures()
     if name in known:
@@ -96,5 +96,5 @@ def find_architecture(name: str, *, model: str) -> Architecture:
     what = f"{model} has the unknown architecture {name}"
     raise CheckpointError(
         what,
-        why=f"forge knows {len(known)} text-generating architectures, the closest is {close}",
+        why=f"forge knows {len(known)} text-generating architectures; the closest is {close}",
     )

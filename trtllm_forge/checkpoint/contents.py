@@ -1,4 +1,4 @@
-"""A Hugging Face checkpoint on disk: what it is, and whether it is whole."""
+"""Read and verify a Hugging Face checkpoint on disk."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class CheckpointSource:
     """Where a checkpoint comes from, resolved.
 
     Attributes:
-        origin: The Hub, a folder of the user's, or the sample that ships with forge.
-        repo_id: Its Hugging Face name; for a folder its name, for the sample ``sample``.
-        revision: The commit hash of the Hub, else the SHA-256 over its files' digests; None in a
-            plan for which the Hub could not be asked, and nowhere else.
+        origin: The Hub, a local folder, or the sample that ships with forge.
+        repo_id: Its Hugging Face name; the folder's name for a folder, ``sample`` for the sample.
+        revision: The commit hash on the Hub, otherwise the SHA-256 over its files' digests. None
+            only in a plan made while the Hub was out of reach.
         family: The preset's family, or the checkpoint's ``model_type``.
     """
 
@@ -43,12 +43,12 @@ class CheckpointSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """How the weights of a checkpoint are quantised already.
+    """How a checkpoint's weights were quantised before forge saw them.
 
     Attributes:
-        method: ``gptq``, ``awq``, ``modelopt``, ``fp8`` and so on, as the checkpoint says.
-        bits: Of a weight, 0 where it does not say.
-        group_size: Weights per scale, 0 where it does not say.
+        method: ``gptq``, ``awq``, ``modelopt``, ``fp8`` and so on, as the checkpoint spells it.
+        bits: Bits per weight, 0 if not stated.
+        group_size: Weights per scale, 0 if not stated.
         algorithm: ModelOpt's name, ``FP8`` or ``NVFP4``; empty for other methods.
         has_act_order: Whether GPTQ reordered the columns (``desc_act``).
     """
@@ -66,17 +66,17 @@ class CheckpointConfig:
 
     Attributes:
         architecture: The first entry of ``architectures``.
-        model_type: Hugging Face's family word.
-        max_seq_len: Prompt plus output tokens of one request the model was made for.
+        model_type: Hugging Face's name for the family.
+        max_seq_len: Longest request the model was trained for, prompt plus output tokens.
         vocab_size: Rows of the embedding.
         num_layers: Transformer blocks.
         num_kv_heads: Key/value heads, 1 for multi-query attention.
         head_dim: Elements of one head.
         eos_token_ids: Ids that end a generation.
         num_heads: Query heads.
-        dtype: Element type of the weights, ``float16`` and so on; empty where it does not say.
-        quantization: How the weights are quantised already, or None for plain ones.
-        document: The whole of ``config.json``, for those who read a family's own keys.
+        dtype: Element type of the weights, ``float16`` and so on; empty if not stated.
+        quantization: How the weights are already quantised, or None.
+        document: The whole ``config.json``, for reading keys specific to a family.
     """
 
     architecture: str
@@ -96,12 +96,12 @@ class CheckpointConfig:
 def verify_checkpoint(
     checkpoint_dir: Path, *, allow_pickle: bool, model: str = ""
 ) -> CheckpointConfig:
-    """Check that a checkpoint is whole, reading no more than headers, and return its config.
+    """Check that a checkpoint is complete, reading only headers, and return its config.
 
     Args:
         checkpoint_dir: The folder.
-        allow_pickle: Accept pickle weights, of which only the presence is checked.
-        model: What the user calls it, for the messages; the folder when empty.
+        allow_pickle: Accept pickle weights; only their presence is checked.
+        model: The user's name for it, for messages; the folder if empty.
 
     Raises:
         CheckpointError: The config, a shard or the tokenizer is missing, a safetensors file is
@@ -123,10 +123,12 @@ def verify_checkpoint(
 
 
 def verify_safetensors(path: Path) -> None:
-    """Check a safetensors file against its own header: eight bytes of length, JSON, then data.
+    """Check a safetensors file's size against its header.
+
+    The file is eight bytes of header length, the header as JSON, then the data.
 
     Raises:
-        CheckpointError: The header cannot be read, or the file is longer or shorter than it says.
+        CheckpointError: The header cannot be read, or the size differs from what it states.
 
     Source: the safetensors README, section "Format".
     """
@@ -135,33 +137,34 @@ def verify_safetensors(path: Path) -> None:
         start = stream.read(8)
         header_bytes = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= header_bytes <= actual - 8:
-            what = f"{path} is no whole safetensors file: {actual} bytes do not hold its header"
-            raise CheckpointError(what, why=f"the header says it is {header_bytes} bytes long")
+            what = f"{path} is not a complete safetensors file: {actual} bytes cannot hold a header"
+            raise CheckpointError(what, why=f"its header length field says {header_bytes} bytes")
         header = stream.read(header_bytes)
     try:
         tensors = json.loads(header)
         ends = [t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"]
         expected = 8 + header_bytes + max(ends, default=0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        what = f"{path} is no safetensors file: its header cannot be read"
+        what = f"{path} is not a safetensors file: its header cannot be read"
         raise CheckpointError(what, why=f"{error!r}") from error
     if actual != expected:
         word = "truncated" if actual < expected else "too long"
-        what = f"{path} is {word}: its header asks for {expected} bytes, it has {actual}"
-        raise CheckpointError(what, why="a copy or a download was cut, or the file was overwritten")
+        what = f"{path} is {word}: its header describes {expected} bytes, the file has {actual}"
+        why = "a copy or a download was interrupted, or the file was overwritten"
+        raise CheckpointError(what, why=why)
 
 
 def _require_shards(index_path: Path, names: list[str], model: str) -> None:
     weight_map = _read_json(index_path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        what = f"{index_path} names no shards"
-        raise CheckpointError(what, why='the key "weight_map" is absent or empty')
+        what = f"{index_path} lists no shards"
+        raise CheckpointError(what, why='the key "weight_map" is missing or empty')
     shards = sorted({str(shard) for shard in weight_map.values()})
     missing = [shard for shard in shards if shard not in names]
     if missing:
         what = f"{model} has {len(shards) - len(missing)} of {len(shards)} weight shards"
         verb = "is" if len(missing) == 1 else "are"
-        why = f"{index_path.name} names {', '.join(missing[:3])}, which {verb} not there"
+        why = f"{index_path.name} lists {', '.join(missing[:3])}, which {verb} missing"
         raise CheckpointError(what, why=why)
 
 
@@ -169,23 +172,23 @@ def read_checkpoint_config(checkpoint_dir: Path) -> CheckpointConfig:
     """Return the parsed ``config.json`` of a checkpoint.
 
     Raises:
-        CheckpointError: It is missing, is no JSON, names no architecture, or has a value of
-            another kind than forge knows.
+        CheckpointError: It is missing, is not JSON, names no architecture, or has a value of
+            an unexpected type.
     """
     path = checkpoint_dir / "config.json"
     try:
         return _understand(checkpoint_dir, _read_json(path))
     except (ValueError, TypeError, OverflowError) as error:
-        what = f"{path} cannot be understood"
+        what = f"{path} has an invalid value"
         raise CheckpointError(what, why=str(error)) from error
 
 
 def parse_checkpoint_config(document: Mapping[str, Any]) -> CheckpointConfig:
-    """Return what a ``config.json`` says that has no files beside it.
+    """Return the parsed content of a ``config.json`` without looking for files beside it.
 
     Raises:
         CheckpointError: It names no architecture.
-        ValueError: A value is of another kind than forge knows.
+        ValueError: A value has an unexpected type.
     """
     return _understand(None, document)
 
@@ -200,7 +203,7 @@ def _understand(checkpoint_dir: Path | None, document: Mapping[str, Any]) -> Che
     if not architectures:
         path = checkpoint_dir / "config.json" if checkpoint_dir else "config.json"
         what = f"{path} names no architecture"
-        raise CheckpointError(what, why='the key "architectures" is absent or empty')
+        raise CheckpointError(what, why='the key "architectures" is missing or empty')
     heads = _first_int(values, "num_attention_heads", "n_head", "n_heads")
     hidden = _first_int(values, "hidden_size", "n_embd", "d_model")
     return CheckpointConfig(
@@ -261,7 +264,7 @@ def _first_int(values: dict[str, Any], *names: str) -> int:
 
 
 def _int(value: object, name: str) -> int:
-    # A whole number may be spelled 2048.0; true is none, whatever Python says.
+    # A whole number may be spelled 2048.0. Python counts true as an integer; forge does not.
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value % 1 == 0:
         return int(value)
     message = f"{name} is {json.dumps(value)}, not a whole number"
@@ -277,11 +280,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        what = f"{path.parent} is no checkpoint: it has no {path.name}"
+        what = f"{path.parent} is not a checkpoint: it has no {path.name}"
         raise CheckpointError(what) from error
     except (OSError, ValueError) as error:
         raise unreadable(path, error, CheckpointError) from error
     if not isinstance(document, dict):
-        what = f"{path} holds no JSON object"
+        what = f"{path} is not a JSON object"
         raise CheckpointError(what)
     return document

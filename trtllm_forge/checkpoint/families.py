@@ -1,4 +1,4 @@
-"""What a family of decoders has that its ``config.json`` does not say.
+"""Properties of decoder families that their ``config.json`` does not state.
 
 Which layers have a bias, how many norms a layer has, whether the output layer is the embedding:
 read off the modelling files of Hugging Face transformers 5.5
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class FamilyRules:
-    """What a family's config leaves unsaid; a named key of the config overrides a rule.
+    """What a family's config does not state; a matching key in the config overrides a rule.
 
-    ``bias`` gives query-key-value, output and MLP; ``bias_key`` names a key that sets all three.
+    ``bias`` is for query-key-value, output and MLP; ``bias_key`` names a key that sets all three.
     """
 
     gated: bool = True

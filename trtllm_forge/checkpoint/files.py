@@ -1,7 +1,7 @@
-"""Which files of a checkpoint forge needs: functions over names.
+"""Choose the files of a checkpoint that forge needs, by name.
 
 Many repositories hold the same weights several times (pickle, ONNX, TensorFlow, the author's own
-``consolidated`` layout). One form is taken, safetensors before pickle, from the top folder only.
+``consolidated`` layout). Forge takes one form, safetensors before pickle, from the top folder only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SIDE_FILES = (
     "vocab.txt",
     "merges.txt",
     "chat_template*",
-    # How the weights were quantized, when they were.
+    # How the weights were quantized, if they were.
     "hf_quant_config.json",
     "quantize_config.json",
     "quant_config.json",
@@ -50,7 +50,7 @@ _TOKENIZER_FORMS = (
 )
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _PICKLE_SHARD = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
-# Left behind by training; no weights of the model.
+# Left behind by training; these are not the model's weights.
 _NO_WEIGHTS = ("training_args.bin", "optimizer*", "scheduler*", "rng_state*", "scaler*")
 
 
@@ -61,8 +61,8 @@ class CheckpointFile:
     Attributes:
         path: Relative to the checkpoint, with ``/``.
         size_bytes: Its size.
-        sha256: Of its bytes, in hex; None for a small file of which the Hub publishes no SHA-256.
-        blob_id: The git object id the Hub publishes instead; None where ``sha256`` is known.
+        sha256: SHA-256 in hex; None for a small file, for which the Hub publishes none.
+        blob_id: The git object id the Hub publishes instead; None if ``sha256`` is known.
     """
 
     path: str
@@ -72,7 +72,7 @@ class CheckpointFile:
 
     @property
     def digest(self) -> str:
-        """Return what identifies the bytes: the SHA-256, else the git object id."""
+        """Return what identifies the bytes: the SHA-256, or else the git object id."""
         return self.sha256 or f"git:{self.blob_id}"
 
 
@@ -88,17 +88,17 @@ def choose_files(
 
     Args:
         names: All paths in it, relative, with ``/``.
-        model: What the user calls it, for the messages.
-        allow_pickle: Take pickle weights when there are no safetensors.
-        trust_remote_code: Take the checkpoint's own Python files too.
-        require_weights: Whether a checkpoint without weights is refused.
+        model: The user's name for it, for messages.
+        allow_pickle: Take pickle weights if there are no safetensors.
+        trust_remote_code: Also take the checkpoint's own Python files.
+        require_weights: Reject a checkpoint without weights.
 
     Raises:
         CheckpointError: It has no ``config.json``, no weights, or only pickle weights.
     """
     top = sorted(name for name in names if "/" not in name)
     if CONFIG_NAME not in top:
-        what = f"{model} is no checkpoint: it has no {CONFIG_NAME}"
+        what = f"{model} is not a checkpoint: it has no {CONFIG_NAME}"
         raise CheckpointError(what, why=_shown("its files are", top))
     chosen = {name for name in top if _matches(name, _SIDE_FILES)}
     if require_weights or any(is_weight(name) for name in top):
@@ -128,25 +128,25 @@ def choose_weights(names: Collection[str], *, model: str, allow_pickle: bool) ->
     ]
     if not pickles:
         what = f"{model} has no weights"
-        why = f"neither {SAFETENSORS_NAME} nor {SAFETENSORS_INDEX_NAME} is there"
+        why = f"it has neither {SAFETENSORS_NAME} nor {SAFETENSORS_INDEX_NAME}"
         raise CheckpointError(what, why=f"{why}; {_shown('its files are', top)}")
     if not allow_pickle:
         raise CheckpointError(
-            f"{model} has its weights as pickle only: {', '.join(pickles[:3])}"
+            f"{model} has only pickle weights: {', '.join(pickles[:3])}"
             + (f" and {len(pickles) - 3} more" if len(pickles) > 3 else ""),
-            why="loading a pickle runs whatever code it holds, so it is refused unless allowed",
+            why="loading a pickle runs any code inside it, so forge refuses unless you allow it",
             hint=f"forge build {shlex.quote(model)} --allow-pickle",
         )
     return (*pickles, *(name for name in top if name == PICKLE_INDEX_NAME))
 
 
 def is_weight(name: str) -> bool:
-    """Return whether a file holds weights; an index holds none."""
+    """Return whether a file holds weights; an index does not."""
     return name.endswith((".safetensors", ".bin", ".pt"))
 
 
 def indexed_bytes(checkpoint_dir: Path) -> int | None:
-    """Return the size of all weights that the safetensors index states, or None."""
+    """Return the total size of the weights by the safetensors index, or None."""
     path = checkpoint_dir / SAFETENSORS_INDEX_NAME
     try:
         total = json.loads(path.read_text(encoding="utf-8"))["metadata"]["total_size"]
@@ -156,17 +156,17 @@ def indexed_bytes(checkpoint_dir: Path) -> int | None:
 
 
 def require_tokenizer(names: Collection[str], *, model: str) -> None:
-    """Check that the files of a tokenizer are among ``names``.
+    """Check that ``names`` include the files of a tokenizer.
 
     Raises:
-        CheckpointError: None of the known forms is complete.
+        CheckpointError: No known form of tokenizer is complete.
     """
     for form in _TOKENIZER_FORMS:
         if all(any(fnmatchcase(name, pattern) for name in names) for pattern in form):
             return
     forms = ", ".join(" with ".join(form) for form in _TOKENIZER_FORMS)
-    what = f"tokenizer missing in {model}"
-    raise CheckpointError(what, why=f"none of these is there: {forms}")
+    what = f"{model} has no tokenizer"
+    raise CheckpointError(what, why=f"it has none of {forms}")
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

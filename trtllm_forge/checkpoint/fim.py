@@ -17,11 +17,11 @@ class FimTemplate:
     """How one model family marks the parts of a FIM prompt.
 
     Attributes:
-        prefix: Text put before the prefix part.
-        suffix: Text put before the suffix part.
-        middle: Text put last, after which the model writes the middle.
+        prefix: Text before the prefix part.
+        suffix: Text before the suffix part.
+        middle: Text at the end, after which the model writes the middle.
         order: ``psm`` (prefix, suffix, middle) or ``spm`` (suffix, prefix, middle).
-        stop: Strings at which the middle has ended; never part of it.
+        stop: Strings that end the middle and are not part of it.
     """
 
     prefix: str

@@ -1,9 +1,8 @@
 """The shape of a decoder, read from its checkpoint's ``config.json``.
 
 ``read_geometry`` turns the many spellings of Hugging Face's families into one ``ModelGeometry``.
-What the shape amounts to in parameters is ``parameters.py``'s, in bytes ``estimates.py``'s.
-
-What a config leaves unsaid is in ``families.py``.
+``parameters.py`` counts its parameters and ``estimates.py`` its bytes; ``families.py`` has what a
+config does not state.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class MlaGeometry:
         q_lora_rank: Width of the compressed query, 0 when queries are not compressed.
         kv_lora_rank: Width of the compressed key and value.
         qk_nope_head_dim: Part of a head without a rotary embedding.
-        qk_rope_head_dim: Part of a head with one, shared by all heads of a key.
+        qk_rope_head_dim: Part of a head with a rotary embedding, shared by all heads of a key.
         v_head_dim: Width of a head of the value.
     """
 
@@ -41,7 +40,7 @@ class MlaGeometry:
 
     @property
     def latent_size(self) -> int:
-        """Elements that the KV cache keeps of one token and layer."""
+        """Elements per token and layer in the KV cache."""
         return self.kv_lora_rank + self.qk_rope_head_dim
 
 
@@ -51,11 +50,11 @@ class MoeGeometry:
 
     Attributes:
         num_experts: Routed experts of one layer.
-        experts_per_token: Those that one token goes through.
+        experts_per_token: Experts that one token is routed to.
         intermediate_size: Width of one expert.
-        shared_intermediate_size: Width of the shared experts together, 0 for none.
-        shared_gate: Whether a gate of one output weighs the shared experts.
-        dense_layers: Layers at the start that have a plain MLP instead.
+        shared_intermediate_size: Total width of the shared experts, 0 for none.
+        shared_gate: Whether a gate with one output weighs the shared experts.
+        dense_layers: Leading layers that have a plain MLP instead.
     """
 
     num_experts: int
@@ -68,10 +67,10 @@ class MoeGeometry:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelGeometry:
-    """What decides a decoder's size; all sizes in elements.
+    """What determines a decoder's size; all sizes in elements.
 
     Attributes:
-        model_type: Hugging Face's family word.
+        model_type: Hugging Face's name for the family.
         hidden_size: Width of the residual stream.
         num_layers: Decoder layers.
         num_heads: Query heads.
@@ -79,10 +78,10 @@ class ModelGeometry:
         head_dim: Width of one head.
         intermediate_size: Width of the MLP.
         vocab_size: Rows of the embedding.
-        max_positions: Longest sequence the model was made for.
+        max_positions: Longest sequence the model was trained for.
         position_rows: Rows of a learned position embedding, 0 for none.
         rotary_dim: Part of a head that is rotated, 0 without rotary embeddings.
-        gated_mlp: Whether the MLP has a gate beside its way up.
+        gated_mlp: Whether the MLP has a gate projection beside its up projection.
         tie_word_embeddings: Whether the output layer is the embedding.
         qkv_bias: Whether queries, keys and values have a bias.
         output_bias: Whether the attention's output has one.
@@ -92,12 +91,12 @@ class ModelGeometry:
         norms_per_layer: Norms of width ``hidden_size`` in a layer.
         qk_norm: Whether queries and keys have a norm of width ``head_dim`` each.
         embedding_norm: Whether a norm follows the embedding.
-        sliding_window: Tokens that a layer with a window looks back, None for none.
+        sliding_window: Tokens that a layer with a window looks back, or None.
         moe: The mixture of experts, None for a dense model.
-        mla: The latent attention, None for the usual one.
-        dtype_bytes: Bytes of an element of the checkpoint, by its own word.
-        is_quantized: Whether the checkpoint says that it is quantised already.
-        is_known: Whether the family is one whose rules forge knows.
+        mla: The latent attention, None for ordinary attention.
+        dtype_bytes: Bytes per element of the checkpoint, as its config states.
+        is_quantized: Whether the checkpoint is already quantised, as its config states.
+        is_known: Whether forge has rules for the family.
     """
 
     model_type: str
@@ -132,11 +131,10 @@ class ModelGeometry:
 def read_geometry(config: Mapping[str, Any]) -> ModelGeometry:
     """Return the shape of the decoder that a ``config.json`` describes.
 
-    A family that forge has no rules for is read by the usual keys as a Llama, and ``is_known``
-    is False.
+    A family without rules is read like a Llama, by the usual keys, and ``is_known`` is False.
 
     Raises:
-        CheckpointError: A size that every decoder has is absent, or is no positive whole number.
+        CheckpointError: A size that every decoder has is missing or not a positive whole number.
     """
     values: dict[str, Any] = dict(config)
     for part in ("text_config", "ffn_config"):
@@ -160,7 +158,7 @@ def read_geometry(config: Mapping[str, Any]) -> ModelGeometry:
         num_heads=heads,
         num_kv_heads=_kv_heads(values, heads, model_type),
         head_dim=head_dim,
-        # Qwen's first family counts gate and way up together.
+        # The first Qwen family counts the gate and up projections together.
         intermediate_size=_intermediate_size(values, hidden) // (2 if model_type == "qwen" else 1),
         vocab_size=_size(values, "padded_vocab_size", "vocab_size"),
         max_positions=positions or 2048,
@@ -303,7 +301,7 @@ def _flag(values: Mapping[str, Any], key: str, default: bool) -> bool:
 def _size(values: Mapping[str, Any], *keys: str) -> int:
     size = _first(values, *keys)
     if size < 1:
-        what = f"config.json gives no {keys[0]}, so nothing can be estimated"
+        what = f"config.json has no {keys[0]}, so nothing can be estimated"
         raise CheckpointError(what, why=f"none of {', '.join(keys)} is a positive whole number")
     return size
 
@@ -315,6 +313,6 @@ def _first(values: Mapping[str, Any], *keys: str) -> int:
             continue
         if isinstance(given, (int, float)) and given % 1 == 0 and given >= 0:
             return int(given)
-        what = f"config.json gives {key} as {json.dumps(given)}"
-        raise CheckpointError(what, why="a whole number that is not negative is needed")
+        what = f"config.json has {key} {json.dumps(given)}"
+        raise CheckpointError(what, why="it must be a whole number, 0 or more")
     return 0

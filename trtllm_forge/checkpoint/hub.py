@@ -1,7 +1,7 @@
-"""The Hugging Face Hub as forge uses it: what a model is made of, and its files in the HF cache.
+"""List a model's files on the Hugging Face Hub and fetch them into the HF cache.
 
 ``huggingface_hub`` reads ``HF_ENDPOINT``, ``HF_HOME``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and the
-like, keeps the cache and finds files. ``hub_transfer`` moves the large ones, because the library
+like, keeps the cache and finds files. ``hub_transfer`` fetches the large ones, because the library
 has not resumed across runs since its release 1.18 (huggingface/huggingface_hub#4196).
 """
 
@@ -39,7 +39,7 @@ class HubListing:
 
     Attributes:
         commit: The full commit hash.
-        files: All of them.
+        files: All its files.
     """
 
     commit: str
@@ -47,7 +47,7 @@ class HubListing:
 
 
 def read_hub_access() -> HubAccess:
-    """Return the access that the user's environment describes, as ``huggingface_hub`` reads it."""
+    """Return the access described by the user's environment, as ``huggingface_hub`` reads it."""
     from huggingface_hub import constants, get_token
 
     return HubAccess(
@@ -59,12 +59,12 @@ def read_hub_access() -> HubAccess:
 
 
 def list_files(access: HubAccess, reference: ModelReference) -> HubListing:
-    """Return the files of a model and the commit its revision stands for now.
+    """Return a model's files and the commit its revision resolves to now.
 
     Raises:
-        CheckpointError: The Hub does not have it, will not serve it, or cannot be reached; or,
-            offline, the cache does not hold it.
-        PrerequisiteError: It takes a token, or a better one.
+        CheckpointError: The Hub does not have it, refuses it or cannot be reached; or, offline,
+            the cache does not have it.
+        PrerequisiteError: It needs a token, or one with more rights.
     """
     if access.offline:
         return _list_cached_files(access, reference)
@@ -94,14 +94,14 @@ def fetch_files(
     files: Sequence[CheckpointFile],
     reporter: Reporter,
 ) -> Path:
-    """Bring exactly ``files`` into the HF cache and return the folder of their snapshot.
+    """Fetch exactly ``files`` into the HF cache and return their snapshot folder.
 
-    Files that are there already are kept. A download that was cut goes on where it ended, in this
-    run and in the next.
+    Files that are already there are kept. An interrupted download resumes, in this run and in the
+    next.
 
     Raises:
-        CheckpointError: Too little disk, a broken connection, a wrong digest.
-        PrerequisiteError: It takes a token, or a better one.
+        CheckpointError: Too little disk space, a broken connection, a wrong digest.
+        PrerequisiteError: It needs a token, or one with more rights.
     """
     snapshot_dir = repo_dir(access, reference.repo_id) / "snapshots" / commit
     missing = [file for file in files if not (snapshot_dir / file.path).exists()]
@@ -126,7 +126,7 @@ def fetch_files(
 
 
 def repo_dir(access: HubAccess, repo_id: str) -> Path:
-    """Return the folder of a model in the HF cache.
+    """Return a model's folder in the HF cache.
 
     Source: huggingface_hub documentation, "Understand caching".
     """
@@ -141,9 +141,9 @@ def drop_damaged_files(
     digest_cache_dir: Path,
     reporter: Reporter,
 ) -> None:
-    """Remove from the HF cache those large files that are not what the Hub publishes.
+    """Remove large files from the HF cache whose bytes are not what the Hub publishes.
 
-    Whatever tool put a file there, it is read once; ``digest_cache_dir`` remembers its digest.
+    Each file is read once, whichever tool put it there; ``digest_cache_dir`` remembers its digest.
     """
     blobs_dir = repo_dir(access, reference.repo_id) / "blobs"
     kept = [blobs_dir / file.sha256 for file in files if file.sha256]
@@ -151,13 +151,13 @@ def drop_damaged_files(
     for path, found in digest_files(kept, digest_cache_dir, reporter).items():
         if found != path.name:
             reporter.warning(
-                f"{path} is damaged: its sha256 is {found}; it was removed and comes again"
+                f"{path} is damaged: its sha256 is {found}; removed, downloading it again"
             )
             path.unlink()
 
 
 def remember_revision(access: HubAccess, reference: ModelReference, commit: str) -> None:
-    """Note in the HF cache what the revision stands for, so that it is found offline."""
+    """Record in the HF cache which commit the revision is, so that it is found offline."""
     revision = reference.revision or "main"
     if revision == commit:
         return
@@ -169,7 +169,7 @@ def remember_revision(access: HubAccess, reference: ModelReference, commit: str)
 
 
 def _place(access: HubAccess, repo_id: str, commit: str, file: CheckpointFile) -> None:
-    """Have the library put one file into the snapshot; a blob that is there is only linked."""
+    """Have the library put one file into the snapshot; it only links an existing blob."""
     from huggingface_hub import hf_hub_download
 
     hf_hub_download(
@@ -198,8 +198,8 @@ def _require_disk(access: HubAccess, reference: ModelReference, needed: int) -> 
     free = shutil.disk_usage(existing).free
     if needed > free:
         what = (
-            f"{reference.repo_id} needs {show_size(needed)} more on disk, "
-            f"{show_size(free)} are free"
+            f"{reference.repo_id} needs {show_size(needed)} more disk space, "
+            f"{show_size(free)} is free"
         )
         raise CheckpointError(
             what,
@@ -235,7 +235,7 @@ def _list_cached_files(access: HubAccess, reference: ModelReference) -> HubListi
 
 
 def _cached_file(path: Path, name: str) -> CheckpointFile:
-    # A blob is named after its ETag: a SHA-256 for large files, a git object id for the others.
+    # A blob's name is its ETag: a SHA-256 for large files, a git object id for the others.
     blob = path.resolve().name
     size = path.stat().st_size
     if len(blob) == 64:
@@ -247,9 +247,9 @@ def _not_cached(
     access: HubAccess, reference: ModelReference, missing: Sequence[str]
 ) -> CheckpointError:
     wanted = f"{reference.repo_id} at revision {reference.revision or 'main'}"
-    gone = f"; {', '.join(missing[:3])} not there" if missing else ""
+    gone = f"; missing: {', '.join(missing[:3])}" if missing else ""
     return CheckpointError(
-        f"{wanted} is not in the Hugging Face cache, and the Hub may not be asked",
+        f"{wanted} is not in the Hugging Face cache, and forge is offline",
         why=f"HF_HUB_OFFLINE is set; the cache is {access.cache_dir}{gone}",
         hint=f"HF_HUB_OFFLINE=0 forge build {shlex.quote(reference.text)}",
     )
@@ -263,12 +263,12 @@ def _verify_git_blob(path: Path, file: CheckpointFile, reference: ModelReference
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         what = f"{file.path} of {reference.repo_id} has the wrong digest"
-        why = f"the Hub publishes git object {file.blob_id}, what came is {found}; it was removed"
+        why = f"the Hub publishes git object {file.blob_id}, received {found}; it was removed"
         raise CheckpointError(what, why=why, hint=f"forge build {shlex.quote(reference.text)}")
 
 
 def _git_blob_id(path: Path) -> str:
-    # git's own object id, not a defence against forgery.
+    # Git's object id; no protection against forgery.
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as stream:
         while chunk := stream.read(_READ_BYTES):

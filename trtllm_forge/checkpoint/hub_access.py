@@ -15,8 +15,8 @@ class HubAccess:
 
     Attributes:
         endpoint: Its address, without a final slash.
-        cache_dir: The user's ordinary HF cache.
-        offline: Use the cache alone.
+        cache_dir: The user's HF cache.
+        offline: Use only the cache.
         token: The user's token, sent to ``endpoint`` and nowhere else; never shown.
         retry_delay_s: Wait before the first retry, doubled before each further one.
     """

@@ -1,4 +1,4 @@
-"""Turns what goes wrong between forge and the Hub into errors a user can act on."""
+"""Turn failures of the Hub and the connection to it into errors a user can act on."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ _RATELIMIT_RESET = re.compile(r"\bt\s*=\s*(\d+)")
 
 
 def hub_error_classes() -> tuple[type[Exception], ...]:
-    """Return the classes of everything the Hub's library raises for a bad answer or none."""
+    """Return all classes the Hub's library raises for a bad or missing answer."""
     import httpx
 
-    # ValueError: an id the library refuses, or an answer that is no JSON.
+    # ValueError: an id the library rejects, or an answer that is not JSON.
     return (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 
 
 def explain_hub_error(
     error: Exception, access: HubAccess, reference: ModelReference, *, file: str = ""
 ) -> ForgeError:
-    """Return what the user should be told; ``file`` is the one that was being fetched."""
+    """Return the error to show the user; ``file`` is the one being fetched."""
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RevisionNotFoundError
 
     again = f"forge build {shlex.quote(reference.text)}"
     cause = error if _status_of(error) is not None else (error.__cause__ or error)
     status = _status_of(cause)
     if isinstance(cause, HFValidationError):
-        what = f'"{reference.repo_id}" is no Hub id'
+        what = f'"{reference.repo_id}" is not a Hub id'
         return ConfigError(what, why=_first_line(cause))
     if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
         return CheckpointError(
-            f"no space left on the disk of the Hugging Face cache, fetching {file}",
-            why=f"the cache is {access.cache_dir}; the files that are complete were kept",
+            f"no space left on the disk of the Hugging Face cache while fetching {file}",
+            why=f"the cache is {access.cache_dir}; complete files were kept",
             hint=f"HF_HOME=/larger/disk {again}",
         )
     if isinstance(cause, OSError) and cause.filename is not None:
@@ -53,10 +53,10 @@ def explain_hub_error(
     if isinstance(cause, GatedRepoError):
         return _gated(access, reference, status)
     if status == 401 and access.token:
-        what = f"the Hub refuses the Hugging Face token (401) for {reference.repo_id}"
+        what = f"the Hub rejected the Hugging Face token (401) for {reference.repo_id}"
         return PrerequisiteError(
             what,
-            why="the token is wrong, has expired or has no right to read",
+            why="the token is wrong, expired or not allowed to read",
             hint="hf auth login",
         )
     if isinstance(cause, RevisionNotFoundError):
@@ -68,15 +68,15 @@ def explain_hub_error(
         return _rate_limited(cause, access, reference)
     if status is not None:
         thing = f"{file} of {reference.repo_id}" if file else reference.repo_id
-        what = f"the Hub will not give {thing}: it answered {status}"
+        what = f"the Hub did not serve {thing}: it answered {status}"
         return CheckpointError(
-            what, why=f"asked at {without_credentials(access.endpoint)}", hint=again
+            what, why=f"the Hub is {without_credentials(access.endpoint)}", hint=again
         )
     return _unreachable(cause, access, reference, file)
 
 
 def retry_after_s(headers: object) -> int | None:
-    """Return the wait, in seconds, that an answer 429 asks for, or None when it names none."""
+    """Return how many seconds a 429 answer asks to wait, or None if it does not say."""
     get = getattr(headers, "get", None)
     if get is None:
         return None
@@ -90,15 +90,15 @@ def retry_after_s(headers: object) -> int | None:
 def _gated(access: HubAccess, reference: ModelReference, status: int | None) -> ForgeError:
     page = f"{without_credentials(access.endpoint)}/{reference.repo_id}"
     licence = f"its licence, {reference.preset.licence}," if reference.preset else "its licence"
-    why = f"the Hub answered {status}; {licence} has to be accepted at {page}"
+    why = f"the Hub answered {status}; {licence} must be accepted at {page}"
     if access.token is None:
         return PrerequisiteError(
-            f"{reference.repo_id} is gated and there is no Hugging Face token",
+            f"{reference.repo_id} is gated and no Hugging Face token is set",
             why=why,
             hint=f"hf auth login  # after accepting the licence at {page}",
         )
     return CheckpointError(
-        f"{reference.repo_id} is gated and the owner of this token may not read it",
+        f"{reference.repo_id} is gated and this Hugging Face token has no access to it",
         why=why,
         hint=f"python3 -m webbrowser {page}  # accept the licence; hf auth login changes the token",
     )
@@ -108,11 +108,11 @@ def _missing(reference: ModelReference, status: int) -> ForgeError:
     nearest = nearest_preset(reference.text)
     if nearest is not None and find_preset(nearest) == reference.preset:
         nearest = None
-    private = ", or it is private and takes a token" if status == 401 else ""
+    private = " or is private and needs a token" if status == 401 else ""
     return CheckpointError(
-        f"there is no model {reference.repo_id} on the Hub",
+        f"the Hub has no model {reference.repo_id}",
         why=f"the Hub answered {status}: it does not exist{private}; "
-        f"nor is there a folder {reference.text}",
+        f"there is no folder {reference.text} either",
         hint=f"forge build {nearest}" if nearest else "",
     )
 
@@ -120,11 +120,13 @@ def _missing(reference: ModelReference, status: int) -> ForgeError:
 def _rate_limited(cause: BaseException, access: HubAccess, reference: ModelReference) -> ForgeError:
     wait_s = retry_after_s(getattr(getattr(cause, "response", None), "headers", None))
     again = f"forge build {shlex.quote(reference.text)}"
-    asks = f"it asks to wait {wait_s} s" if wait_s is not None else "it names no time to wait"
-    token = "" if access.token else "; with a token more is allowed (hf auth login)"
+    asks = (
+        f"it asks to wait {wait_s} s" if wait_s is not None else "it does not say how long to wait"
+    )
+    token = "" if access.token else "; a token raises the limit (hf auth login)"
     return CheckpointError(
         f"the Hub answered 429, too many requests, for {reference.repo_id}",
-        why=f"{asks}{token}; what has come is kept",
+        why=f"{asks}{token}; what was downloaded is kept",
         hint=f"sleep {60 if wait_s is None else wait_s} && {again}",
     )
 
@@ -136,7 +138,7 @@ def _unreachable(
     if file:
         return CheckpointError(
             f"the connection broke while fetching {file} of {reference.repo_id}",
-            why=f"{_first_line(cause)}; what has come is kept, and the next run goes on from there",
+            why=f"{_first_line(cause)}; what was downloaded is kept, and the next run resumes it",
             hint=again,
         )
     return CheckpointError(

@@ -1,8 +1,8 @@
-"""Moves one large file from the Hub into the HF cache, and goes on where a cut one ended.
+"""Fetch one large file from the Hub into the HF cache, resuming an interrupted download.
 
-What has come lies beside the blob it becomes, in ``blobs/<etag>.forge.incomplete``, until its size
-and its SHA-256 are right. Plain HTTP with ``Range``, also for repositories stored in Xet: the Hub
-serves those over HTTP too, and the Xet client keeps nothing that a later run could go on from.
+The bytes received so far are in ``blobs/<etag>.forge.incomplete``, beside the blob they become,
+until size and SHA-256 are right. Repositories stored in Xet are also fetched by plain HTTP with
+``Range``: the Hub serves them that way too, and the Xet client keeps nothing to resume from.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
 
 MAX_ATTEMPTS = 5
-"""Attempts in a row that bring less than ``_PROGRESS_BYTES`` before a transfer gives up."""
+"""Attempts in a row with less than ``_PROGRESS_BYTES`` received before a transfer gives up."""
 
 _PROGRESS_BYTES = 1 << 20
 _LONGEST_WAIT_S = 60.0
@@ -34,7 +34,7 @@ _READ_BYTES = 1 << 20
 
 
 class ByteProgress:
-    """Bytes done of a whole download, told to the reporter about once a megabyte."""
+    """Counts the bytes of a whole download and reports them about once a megabyte."""
 
     def __init__(self, reporter: Reporter, name: str, *, done: int, total: int) -> None:
         self._reporter = reporter
@@ -44,7 +44,7 @@ class ByteProgress:
         self._told = -_PROGRESS_BYTES
 
     def advance(self, size_bytes: int) -> None:
-        """Count ``size_bytes`` more; fewer, when negative."""
+        """Add ``size_bytes``, which may be negative, to the count."""
         self._done += size_bytes
         if self._done - self._told >= _PROGRESS_BYTES or self._done >= self._total:
             self._told = self._done
@@ -52,12 +52,12 @@ class ByteProgress:
 
 
 def partial_path_of(blobs_dir: Path, sha256: str) -> Path:
-    """Return where the part of a blob that has come is kept."""
+    """Return the path of a partly received blob."""
     return blobs_dir / f"{sha256}.forge.incomplete"
 
 
 def partial_size_bytes(blobs_dir: Path, file: CheckpointFile) -> int:
-    """Return how much of a file an earlier run left, at most its size."""
+    """Return how many bytes of a file an earlier run left, at most its size."""
     path = partial_path_of(blobs_dir, str(file.sha256))
     return min(path.stat().st_size, file.size_bytes) if path.exists() else 0
 
@@ -70,12 +70,12 @@ def fetch_blob(
     file: CheckpointFile,
     progress: ByteProgress,
 ) -> None:
-    """Bring the bytes of ``file`` into the cache, under the name of its SHA-256.
+    """Fetch ``file`` into the cache, as the blob named by its SHA-256.
 
     One process at a time: the lock is the one ``huggingface_hub`` takes for the same blob.
 
     Raises:
-        CheckpointError: The bytes that came have another digest; they were removed.
+        CheckpointError: The received bytes have another digest; they were removed.
         httpx.HTTPError: The Hub refused, or the connection broke too often.
         OSError: The disk is full.
     """
@@ -114,7 +114,7 @@ class _Transfer:
         self._progress = progress
 
     def run(self) -> None:
-        """Append until the file has its size, retrying what may pass."""
+        """Append until the file has its full size, retrying temporary failures."""
         import httpx
         from huggingface_hub.errors import HfHubHTTPError
 
@@ -155,7 +155,7 @@ class _Transfer:
         ):
             hf_raise_for_status(response)
             if start and response.status_code != 206:
-                # The server knows no ranges: all of it comes again.
+                # The server does not support ranges and sends the whole file again.
                 self._progress.advance(-start)
                 os.truncate(self._partial_path, 0)
             with self._partial_path.open("ab") as stream:
@@ -163,13 +163,13 @@ class _Transfer:
                     stream.write(chunk)
                     self._progress.advance(len(chunk))
         if self._size_bytes() < self._file.size_bytes:
-            message = f"{self._size_bytes()} of {self._file.size_bytes} bytes came"
+            message = f"received {self._size_bytes()} of {self._file.size_bytes} bytes"
             raise httpx.RemoteProtocolError(message)
 
     def _locate(self) -> tuple[str, dict[str, str]]:
-        """Return where the bytes are now, and the headers that place may see.
+        """Return where the bytes are now, and the headers that may be sent there.
 
-        Asked anew before each attempt, because the addresses that the Hub signs expire.
+        Asked again before each attempt, because the addresses that the Hub signs expire.
         """
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
         from huggingface_hub.utils import build_hf_headers
@@ -191,7 +191,7 @@ class _Transfer:
 
 
 def _wait_for(response: object) -> float | None:
-    """Return how long to wait before asking again, or None when that is of no use."""
+    """Return how many seconds to wait before a retry, or None if a retry is pointless."""
     status = int(getattr(response, "status_code", 0))
     if status == 429:
         return float(retry_after_s(getattr(response, "headers", None)) or 0)
@@ -209,7 +209,7 @@ def _verify(path: Path, file: CheckpointFile, reference: ModelReference) -> None
         what = f"{file.path} of {reference.repo_id} has the wrong digest"
         raise CheckpointError(
             what,
-            why=f"the Hub publishes sha256 {file.sha256} ({file.size_bytes} bytes), what came has "
+            why=f"the Hub publishes sha256 {file.sha256} ({file.size_bytes} bytes), received "
             f"{found} ({size} bytes); it was removed",
             hint=f"forge build {shlex.quote(reference.text)}",
         )

@@ -1,8 +1,9 @@
-"""How many parameters a decoder has, matrix by matrix, and what one rank holds of each.
+"""Count the parameters of a decoder, matrix by matrix, and the share of each on one rank.
 
-Counts are in elements. A matrix is split over tensor parallel ranks as Megatron does it: the way in
-of a block (queries, keys, values, up, gate) by its outputs, the way out (attention output, down) by
-its inputs. Norms, routers and the low-rank halves of latent attention are on every rank.
+Counts are in elements. A matrix is split over tensor parallel ranks as in Megatron: a block's
+input projections (query, key, value, up, gate) by their outputs, its output projections (attention
+output, down) by their inputs. Norms, routers and the low-rank halves of latent attention are on
+every rank.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ Split = Literal["out", "in", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """A linear layer, or as many alike as ``copies`` says.
+    """A linear layer, or ``copies`` equal ones.
 
     Attributes:
         in_features: Its inputs.
         out_features: Its outputs.
         split: Which side is divided over the ranks.
-        unit: What cannot be divided: a head's width for attention, else 1.
+        unit: Features that stay together: a head's width for attention, otherwise 1.
         bias: Whether it has one.
         copies: How many there are in the layer, for experts.
-        is_quantized: Whether quantisation takes it.
+        is_quantized: Whether quantisation applies to it.
     """
 
     in_features: int
@@ -45,9 +46,9 @@ class Matrix:
         return self.copies * (self.in_features * self.out_features + bias)
 
     def on_rank(self, tp_size: int) -> Matrix:
-        """Return what one rank holds; parts that do not divide are rounded up to a unit.
+        """Return the part on one rank, rounded up to a whole unit if it does not divide evenly.
 
-        So a KV head is repeated on every rank when there are fewer of them than ranks.
+        A KV head is therefore repeated when there are fewer KV heads than ranks.
         """
         out_features, in_features = self.out_features, self.in_features
         if self.split == "out":
@@ -64,7 +65,7 @@ class Matrix:
 
 
 def count_parameters(geometry: ModelGeometry) -> int:
-    """Return the number of parameters, a tied embedding counted once.
+    """Return the number of parameters; a tied embedding counts once.
 
     ``embedding + positions + sum over layers (matrices + norms) + final norm + output layer``.
     Exact for the families of ``geometry.py``; vision towers and draft heads are left out.
@@ -80,7 +81,7 @@ def count_parameters(geometry: ModelGeometry) -> int:
 
 
 def embedding_elements(geometry: ModelGeometry) -> int:
-    """Return the elements in front of the first layer: words, positions and their norm."""
+    """Return the elements before the first layer: token and position embeddings, their norm."""
     rows = geometry.vocab_size + geometry.position_rows
     norm = norm_elements(geometry) if geometry.embedding_norm else 0
     return rows * geometry.hidden_size + norm
@@ -102,7 +103,7 @@ def layer_vector_elements(geometry: ModelGeometry) -> int:
 
 
 def layer_matrices(geometry: ModelGeometry, layer: int) -> tuple[Matrix, ...]:
-    """Return the matrices of a layer, counted from 0."""
+    """Return the matrices of ``layer``, which counts from 0."""
     attention = _attention(geometry) if geometry.mla is None else _latent_attention(geometry)
     moe = geometry.moe
     if moe is None or layer < moe.dense_layers:
@@ -111,7 +112,7 @@ def layer_matrices(geometry: ModelGeometry, layer: int) -> tuple[Matrix, ...]:
 
 
 def layers_of_stages(num_layers: int, pp_size: int) -> tuple[range, ...]:
-    """Return the layers of each pipeline stage; the first stages take one more when uneven.
+    """Return the layers of each pipeline stage; the first stages get one more if uneven.
 
     Source: NVIDIA/TensorRT-LLM@05ebebb2c1d3:tensorrt_llm/mapping.py (``pp_layers``).
     """
@@ -148,7 +149,7 @@ def _latent_attention(geometry: ModelGeometry) -> tuple[Matrix, ...]:
     hidden, heads = geometry.hidden_size, geometry.num_heads
     head = mla.qk_nope_head_dim + mla.qk_rope_head_dim
     value = mla.qk_nope_head_dim + mla.v_head_dim
-    # The engine keeps the halves that go back up as plain parameters, which no quantisation takes.
+    # The engine keeps the up-projecting halves as plain parameters, which are never quantised.
     # Source: NVIDIA/TensorRT-LLM tensorrt_llm/layers/attention.py (DeepseekV2Attention).
     up = [
         Matrix(

@@ -1,8 +1,8 @@
 """What MODEL may be on the command line: a preset, a Hub id, a folder or ``sample``.
 
-Presets and FIM templates come from ``data/presets.yaml``, which documents its own fields; what a
-plan needs of a preset's ``config.json`` while the Hub cannot be asked, from
-``data/preset_configs.json``, which does so too.
+Presets and FIM templates come from ``data/presets.yaml``. The part of a preset's ``config.json``
+that a plan needs while the Hub is out of reach comes from ``data/preset_configs.json``. Both files
+document their fields.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A model that goes by a short name.
+    """A model with a short name.
 
     Attributes:
         name: The short name.
         repo_id: Its Hugging Face name.
-        family: What forge calls its kind, finer than Hugging Face's ``model_type``.
-        fim: How it is asked to fill in, or None when it was not trained to.
-        licence: The Hub's word for its licence.
-        gated: Whether the Hub asks for an accepted licence and a token.
+        family: Forge's name for its family, finer than Hugging Face's ``model_type``.
+        fim: Its FIM template, or None if it was not trained for FIM.
+        licence: The Hub's name for its licence.
+        gated: Whether the Hub requires an accepted licence and a token.
         kv_cache_free_gpu_mem_fraction: Its own default, or None for the general one.
     """
 
@@ -55,13 +55,13 @@ class Preset:
 
 @dataclass(frozen=True, kw_only=True)
 class ShippedConfig:
-    """What forge itself knows of a preset's ``config.json``.
+    """The part of a preset's ``config.json`` that ships with forge.
 
     Attributes:
-        document: The keys that a plan needs, as the ``config.json`` has them.
-        evidence: ``exact`` when every key stands in a source, else ``memory``.
+        document: The keys that a plan needs, as in the ``config.json``.
+        evidence: ``exact`` if a source confirms every key, otherwise ``memory``.
         sources: Files of public repositories, ``repository@commit:path``.
-        unchecked: Keys that were written down from memory.
+        unchecked: Keys written from memory.
     """
 
     document: Mapping[str, Any]
@@ -71,24 +71,24 @@ class ShippedConfig:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """Return what to know before relying on it, a sentence each."""
+        """Return what to know before relying on it, one sentence each."""
         if not self.unchecked:
             return ()
-        return (f"not checked against a source, of these numbers: {', '.join(self.unchecked)}",)
+        return (f"these numbers were not checked against a source: {', '.join(self.unchecked)}",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelReference:
-    """What the user's MODEL stands for.
+    """What the user's MODEL refers to.
 
     Attributes:
-        kind: Which of the four it is; ``preset`` and ``hub`` both live on the Hub.
+        kind: Which of the four it is; ``preset`` and ``hub`` are both on the Hub.
         text: MODEL as the user typed it, for hints.
         name: Short name for the repository built from it.
-        repo_id: Hugging Face name; for a folder its name, for the sample ``sample``.
-        revision: The revision asked for, not resolved; None for the newest.
-        preset: The preset, when its name or its Hub id was given.
-        folder: Where the checkpoint is, when it is on this machine already.
+        repo_id: Hugging Face name; the folder's name for a folder, ``sample`` for the sample.
+        revision: The requested revision, unresolved; None for the newest.
+        preset: The preset, if its name or its Hub id was given.
+        folder: The checkpoint's folder, if it is already on this machine.
     """
 
     kind: ModelKind
@@ -106,12 +106,12 @@ def all_presets() -> tuple[Preset, ...]:
 
 
 def find_preset(name: str) -> Preset | None:
-    """Return the preset of that name, upper and lower case alike, or None."""
+    """Return the preset with that name, ignoring case, or None."""
     return _load().presets.get(name.lower())
 
 
 def shipped_config(preset: Preset) -> ShippedConfig:
-    """Return what ships with forge of a preset's ``config.json``; every preset has it."""
+    """Return the shipped part of a preset's ``config.json``; every preset has one."""
     entry = _load_configs()[preset.name]
     return ShippedConfig(
         document=entry["config"],
@@ -122,7 +122,7 @@ def shipped_config(preset: Preset) -> ShippedConfig:
 
 
 def nearest_preset(name: str) -> str | None:
-    """Return the preset name closest to ``name``, a typo or a Hub id, or None."""
+    """Return the preset closest to ``name``, which may be a typo or a Hub id, or None."""
     names = {known.name: known.name for known in all_presets()} | {SAMPLE_NAME: SAMPLE_NAME}
     for known in all_presets():
         names[known.repo_id.lower()] = known.name
@@ -136,12 +136,12 @@ def nearest_preset(name: str) -> str | None:
 
 
 def resolve_model(model: str, *, revision: str | None = None) -> ModelReference:
-    """Return what ``model`` stands for, without touching the network.
+    """Return what ``model`` refers to, without touching the network.
 
-    A preset wins over a folder of the same name; ``./name`` always means the folder.
+    A preset wins over a folder with the same name; ``./name`` always means the folder.
 
     Raises:
-        ConfigError: It is none of the four, or a revision was given for a folder.
+        ConfigError: It is none of the four kinds, or a revision was given for a folder.
         CheckpointError: It is a path to a file.
     """
     if model == SAMPLE_NAME:
@@ -177,10 +177,10 @@ def resolve_model(model: str, *, revision: str | None = None) -> ModelReference:
 
 
 def fim_template_from_tokenizer(tokenizer_dir: Path) -> FimTemplate | None:
-    """Return the FIM template whose tokens a tokenizer has, or None.
+    """Return the FIM template whose tokens the tokenizer has, or None.
 
-    Stop strings that the tokenizer has no token for are left out. Tokens show that the
-    tokenizer was made for FIM, not that the weights were trained for it.
+    Stop strings without a token of their own are left out. The tokens show that the tokenizer
+    was made for FIM, not that the weights were trained for it.
     """
     tokens = _added_tokens(tokenizer_dir)
     for known in _load().fim_templates.values():
@@ -244,7 +244,7 @@ def _load_configs() -> dict[str, dict[str, Any]]:
 
 def _local_reference(model: str, path: Path, revision: str | None) -> ModelReference:
     if not path.is_dir():
-        what = f"{model} is a file, a checkpoint is a folder with config.json and weights"
+        what = f"{model} is a file; a checkpoint is a folder with config.json and weights"
         hint = (
             f"forge build {shlex.quote(str(path.parent))}"
             if (path.parent / "config.json").exists()
@@ -260,7 +260,7 @@ def _local_reference(model: str, path: Path, revision: str | None) -> ModelRefer
 
 def _refuse_revision(model: str, revision: str | None, why: str) -> None:
     if revision is not None:
-        what = f"revision {revision} was asked for, but only a model on the Hub has revisions"
+        what = f"revision {revision} was requested, but only a model on the Hub has revisions"
         raise ConfigError(what, why=why, hint=f"forge build {shlex.quote(model)}")
 
 
@@ -273,7 +273,7 @@ def _unknown_model(model: str) -> ConfigError:
     nearest = nearest_preset(model)
     return ConfigError(
         f'unknown preset "{model}"',
-        why=f"it is not one of the {len(all_presets())} presets, no folder and no Hub id",
+        why=f"it is not one of the {len(all_presets())} presets, a folder or a Hub id",
         hint=f"forge build {nearest}" if nearest else f"forge build {SAMPLE_NAME}",
     )
 

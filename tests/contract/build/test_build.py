@@ -197,7 +197,7 @@ def test_edits_that_a_rebuild_replaces_are_named(
         {"notes.txt": b"mine", "preprocessing/1/__pycache__/model.cpython-311.pyc": b"cache"},
     )
     assert warnings_of_a_rebuild(checkpoint_dir) == [
-        "model_repos/my coder is replaced, and with it: "
+        "replacing model_repos/my coder discards these changes: "
         "ensemble/config.pbtxt was edited, notes.txt was added"
     ]
     assert not (repository_dir / "notes.txt").exists()
@@ -284,7 +284,7 @@ def test_kv_cache_fraction_is_the_general_default_unless_the_user_says_otherwise
 
 def test_build_without_a_model_is_refused(compile_stage: SmallStage) -> None:
     assert refusal(lambda: prepare(None), ConfigError) == (
-        "error: no model was named\n"
+        "error: no model was given\n"
         "  why:  neither as an argument nor as `model` in forge.yaml\n"
         "  try:  forge build sample --int4",
         2,
@@ -308,7 +308,7 @@ def test_release_that_is_not_known_is_refused_before_anything_runs(
 def test_unknown_stage_to_force_is_refused(checkpoint_dir: Path, compile_stage: SmallStage) -> None:
     call = lambda: prepare(checkpoint_dir, force=frozenset({"compyle"}))  # noqa: E731
     assert refusal(call, ConfigError) == (
-        "error: there is no stage compyle in this build\n"
+        "error: this build has no stage compyle\n"
         "  why:  its stages are download, compile, render, check",
         2,
     )
@@ -346,7 +346,7 @@ def test_note_says_which_runtime_was_taken(checkpoint_dir: Path, compile_stage: 
     reporter = RecordingReporter()
     config = ForgeConfig(model=str(checkpoint_dir), runtime="openvino")
     prepare_build(config, read_settings(), reporter)
-    assert reporter.notes == ["runtime openvino: asked for"]
+    assert reporter.notes == ["runtime openvino: requested"]
 
 
 @pytest.mark.parametrize(
@@ -354,25 +354,25 @@ def test_note_says_which_runtime_was_taken(checkpoint_dir: Path, compile_stage: 
     [
         (
             BuildSection(precision="bf16"),
-            "error: runtime openvino does not take precision bf16\n"
-            "  why:  it takes fp16, int8, int4\n"
+            "error: runtime openvino does not support precision bf16\n"
+            "  why:  it supports fp16, int8, int4\n"
             "  try:  forge build sample --runtime openvino --fp16",
         ),
         (
             BuildSection(precision="int4_awq"),
-            "error: runtime openvino does not take precision int4_awq\n"
-            "  why:  it takes fp16, int8, int4\n"
+            "error: runtime openvino does not support precision int4_awq\n"
+            "  why:  it supports fp16, int8, int4\n"
             "  try:  forge build sample --runtime openvino --int4",
         ),
         (
             BuildSection(tp_size=2, pp_size=2),
-            "error: runtime openvino has world size 1, 4 was asked for\n"
+            "error: runtime openvino has world size 1, 4 was requested\n"
             "  why:  build.tp_size = 2, build.pp_size = 2\n"
             "  try:  forge build sample --runtime openvino --tp 1 --pp 1",
         ),
         (
             BuildSection(max_seq_len=65, max_batch_size=8),
-            "error: max_seq_len is 65 tokens, the checkpoint was made for 64\n"
+            "error: max_seq_len is 65 tokens, but the checkpoint's limit is 64\n"
             "  try:  forge build sample --runtime openvino --max-batch-size 8 --max-seq-len 64",
         ),
     ],
@@ -395,7 +395,7 @@ def test_checkpoint_without_a_length_is_built_only_with_one_of_the_users() -> No
     config = ForgeConfig(model="my bloom", build=BuildSection(precision="int4"))
     call = lambda: OpenVinoRuntime().require_support(config, checkpoint)  # noqa: E731
     assert refusal(call, ConfigError) == (
-        "error: my bloom does not say how many tokens a request may have\n"
+        "error: my bloom does not state how many tokens a request may have\n"
         "  why:  its config.json has no max_position_embeddings, and build.max_seq_len is unset\n"
         "  try:  forge build 'my bloom' --int4 --max-seq-len 2048",
         2,

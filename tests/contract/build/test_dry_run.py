@@ -117,7 +117,7 @@ def test_model_without_attention_is_planned_without_estimates(flags: tuple[str, 
     document = plan(folder("mamba", MAMBA), *flags)
     assert document["estimates"] is None
     assert document["notes"] == [
-        "no estimates: config.json gives no num_attention_heads, so nothing can be estimated"
+        "no estimates: config.json has no num_attention_heads, so nothing can be estimated"
     ]
     started = [stage["name"] for stage in document["stages"] if stage["commands"]]
     assert started == ["convert", "compile"]

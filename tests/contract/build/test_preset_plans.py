@@ -49,8 +49,8 @@ def plan(
 
 def unreachable(preset: Preset) -> str:
     return (
-        f"the Hub could not be asked (cannot reach the Hub at http://127.0.0.1:9 for "
-        f"{preset.repo_id}): planned from the numbers that ship with forge"
+        "config.json is not available from the Hub (cannot reach the Hub at http://127.0.0.1:9 for "
+        f"{preset.repo_id}): planned with the numbers that ship with forge"
     )
 
 

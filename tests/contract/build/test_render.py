@@ -167,7 +167,7 @@ def test_any_text_reads_back_from_its_quoted_form(value: str) -> None:
 def test_value_with_a_nul_byte_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RenderError) as caught:
         render(tmp_path, stage(tokenizer_dir="a\0b"))
-    assert printed(caught.value) == ("error: 'a\\x00b' holds a NUL byte", 6)
+    assert printed(caught.value) == ("error: 'a\\x00b' contains a NUL byte", 6)
 
 
 def test_value_that_looks_like_a_placeholder_is_refused(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
         stage().run(tmp_path, {"download": tmp_path / "download"}, SilentReporter())
     assert printed(caught.value) == (
         "error: the checkpoint has no tokenizer.json, which the repository's models read\n"
-        "  why:  the compile stage of runtime openvino converts one, render alone does not\n"
+        "  why:  the compile stage of runtime openvino converts one; render does not\n"
         "  try:  forge build MODEL --runtime openvino",
         4,
     )

@@ -189,8 +189,8 @@ def test_parameter_that_the_release_does_not_know_is_left_out_and_named(tmp_path
     unset = dict.fromkeys(contract_models("0.16")["tensorrt_llm"]["parameters"], "")
     assert parameters(config) == unset | {"gpt_model_type": "inflight_fused_batching"}
     assert reporter.notes == [
-        "TensorRT-LLM 0.16 has no guided_decoding_backend: left out of tensorrt_llm",
-        "TensorRT-LLM 0.16 has no lookahead_window_size: left out of tensorrt_llm",
+        "TensorRT-LLM 0.16 has no guided_decoding_backend: omitted from tensorrt_llm",
+        "TensorRT-LLM 0.16 has no lookahead_window_size: omitted from tensorrt_llm",
     ]
 
 
@@ -238,23 +238,22 @@ def test_engine_of_the_twin_decides_nothing_about_tensors(tmp_path: Path) -> Non
     ("engine", "text"),
     [
         ("{", "{path} is not JSON\n  why:  Expecting property name enclosed in double quotes"),
-        ("[]", "{path} holds no JSON object\n  why:  it holds list"),
+        ("[]", "{path} is not a JSON object\n  why:  it is a list"),
         (
             '{"max_batch_size": 0}',
-            "{path} has max_batch_size 0\n  why:  a whole number from 1 on is needed",
+            "{path} has max_batch_size 0\n  why:  it must be a whole number, 1 or more",
         ),
         (
             '{"max_beam_width": "2"}',
-            "{path} has max_beam_width '2'\n  why:  a whole number from 1 on is needed",
+            "{path} has max_beam_width '2'\n  why:  it must be a whole number, 1 or more",
         ),
         (
             '{"logits_dtype": "bfloat16"}',
-            "{path} has logits_dtype 'bfloat16'\n"
-            "  why:  Triton's tensors can have float32, float16",
+            "{path} has logits_dtype 'bfloat16'\n  why:  it must be one of float32, float16",
         ),
         (
             '{"dtype": "fp8"}',
-            "{path} has dtype 'fp8'\n  why:  Triton's tensors can have float32, float16, bfloat16",
+            "{path} has dtype 'fp8'\n  why:  it must be one of float32, float16, bfloat16",
         ),
     ],
     ids=["no-json", "no-object", "batch", "beams", "logits", "dtype"],

@@ -77,7 +77,7 @@ def test_build_without_a_model_says_where_to_name_one() -> None:
 
     assert code == 2
     assert stderr == (
-        "error: no model was named\n"
+        "error: no model was given\n"
         "  why:  neither as an argument nor as `model` in forge.yaml\n"
         "  try:  forge build sample --int4\n"
     )
@@ -88,7 +88,7 @@ def test_force_takes_only_stages_of_the_build() -> None:
     code, _, stderr = run("build sample -q --force comple")
 
     assert code == 2
-    assert stderr.startswith("error: there is no stage comple in this build\n")
+    assert stderr.startswith("error: this build has no stage comple\n")
 
 
 @pytest.mark.usefixtures("any_machine")

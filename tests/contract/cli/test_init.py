@@ -45,7 +45,7 @@ def test_init_does_not_overwrite() -> None:
     assert run("init sample") == (
         2,
         "",
-        "error: forge.yaml is there already\n"
+        "error: forge.yaml already exists\n"
         "  why:  it may hold your own values\n"
         "  try:  forge init --force\n",
     )

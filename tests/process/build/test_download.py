@@ -194,8 +194,8 @@ def test_gated_model_without_a_token(hub: LocalHub) -> None:
     page = f"{hub.url}/{MODEL}"
     with refused(
         PrerequisiteError,
-        f"{MODEL} is gated and there is no Hugging Face token",
-        f"the Hub answered 401; its licence has to be accepted at {page}",
+        f"{MODEL} is gated and no Hugging Face token is set",
+        f"the Hub answered 401; its licence must be accepted at {page}",
         f"hf auth login  # after accepting the licence at {page}",
     ):
         download(access_to(hub))
@@ -206,8 +206,8 @@ def test_gated_model_with_a_token_that_may_not_read_it(hub: LocalHub) -> None:
     page = f"{hub.url}/{MODEL}"
     with refused(
         CheckpointError,
-        f"{MODEL} is gated and the owner of this token may not read it",
-        f"the Hub answered 403; its licence has to be accepted at {page}",
+        f"{MODEL} is gated and this Hugging Face token has no access to it",
+        f"the Hub answered 403; its licence must be accepted at {page}",
         f"python3 -m webbrowser {page}  # accept the licence; hf auth login changes the token",
     ):
         download(access_to(hub, token=TOKEN))
@@ -219,7 +219,7 @@ def test_gated_preset_names_its_licence(hub: LocalHub) -> None:
     with pytest.raises(PrerequisiteError) as caught:
         download(access_to(hub), "starcoder")
     assert caught.value.why == (
-        "the Hub answered 401; its licence, bigcode-openrail-m, has to be accepted at "
+        "the Hub answered 401; its licence, bigcode-openrail-m, must be accepted at "
         f"{hub.url}/bigcode/starcoder"
     )
 
@@ -233,8 +233,8 @@ def test_refused_token(hub: LocalHub) -> None:
     hub.faults.invalid_token = TOKEN
     with refused(
         PrerequisiteError,
-        f"the Hub refuses the Hugging Face token (401) for {MODEL}",
-        "the token is wrong, has expired or has no right to read",
+        f"the Hub rejected the Hugging Face token (401) for {MODEL}",
+        "the token is wrong, expired or not allowed to read",
         "hf auth login",
     ):
         download(access_to(hub, token=TOKEN))
@@ -243,8 +243,8 @@ def test_refused_token(hub: LocalHub) -> None:
 def test_missing_model_names_the_nearest_preset(hub: LocalHub) -> None:
     with refused(
         CheckpointError,
-        "there is no model bigcod/starcoder on the Hub",
-        "the Hub answered 404: it does not exist; nor is there a folder bigcod/starcoder",
+        "the Hub has no model bigcod/starcoder",
+        "the Hub answered 404: it does not exist; there is no folder bigcod/starcoder either",
         "forge build starcoder",
     ):
         download(access_to(hub, token=TOKEN), "bigcod/starcoder")
@@ -253,8 +253,8 @@ def test_missing_model_names_the_nearest_preset(hub: LocalHub) -> None:
 def test_missing_model_may_be_private_to_those_without_a_token(hub: LocalHub) -> None:
     with refused(
         CheckpointError,
-        "there is no model acme/zzzzzz on the Hub",
-        "the Hub answered 401: it does not exist, or it is private and takes a token; "
+        "the Hub has no model acme/zzzzzz",
+        "the Hub answered 401: it does not exist or is private and needs a token; "
         "nor is there a folder acme/zzzzzz",
         "",
     ):
@@ -276,7 +276,7 @@ def test_missing_revision(hub: LocalHub) -> None:
     [
         ({"Retry-After": "37"}, "it asks to wait 37 s", 37),
         ({"RateLimit": '"api";r=0;t=55'}, "it asks to wait 55 s", 55),
-        ({}, "it names no time to wait", 60),
+        ({}, "it does not say how long to wait", 60),
     ],
     ids=["retry-after", "ratelimit", "neither"],
 )
@@ -287,7 +287,7 @@ def test_rate_limit_says_how_long_to_wait(
     with refused(
         CheckpointError,
         f"the Hub answered 429, too many requests, for {MODEL}",
-        f"{asks}; with a token more is allowed (hf auth login); what has come is kept",
+        f"{asks}; a token raises the limit (hf auth login); what was downloaded is kept",
         f"sleep {sleep_s} && forge build {MODEL}",
     ):
         download(access_to(hub))
@@ -297,8 +297,8 @@ def test_broken_hub_is_named_with_its_status(hub: LocalHub) -> None:
     hub.faults.status = 503
     with refused(
         CheckpointError,
-        f"the Hub will not give {MODEL}: it answered 503",
-        f"asked at {hub.url}",
+        f"the Hub did not serve {MODEL}: it answered 503",
+        f"the Hub is {hub.url}",
         f"forge build {MODEL}",
     ):
         download(access_to(hub))
@@ -344,7 +344,7 @@ def test_connection_cut_too_often_keeps_what_came_for_the_next_run(hub: LocalHub
     with pytest.raises(CheckpointError) as caught:
         download(access)
     assert caught.value.what == f"the connection broke while fetching model.safetensors of {MODEL}"
-    assert caught.value.why.endswith("; what has come is kept, and the next run goes on from there")
+    assert caught.value.why.endswith("; what was downloaded is kept, and the next run resumes it")
     assert caught.value.hint == f"forge build {MODEL}"
     assert partial_files(access) == [MAX_ATTEMPTS * 1_000]
     hub.requests.clear()
@@ -383,7 +383,7 @@ def test_wrong_digest_names_both_and_leaves_nothing(hub: LocalHub) -> None:
     with refused(
         CheckpointError,
         f"model.safetensors of {MODEL} has the wrong digest",
-        f"the Hub publishes sha256 {SHA256} ({len(WEIGHTS)} bytes), what came has "
+        f"the Hub publishes sha256 {SHA256} ({len(WEIGHTS)} bytes), received "
         f"{hashlib.sha256(bad).hexdigest()} ({len(bad)} bytes); it was removed",
         f"forge build {MODEL}",
     ):
@@ -401,7 +401,7 @@ def test_wrong_digest_of_a_small_file(hub: LocalHub) -> None:
     with refused(
         CheckpointError,
         f"tokenizer.json of {MODEL} has the wrong digest",
-        f"the Hub publishes git object {file.blob_id}, what came is "
+        f"the Hub publishes git object {file.blob_id}, received "
         f"{HubFile(file.served).blob_id}; it was removed",
         f"forge build {MODEL}",
     ):
@@ -421,7 +421,7 @@ def test_damaged_file_of_the_cache_is_reported_and_comes_again(hub: LocalHub) ->
     assert (again.entry.files_dir / "model.safetensors").read_bytes() == WEIGHTS
     found = hashlib.sha256(b"x" * len(WEIGHTS)).hexdigest()
     assert reporter.warnings == [
-        f"{blob} is damaged: its sha256 is {found}; it was removed and comes again"
+        f"{blob} is damaged: its sha256 is {found}; removed, downloading it again"
     ]
 
 
@@ -442,9 +442,9 @@ def test_too_little_disk_is_found_before_the_first_byte(hub: LocalHub) -> None:
     access = access_to(hub)
     with pytest.raises(CheckpointError) as caught:
         download(access)
-    what, free = caught.value.what.split(" more on disk, ")
+    what, free = caught.value.what.split(" more disk space, ")
     assert what == f"{MODEL} needs 1048576.0 TiB"
-    assert re.fullmatch(r"\d+\.\d [MGT]iB are free", free)
+    assert re.fullmatch(r"\d+\.\d [MGT]iB is free", free)
     assert caught.value.why == (
         f"the Hugging Face cache is {access.cache_dir}; nothing was downloaded"
     )
@@ -463,8 +463,8 @@ def test_disk_that_fills_up_on_the_way(hub: LocalHub) -> None:
     (folder / f"{SHA256}.forge.incomplete").symlink_to("/dev/full")
     with refused(
         CheckpointError,
-        "no space left on the disk of the Hugging Face cache, fetching model.safetensors",
-        f"the cache is {access.cache_dir}; the files that are complete were kept",
+        "no space left on the disk of the Hugging Face cache while fetching model.safetensors",
+        f"the cache is {access.cache_dir}; complete files were kept",
         f"HF_HOME=/larger/disk forge build {MODEL}",
     ):
         download(access)
@@ -485,7 +485,7 @@ def test_id_that_no_model_can_have(hub: LocalHub) -> None:
     with pytest.raises(ConfigError) as caught:
         download(access_to(hub), "acme/ti--ny")
     assert caught.value.exit_code == 2
-    assert caught.value.what == '"acme/ti--ny" is no Hub id'
+    assert caught.value.what == '"acme/ti--ny" is not a Hub id'
 
 
 def test_offline_the_cache_gives_the_same_key(hub: LocalHub) -> None:
@@ -500,7 +500,7 @@ def test_offline_a_model_that_is_not_cached_is_refused(hub: LocalHub) -> None:
     access = access_to(hub, offline=True)
     with refused(
         CheckpointError,
-        f"{MODEL} at revision main is not in the Hugging Face cache, and the Hub may not be asked",
+        f"{MODEL} at revision main is not in the Hugging Face cache, and forge is offline",
         f"HF_HUB_OFFLINE is set; the cache is {access.cache_dir}",
         f"HF_HUB_OFFLINE=0 forge build {MODEL}",
     ):
@@ -512,8 +512,8 @@ def test_pickle_weights_are_refused_before_they_come_and_come_when_allowed(hub: 
     del hub.models[MODEL]["model.safetensors"]
     with refused(
         CheckpointError,
-        f"{MODEL} has its weights as pickle only: pytorch_model.bin",
-        "loading a pickle runs whatever code it holds, so it is refused unless allowed",
+        f"{MODEL} has only pickle weights: pytorch_model.bin",
+        "loading a pickle runs any code inside it, so forge refuses unless you allow it",
         f"forge build {MODEL} --allow-pickle",
     ):
         download(access_to(hub))
@@ -560,8 +560,9 @@ def plan(
 
 def could_not(reason: str) -> list[str]:
     return [
-        f"the Hub could not be asked ({reason}): planned from the numbers that ship with forge",
-        "not checked against a source, of these numbers: torch_dtype",
+        f"config.json is not available from the Hub ({reason}): "
+        "planned with the numbers that ship with forge",
+        "these numbers were not checked against a source: torch_dtype",
     ]
 
 
@@ -580,8 +581,8 @@ def test_plan_of_a_preset_asks_the_hub_first(preset_hub: LocalHub) -> None:
 @pytest.mark.parametrize(
     ("token", "reason"),
     [
-        (None, f"{PRESET} is gated and there is no Hugging Face token"),
-        (TOKEN, f"{PRESET} is gated and the owner of this token may not read it"),
+        (None, f"{PRESET} is gated and no Hugging Face token is set"),
+        (TOKEN, f"{PRESET} is gated and this Hugging Face token has no access to it"),
     ],
     ids=["no token", "token without the right"],
 )
@@ -599,9 +600,12 @@ def test_plan_of_a_gated_preset_keeps_what_the_hub_tells_everybody(
 @pytest.mark.parametrize(
     ("faults", "reason"),
     [
-        (Faults(invalid_token=TOKEN), f"the Hub refuses the Hugging Face token (401) for {PRESET}"),
+        (
+            Faults(invalid_token=TOKEN),
+            f"the Hub rejected the Hugging Face token (401) for {PRESET}",
+        ),
         (Faults(status=429), f"the Hub answered 429, too many requests, for {PRESET}"),
-        (Faults(status=503), f"the Hub will not give {PRESET}: it answered 503"),
+        (Faults(status=503), f"the Hub did not serve {PRESET}: it answered 503"),
     ],
     ids=["refused token", "too many requests", "broken hub"],
 )
@@ -670,14 +674,14 @@ def test_what_the_hub_answers_of_a_preset_stands_in_a_plan_too(preset_hub: Local
     del preset_hub.models[PRESET]
     with pytest.raises(CheckpointError) as caught:
         plan(access_to(preset_hub, token=TOKEN))
-    assert caught.value.what == f"there is no model {PRESET} on the Hub"
+    assert caught.value.what == f"the Hub has no model {PRESET}"
 
 
 def test_plan_of_what_is_no_preset_needs_the_hub(hub: LocalHub) -> None:
     hub.faults.gated = TOKEN
     with pytest.raises(PrerequisiteError) as caught:
         plan(access_to(hub), MODEL)
-    assert caught.value.what == f"{MODEL} is gated and there is no Hugging Face token"
+    assert caught.value.what == f"{MODEL} is gated and no Hugging Face token is set"
 
 
 def test_build_of_a_gated_preset_never_takes_the_shipped_numbers(preset_hub: LocalHub) -> None:
@@ -685,8 +689,8 @@ def test_build_of_a_gated_preset_never_takes_the_shipped_numbers(preset_hub: Loc
     page = f"{preset_hub.url}/{PRESET}"
     with refused(
         PrerequisiteError,
-        f"{PRESET} is gated and there is no Hugging Face token",
-        "the Hub answered 401; its licence, bigcode-openrail-m, has to be accepted at " + page,
+        f"{PRESET} is gated and no Hugging Face token is set",
+        "the Hub answered 401; its licence, bigcode-openrail-m, must be accepted at " + page,
         f"hf auth login  # after accepting the licence at {page}",
     ):
         download(access_to(preset_hub), "starcoder")

@@ -541,7 +541,7 @@ def test_weights_that_do_not_fit_are_answered_with_ranks_or_a_precision() -> Non
     recommendation = document["recommendation"]
     assert recommendation["reason"] == (
         "weights of 28.9 GiB and activations of 157.2 MiB per rank do not fit into the 15.2 GiB "
-        "that Tesla T4 can give"
+        "available on Tesla T4"
     )
     assert [(c["option"], c["from"], c["to"]) for c in recommendation["changes"]] == [
         ("tp_size", 1, 4),
@@ -556,7 +556,7 @@ def test_a_cache_too_small_for_one_sequence_names_what_would_do_alone() -> None:
     recommendation = estimates.recommendation
     assert recommendation is not None
     assert recommendation.reason == (
-        "one sequence needs 131072 tokens of KV cache, "
+        "one sequence needs 131072 tokens of KV cache, but "
         f"{estimates.kv_cache_tokens} fit on NVIDIA L4"
     )
     by_option = {change.option: change.value for change in recommendation.changes}
@@ -594,15 +594,16 @@ def test_a_stage_without_layers_does_not_bound_the_cache() -> None:
 
 def test_what_the_figures_leave_out_is_said() -> None:
     assert plan(MISTRAL_7B).notes == (
-        "the sliding window of 4096 tokens is not counted: every layer keeps the whole sequence",
+        "the sliding window of 4096 tokens is ignored: every layer is assumed to keep the whole "
+        "sequence",
     )
     assert plan(FALCON_7B, tp_size=2, pp_size=3).notes == (
-        "71 heads do not divide over 2 tensor parallel ranks; figures are rounded up",
-        "32 layers do not divide over 3 stages; ranks 0 to 3 have one more than the others",
+        "71 heads do not divide evenly over 2 tensor parallel ranks; figures are rounded up",
+        "32 layers do not divide evenly over 3 stages; ranks 0 to 3 have one more than the others",
     )
     assert plan(llama_like("unheard-of", quantization_config={})).notes == (
         "unheard-of is counted like a Llama",
-        "the checkpoint is quantised already; weights are counted as if it were not",
+        "the checkpoint is already quantised; weights are counted as if it were not",
     )
 
 
@@ -617,13 +618,13 @@ def test_the_text_part_of_a_vision_model_is_what_counts() -> None:
     [
         (
             {"hidden_size": None},
-            "config.json gives no hidden_size, so nothing can be estimated",
+            "config.json has no hidden_size, so nothing can be estimated",
             "none of hidden_size, n_embd, d_model, n_embed is a positive whole number",
         ),
         (
             {"vocab_size": "many"},
-            'config.json gives vocab_size as "many"',
-            "a whole number that is not negative is needed",
+            'config.json has vocab_size "many"',
+            "it must be a whole number, 0 or more",
         ),
     ],
     ids=["absent", "no number"],

@@ -71,13 +71,13 @@ def test_encoders_are_no_known_architecture() -> None:
 def test_folder_without_config_is_no_checkpoint(tmp_path: Path) -> None:
     write_files(tmp_path, {"notes.txt": b"", "holiday.jpg": b""})
     error = refusal(tmp_path)
-    assert error.what == f"{tmp_path} is no checkpoint: it has no config.json"
+    assert error.what == f"{tmp_path} is not a checkpoint: it has no config.json"
     assert error.why == "its files are holiday.jpg, notes.txt"
 
 
 def test_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
     error = refusal(tmp_path)
-    assert error.what == f"{tmp_path} is no checkpoint: it has no config.json"
+    assert error.what == f"{tmp_path} is not a checkpoint: it has no config.json"
     assert error.why == "it is empty"
 
 
@@ -86,7 +86,7 @@ def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
     error = refusal(tmp_path)
     assert error.what == f"{tmp_path} has no weights"
     assert error.why == (
-        "neither model.safetensors nor model.safetensors.index.json is there; its files are "
+        "it has neither model.safetensors nor model.safetensors.index.json; its files are "
         "config.json, generation_config.json, tokenizer.json, tokenizer_config.json"
     )
 
@@ -96,7 +96,7 @@ def test_unknown_architecture_names_the_closest(tmp_path: Path) -> None:
     error = refusal(tmp_path)
     assert error.what == f"{tmp_path} has the unknown architecture GPTBigCodesForCausalLM"
     assert error.why == (
-        f"forge knows {len(known_architectures())} text-generating architectures, the closest is "
+        f"forge knows {len(known_architectures())} text-generating architectures; the closest is "
         "GPTBigCodeForCausalLM"
     )
 
@@ -136,7 +136,7 @@ def test_config_with_odd_values_is_refused_by_name(
     write_files(tmp_path, checkpoint_files(config__json=json.dumps(document).encode()))
     error = refusal(tmp_path)
     assert printed(error) == (
-        f"error: {tmp_path}/config.json cannot be understood\n  why:  {why}",
+        f"error: {tmp_path}/config.json has an invalid value\n  why:  {why}",
         4,
     )
 
@@ -146,18 +146,18 @@ def test_truncated_safetensors_names_both_sizes(tmp_path: Path) -> None:
     write_files(tmp_path, checkpoint_files(model__safetensors=whole[:-100]))
     error = refusal(tmp_path)
     assert error.what == (
-        f"{tmp_path}/model.safetensors is truncated: its header asks for {len(whole)} bytes, "
-        f"it has {len(whole) - 100}"
+        f"{tmp_path}/model.safetensors is truncated: its header describes {len(whole)} bytes, "
+        f"the file has {len(whole) - 100}"
     )
-    assert error.why == "a copy or a download was cut, or the file was overwritten"
+    assert error.why == "a copy or a download was interrupted, or the file was overwritten"
 
 
 def test_safetensors_with_bytes_to_spare_are_refused(tmp_path: Path) -> None:
     whole = safetensors_bytes()
     write_files(tmp_path, checkpoint_files(model__safetensors=whole + b"x"))
     assert refusal(tmp_path).what == (
-        f"{tmp_path}/model.safetensors is too long: its header asks for {len(whole)} bytes, "
-        f"it has {len(whole) + 1}"
+        f"{tmp_path}/model.safetensors is too long: its header describes {len(whole)} bytes, "
+        f"the file has {len(whole) + 1}"
     )
 
 
@@ -166,8 +166,8 @@ def test_safetensors_cut_within_the_header_is_refused(tmp_path: Path, size_bytes
     cut = safetensors_bytes()[:size_bytes]
     write_files(tmp_path, checkpoint_files(model__safetensors=cut))
     assert refusal(tmp_path).what == (
-        f"{tmp_path}/model.safetensors is no whole safetensors file: "
-        f"{size_bytes} bytes do not hold its header"
+        f"{tmp_path}/model.safetensors is not a complete safetensors file: "
+        f"{size_bytes} bytes cannot hold a header"
     )
 
 
@@ -175,7 +175,7 @@ def test_safetensors_with_another_header_is_refused(tmp_path: Path) -> None:
     content = (2).to_bytes(8, "little") + b"[]"
     write_files(tmp_path, checkpoint_files(model__safetensors=content))
     assert refusal(tmp_path).what == (
-        f"{tmp_path}/model.safetensors is no safetensors file: its header cannot be read"
+        f"{tmp_path}/model.safetensors is not a safetensors file: its header cannot be read"
     )
 
 
@@ -190,16 +190,15 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
     write_files(tmp_path, files)
     error = refusal(tmp_path)
     assert error.what == f"{tmp_path} has 1 of 2 weight shards"
-    assert error.why == f"model.safetensors.index.json names {second}, which is not there"
+    assert error.why == f"model.safetensors.index.json lists {second}, which is missing"
 
 
 def test_missing_tokenizer_is_named(tmp_path: Path) -> None:
     write_files(tmp_path, checkpoint_files(tokenizer__json=None))
     error = refusal(tmp_path)
-    assert error.what == f"tokenizer missing in {tmp_path}"
+    assert error.what == f"{tmp_path} has no tokenizer"
     assert error.why == (
-        "none of these is there: tokenizer.json, vocab.json with merges.txt, vocab.txt, *.model, "
-        "*.tiktoken"
+        "it has none of tokenizer.json, vocab.json with merges.txt, vocab.txt, *.model, *.tiktoken"
     )
 
 
@@ -207,9 +206,10 @@ def test_pickle_weights_are_refused_unless_allowed(tmp_path: Path) -> None:
     files = checkpoint_files(model__safetensors=None, pytorch_model__bin=b"pickle")
     write_files(tmp_path, files)
     error = refusal(tmp_path)
-    assert error.what == f"{tmp_path} has its weights as pickle only: pytorch_model.bin"
+    assert error.what == f"{tmp_path} has only pickle weights: pytorch_model.bin"
     assert (
-        error.why == "loading a pickle runs whatever code it holds, so it is refused unless allowed"
+        error.why
+        == "loading a pickle runs any code inside it, so forge refuses unless you allow it"
     )
     assert error.hint == f"forge build {tmp_path} --allow-pickle"
     verify_checkpoint(tmp_path, allow_pickle=True)
@@ -322,5 +322,5 @@ def test_weights_that_change_between_resolving_and_running_are_refused(tmp_path:
     (folder / "tokenizer.json").write_bytes(b'{"added_tokens": [1]}')
     with pytest.raises(CheckpointError) as caught:
         DownloadStage(checkpoint, settings).run(tmp_path, {}, SilentReporter())
-    assert caught.value.what == f"{folder}/tokenizer.json changed while forge was at work"
+    assert caught.value.what == f"{folder}/tokenizer.json changed during the build"
     assert caught.value.hint == f"forge build '{folder}'"

@@ -106,7 +106,7 @@ def test_unknown_preset_names_the_nearest() -> None:
         resolve_model("starcodr")
     assert caught.value.exit_code == 2
     assert caught.value.what == 'unknown preset "starcodr"'
-    assert caught.value.why == "it is not one of the 26 presets, no folder and no Hub id"
+    assert caught.value.why == "it is not one of the 26 presets, a folder or a Hub id"
     assert caught.value.hint == "forge build starcoder"
 
 
@@ -124,7 +124,7 @@ def test_file_is_refused_and_its_folder_suggested(tmp_path: Path) -> None:
         resolve_model(str(tmp_path / "config.json"))
     assert caught.value.exit_code == 4
     assert caught.value.what == (
-        f"{tmp_path}/config.json is a file, a checkpoint is a folder with config.json and weights"
+        f"{tmp_path}/config.json is a file; a checkpoint is a folder with config.json and weights"
     )
     assert caught.value.hint == f"forge build {tmp_path}"
 
@@ -133,7 +133,7 @@ def test_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve_model(str(tmp_path), revision="v1")
     assert caught.value.what == (
-        "revision v1 was asked for, but only a model on the Hub has revisions"
+        "revision v1 was requested, but only a model on the Hub has revisions"
     )
     assert caught.value.why == f"{tmp_path} is a folder on this machine"
 
@@ -298,5 +298,5 @@ def test_nothing_ships_for_a_model_that_is_no_preset() -> None:
 
 def test_caveat_names_the_keys_from_memory() -> None:
     assert shipped_of("starcoder").caveats == (
-        "not checked against a source, of these numbers: torch_dtype",
+        "these numbers were not checked against a source: torch_dtype",
     )

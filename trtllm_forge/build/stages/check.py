@@ -1,7 +1,7 @@
-"""The ``check`` stage: the linter over the rendered repository, before it is published.
+"""The ``check`` stage: run the linter over the rendered repository before it is published.
 
 Its artifact is ``findings.json``, the document of ``forge check --json``. An error ends the build,
-so that a repository which is known to fail is never put where a server would find it.
+so that a repository known to fail is never published.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class CheckStage:
 
     Attributes:
         trtllm_version: The release whose models the repository has.
-        mount_root: Where it is mounted when it serves, None for anywhere.
-        select: Codes of the rules to apply; none means all.
-        ignore: Codes of rules to leave out.
+        mount_root: Where it is mounted for serving, None for anywhere.
+        select: Codes of the rules to apply; empty for all.
+        ignore: Codes of the rules to skip.
     """
 
     trtllm_version: str
@@ -45,7 +45,7 @@ class CheckStage:
 
     @property
     def name(self) -> str:
-        """Return the verb the stage is known by."""
+        """Return the stage's name."""
         return "check"
 
     @property
@@ -74,8 +74,8 @@ class CheckStage:
         return ()
 
     def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
-        """Check the rendered repository, and refuse it when a rule finds an error."""
-        # A build with nothing to do has no use for the rules, which take a while to import.
+        """Check the rendered repository and reject it if a rule finds an error."""
+        # Imported here because the rules take a while to import, and a fresh build skips them.
         from trtllm_forge.check.run import check_repository
         from trtllm_forge.check.view import CheckOptions
 

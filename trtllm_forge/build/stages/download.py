@@ -1,4 +1,4 @@
-"""``download``: the checkpoint, whole and verified, as a folder of links.
+"""The ``download`` stage: the complete, verified checkpoint as a folder of links.
 
 The weights stay where they are, in the Hugging Face cache or in the user's folder; the artifact
 links to them and adds ``checkpoint.json``::
@@ -49,25 +49,25 @@ CHECKPOINT_NAME = "checkpoint.json"
 CHECKPOINT_SCHEMA = 1
 
 _READ_FIRST = ("config.json", "generation_config.json")
-# What the Hub answers to those it does not know, does not let in, or has no time for.
+# HTTP statuses for: no valid token, no access, too many requests.
 _NO_ANSWER = (401, 403, 429)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedCheckpoint:
-    """A checkpoint of which all is known but the weights' bytes.
+    """A checkpoint whose config and files are known, before its weights are fetched.
 
     Attributes:
         reference: What the user asked for.
-        source: Where it comes from, with the commit its revision stands for.
-        preset: The preset it is, if any.
+        source: Where it comes from, with the commit its revision resolved to.
+        preset: The matching preset, if any.
         config: Its ``config.json``.
         files: The files a build needs, with their digests.
         allow_pickle: Whether pickle weights are accepted.
-        weights_bytes: Size of the weights, as their files or their index say; None for unknown.
-        access: How the Hub is reached; None for a folder and for the sample.
-        has_weights: Whether ``files`` holds the weights, too.
-        notes: What to know of a plan that was made without its ``config.json``.
+        weights_bytes: Size of the weights, from their files or their index; None if unknown.
+        access: How to reach the Hub; None for a folder and for the sample.
+        has_weights: Whether ``files`` includes the weights.
+        notes: Caveats of a plan that was made without its ``config.json``.
     """
 
     reference: ModelReference
@@ -82,7 +82,7 @@ class ResolvedCheckpoint:
     notes: tuple[str, ...] = ()
 
     def without_weights(self) -> ResolvedCheckpoint:
-        """Return the same checkpoint with its small files alone, for what needs no engine."""
+        """Return the same checkpoint with only its small files, for builds without an engine."""
         files = tuple(file for file in self.files if not is_weight(file.path))
         return replace(self, files=files, has_weights=False)
 
@@ -103,27 +103,27 @@ def resolve_checkpoint(
     access: HubAccess | None = None,
     planning: bool = False,
 ) -> ResolvedCheckpoint:
-    """Return what MODEL is: its commit, its files and its config, but not its weights.
+    """Resolve MODEL to its commit, its files and its config, without its weights.
 
-    Of a model on the Hub only the small config files are fetched, into the HF cache. A folder is
-    hashed once and its digests remembered. A plan for a preset is made from the numbers that ship
-    with forge when the Hub cannot be asked.
+    For a model on the Hub only the small config files are fetched, into the HF cache. A folder is
+    hashed once and its digests are remembered. While the Hub is out of reach, a plan for a preset
+    uses the numbers that ship with forge.
 
     Args:
         model: A preset, a Hub id, a folder or ``sample``.
-        settings: Where forge keeps things.
-        reporter: Told of progress.
+        settings: Where forge keeps its files.
+        reporter: Receives progress.
         revision: A branch, tag or commit of a Hub model; None for the newest of its main branch.
-        allow_pickle: Accept pickle weights where there are no safetensors.
-        trust_remote_code: Take the checkpoint's own Python files too.
-        access: How the Hub is reached; None for what the environment says.
+        allow_pickle: Accept pickle weights if there are no safetensors.
+        trust_remote_code: Also take the checkpoint's own Python files.
+        access: How to reach the Hub; None to read it from the environment.
         planning: Nothing will be built, so a folder may lack weights and tokenizer, and the Hub
             may be out of reach for a preset.
 
     Raises:
-        ConfigError: MODEL is nothing forge knows.
-        CheckpointError: There is no such checkpoint, or it is not whole, or not known.
-        PrerequisiteError: It takes a token, or a better one.
+        ConfigError: MODEL is not a preset, a Hub id or a folder.
+        CheckpointError: The checkpoint does not exist, is incomplete or is of an unknown kind.
+        PrerequisiteError: It needs a token, or one with more rights.
     """
     reference = resolve_model(model, revision=revision)
     if reference.folder is not None:
@@ -136,7 +136,7 @@ def resolve_checkpoint(
             trust_remote_code=trust_remote_code,
             planning=planning,
         )
-    # A folder needs nothing of the Hub, whose library takes 0.2 s to load.
+    # Imported here because the Hub's library takes 0.2 s to load and a folder does not need it.
     from trtllm_forge.checkpoint.hub import read_hub_access
 
     return _resolve_hub(
@@ -181,7 +181,7 @@ def _resolve_hub(
             access, reference, commit=listing.commit, files=small, reporter=reporter
         )
     except (CheckpointError, PrerequisiteError) as error:
-        # The Hub lists a gated model to everybody, and gives its files to those who may have them.
+        # The Hub lists a gated model to everyone, but serves its files only to those with access.
         if may_ship and _is_unanswered(error, access):
             return _from_shipped(reference, access, reporter, error, listing.commit, files)
         raise
@@ -205,7 +205,7 @@ def _resolve_hub(
 
 
 def _is_unanswered(error: ForgeError, access: HubAccess) -> bool:
-    """Return whether the Hub is out of reach or wants a token; a plain no is an answer."""
+    """Return whether the Hub is out of reach or needs a token; a 404 counts as an answer."""
     import httpx
 
     links: list[BaseException] = []
@@ -230,12 +230,15 @@ def _from_shipped(
     commit: str | None = None,
     files: tuple[CheckpointFile, ...] = (),
 ) -> ResolvedCheckpoint:
-    """Return a preset as far as forge knows it by itself; ``commit`` and ``files`` if listed."""
+    """Return a preset from its shipped config, with what the Hub listed if it did."""
     preset = reference.preset
     assert preset is not None
     shipped = shipped_config(preset)
-    planned = "planned from the numbers that ship with forge"
-    notes = (f"the Hub could not be asked ({error.what}): {planned}", *shipped.caveats)
+    planned = "planned with the numbers that ship with forge"
+    notes = (
+        f"config.json is not available from the Hub ({error.what}): {planned}",
+        *shipped.caveats,
+    )
     for note in notes:
         reporter.warning(note)
     return ResolvedCheckpoint(
@@ -306,7 +309,7 @@ def _weights_bytes(files: Sequence[CheckpointFile]) -> int | None:
 
 
 class DownloadStage:
-    """Brings a checkpoint to this machine and checks that it is whole."""
+    """Fetches a checkpoint and checks that it is complete."""
 
     name = "download"
     tool_versions: Mapping[str, str] = {}
@@ -317,7 +320,7 @@ class DownloadStage:
 
     @property
     def parameters(self) -> Mapping[str, JsonValue]:
-        """Return the model, its commit and the digests of its files; no path of this machine."""
+        """Return the model, its commit and the digests of its files, without local paths."""
         checkpoint = self.checkpoint
         return {
             "schema": CHECKPOINT_SCHEMA,
@@ -339,7 +342,7 @@ class DownloadStage:
         return ()
 
     def run(self, work_dir: Path, inputs: Mapping[str, Path], reporter: Reporter) -> None:
-        """Fetch what is missing, verify all of it and link it into ``work_dir``."""
+        """Fetch the missing files, verify all and link them into ``work_dir``."""
         checkpoint = self.checkpoint
         source_dir = self._require_files(reporter)
         if checkpoint.has_weights:
@@ -351,7 +354,7 @@ class DownloadStage:
         files = []
         for file in checkpoint.files:
             (work_dir / file.path).symlink_to(source_dir / file.path)
-            # The Hub publishes a SHA-256 for large files only; the others take no time to read.
+            # The Hub publishes a SHA-256 only for large files; the others are quick to read.
             files.append(replace(file, sha256=file.sha256 or sha256_file(source_dir / file.path)))
         parameters = self.parameters
         document = {
@@ -365,7 +368,7 @@ class DownloadStage:
         (work_dir / CHECKPOINT_NAME).write_text(text, encoding="utf-8")
 
     def _require_files(self, reporter: Reporter) -> Path:
-        """Return the folder that holds every file, as it was when the checkpoint was resolved."""
+        """Return the folder with every file, unchanged since the checkpoint was resolved."""
         checkpoint = self.checkpoint
         reference, access = checkpoint.reference, checkpoint.access
         if access is not None:
@@ -394,8 +397,8 @@ class DownloadStage:
         digests = digest_files(paths, self._settings.cache_dir, reporter)
         for file, path in zip(checkpoint.files, paths, strict=True):
             if digests[path] != file.sha256:
-                what = f"{path} changed while forge was at work"
-                why = f"its sha256 was {file.sha256} and is {digests[path]}"
+                what = f"{path} changed during the build"
+                why = f"its sha256 was {file.sha256} and is now {digests[path]}"
                 raise CheckpointError(
                     what, why=why, hint=f"forge build {shlex.quote(reference.text)}"
                 )

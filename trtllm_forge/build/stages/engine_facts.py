@@ -1,7 +1,7 @@
-"""What a TensorRT engine was built with, read from the ``engine.json`` beside it.
+"""Read a TensorRT engine's build options from the ``engine.json`` beside it.
 
-The ``compile`` stage writes it; a repository takes these values from the engine, so that they
-cannot differ from what a configuration says::
+The ``compile`` stage writes the file. A repository takes these values from the engine, so that its
+configuration cannot contradict the engine::
 
     {"schema": 1, "runtime": "trtllm", "max_batch_size": 64, "max_beam_width": 1,
      "dtype": "float16", "logits_dtype": "float32"}
@@ -35,9 +35,9 @@ class EngineFacts:
     """The part of an engine's description that its repository repeats.
 
     Attributes:
-        max_batch_size: Requests per step, or None where no engine says it.
-        max_beam_width: Beams of one request, or None where no engine says it.
-        element_types: Of the tensors whose type the engine decides.
+        max_batch_size: Requests per step, or None if no engine states it.
+        max_beam_width: Beams of one request, or None if no engine states it.
+        element_types: Types of the tensors whose type the engine decides.
     """
 
     max_batch_size: int | None = None
@@ -53,11 +53,11 @@ class EngineFacts:
 
 
 def read_engine_facts(engine_dir: Path) -> EngineFacts:
-    """Return what ``engine_dir/engine.json`` says; without the file, nothing.
+    """Return the facts in ``engine_dir/engine.json``, or empty facts without the file.
 
     Raises:
-        RenderError: The file is no JSON object, a limit is no whole number from 1 on, or the
-            engine computes in a type that no tensor can have.
+        RenderError: The file is not a JSON object, a limit is not a whole number of 1 or more, or
+            the engine computes in a type that no Triton tensor can have.
     """
     path = engine_dir / ENGINE_FILE
     if not path.exists():
@@ -68,8 +68,8 @@ def read_engine_facts(engine_dir: Path) -> EngineFacts:
         what = f"{path} is not JSON"
         raise RenderError(what, why=str(error)) from error
     if not isinstance(document, dict):
-        what = f"{path} holds no JSON object"
-        raise RenderError(what, why=f"it holds {type(document).__name__}")
+        what = f"{path} is not a JSON object"
+        raise RenderError(what, why=f"it is a {type(document).__name__}")
     return EngineFacts(
         max_batch_size=_limit(path, document, "max_batch_size"),
         max_beam_width=_limit(path, document, "max_beam_width"),
@@ -86,7 +86,7 @@ def _limit(path: Path, document: Mapping[str, Any], key: str) -> int | None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         what = f"{path} has {key} {value!r}"
-        raise RenderError(what, why="a whole number from 1 on is needed")
+        raise RenderError(what, why="it must be a whole number, 1 or more")
     return value
 
 
@@ -96,5 +96,5 @@ def _type(
     name = document.get(key, default)
     if name not in known:
         what = f"{path} has {key} {name!r}"
-        raise RenderError(what, why=f"Triton's tensors can have {', '.join(known)}")
+        raise RenderError(what, why=f"it must be one of {', '.join(known)}")
     return _TRITON_TYPES[name]

@@ -1,9 +1,9 @@
-"""The ``render`` stage: templates and artifacts to a Triton model repository.
+"""The ``render`` stage: make a Triton model repository from templates and artifacts.
 
-Templates mirror the output folder for folder; ``.jinja`` marks what is rendered. Python models
+Templates mirror the output folder for folder; files to be rendered end in ``.jinja``. Python models
 also get the modules of ``templates/shared`` that they import. There is one set of templates:
-what differs between releases is data (``triton/repository/contract.py``). Templates of the
-``llmapi`` layout lie below ``templates/llmapi``.
+differences between releases are data (``triton/repository/contract.py``). Templates for the
+``llmapi`` layout are in ``templates/llmapi``.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class RenderStage:
 
     Attributes:
         trtllm_version: The TensorRT-LLM release whose tensors the models have.
-        max_batch_size: Requests per step, the same in every model of the chain; a TensorRT
-            engine's own limit counts instead where there is one.
-        repository: What ``forge.yaml`` says below ``repository``.
+        max_batch_size: Requests per step, the same in every model of the ensemble; a TensorRT
+            engine's own limit takes precedence.
+        repository: The ``repository`` section of ``forge.yaml``.
         engine_model: How the runtime fills the ``tensorrt_llm`` model.
     """
 
@@ -85,7 +85,7 @@ class RenderStage:
 
     @property
     def name(self) -> str:
-        """Return the verb the stage is known by."""
+        """Return the stage's name."""
         return "render"
 
     @property
@@ -108,7 +108,7 @@ class RenderStage:
 
     @property
     def tool_versions(self) -> Mapping[str, str]:
-        """Return forge's own version: nothing else touches the text."""
+        """Return forge's own version: no other tool touches the text."""
         return {"trtllm-forge": __version__}
 
     @property
@@ -137,7 +137,7 @@ class RenderStage:
             path.write_text(text, encoding="utf-8")
         if self.engine_model.checkpoint_dir and "download" in inputs:
             target_dir = work_dir / self.engine_model.checkpoint_dir
-            # The files may be a user's own: their permissions stay as they are.
+            # The files may belong to the user: leave their permissions alone.
             link_tree(inputs["download"], target_dir, make_read_only=False)
         if self.engine_model.layout == "engine" and self.repository.tokenizer_dir is None:
             self._copy_tokenizer(work_dir, inputs)
@@ -147,7 +147,7 @@ class RenderStage:
             if not any(version_dir.iterdir()):
                 # Git and archives drop empty folders; Triton needs every version folder.
                 (version_dir / ".keep").touch()
-        # A build with nothing to do verifies nothing, and this takes a while to import.
+        # Imported here because it takes a while, and a fresh build does not need it.
         from trtllm_forge.triton.repository.repository import verify_repository
 
         verify_repository(work_dir)
@@ -173,7 +173,7 @@ class RenderStage:
             values = self._model_parameters(name, facts)
             known = self._known_parameters(name, model, values)
             for key in sorted(set(values) - set(known)):
-                reporter.note(f"TensorRT-LLM {contract.release} has no {key}: left out of {name}")
+                reporter.note(f"TensorRT-LLM {contract.release} has no {key}: omitted from {name}")
             try:
                 text = environment.get_template(source).render(
                     forge_version=__version__,
@@ -207,10 +207,10 @@ class RenderStage:
     def _known_parameters(
         self, name: str, model: ModelContract, values: Mapping[str, str]
     ) -> Mapping[str, str]:
-        """Return what the model can read, in the release's order, empty where nothing is said.
+        """Return the parameters that the model reads, in the release's order, empty if unset.
 
-        Models of forge's own read further parameters, which stand behind the release's. What
-        the LLM API's model reads stands in its ``model.yaml``.
+        Forge's own models read further parameters, which come after the release's. The LLM API's
+        model reads its ``model.yaml`` instead.
         """
         if self.engine_model.layout == "llmapi":
             return values
@@ -260,12 +260,12 @@ class RenderStage:
                 shutil.copyfile(source_dir / "shared" / file, work_dir / model / "1" / file)
 
     def _copy_tokenizer(self, work_dir: Path, inputs: Mapping[str, Path]) -> None:
-        # The export writes tokenizer.json for checkpoints that have none.
+        # The export writes tokenizer.json for checkpoints without one.
         sources = [inputs[name] for name in ("compile", "download") if name in inputs]
         source_dir = next((d for d in sources if (d / "tokenizer.json").exists()), None)
         if source_dir is None:
             what = "the checkpoint has no tokenizer.json, which the repository's models read"
-            why = "the compile stage of runtime openvino converts one, render alone does not"
+            why = "the compile stage of runtime openvino converts one; render does not"
             raise CheckpointError(what, why=why, hint="forge build MODEL --runtime openvino")
         target_dir = work_dir / TOKENIZER_DIR
         target_dir.mkdir(parents=True)
@@ -275,10 +275,10 @@ class RenderStage:
 
 
 def link_tree(source_dir: Path, target_dir: Path, *, make_read_only: bool = True) -> None:
-    """Make ``target_dir`` hold what ``source_dir`` holds, without a second copy of the bytes.
+    """Fill ``target_dir`` with the files of ``source_dir`` without copying the bytes.
 
-    Files are hard links, read-only unless told otherwise, so that no edit reaches the other
-    name unseen; where the file system cannot link, they are copies.
+    Files are hard links, made read-only by default because an edit would change both names. They
+    are copied if the file system cannot link them.
     """
     for source in sorted(source_dir.rglob("*")):
         if not source.is_file():
@@ -310,13 +310,13 @@ def _jinja_environment(folder: Path) -> Any:
 
 
 def pbtxt_string(value: str) -> str:
-    """Return a string quoted for protobuf's text format, so that no value can leave its field.
+    """Return a string quoted for protobuf's text format, so that no value can escape its field.
 
     Raises:
-        RenderError: It holds a NUL byte, which no field of a configuration can mean.
+        RenderError: It contains a NUL byte, which is never valid in a configuration.
     """
     if "\0" in value:
-        what = f"{value!r} holds a NUL byte"
+        what = f"{value!r} contains a NUL byte"
         raise RenderError(what)
     from google.protobuf import text_encoding
 
