@@ -30,7 +30,7 @@ def called_model(view: RepositoryView) -> Iterable[Problem]:
     """A BLS model calls models of the repository.
 
     Why: The call fails at the first request, long after the server was ready.
-    Fix: Write the name of a folder of the repository.
+    Fix: Use the name of a folder of the repository.
     """
     for model in view.of_role("tensorrt_llm_bls", "other"):
         for key in _CALLED:
@@ -57,9 +57,10 @@ def called_model(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL221", "decoupled-differs", "error")
 def decoupled_differs(view: RepositoryView) -> Iterable[Problem]:
-    """The models that stream are decoupled together.
+    """Models that stream together are all decoupled.
 
-    Why: A BLS model passes on what the engine's sends, so both answer once or both many times.
+    Why: A BLS model forwards the responses of the engine model, so either both answer once or
+        both may answer many times.
     Fix: `forge check DIR --fix` makes both decoupled.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/348,
         https://github.com/triton-inference-server/tensorrtllm_backend/issues/70
@@ -90,9 +91,9 @@ def decoupled_differs(view: RepositoryView) -> Iterable[Problem]:
 def streaming_off(view: RepositoryView) -> Iterable[Problem]:
     """Clients can stream.
 
-    Why: A request with stream set fails where the model may answer only once.
-    Fix: `model_transaction_policy { decoupled: true }` in the engine's model and in the BLS
-        model, if clients are to stream.
+    Why: A request with `stream` set fails where the model may answer only once.
+    Fix: If clients are to stream, add `model_transaction_policy { decoupled: true }` to the
+        engine model and the BLS model.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/348,
         https://github.com/NVIDIA/TensorRT-LLM/issues/6207
     """
@@ -112,8 +113,8 @@ def streaming_off(view: RepositoryView) -> Iterable[Problem]:
 def decoupled_part(view: RepositoryView) -> Iterable[Problem]:
     """Preprocessing and postprocessing answer once.
 
-    Why: Their Python returns its responses; a decoupled model has to send them.
-    Fix: Drop the policy from the model.
+    Why: Their Python code returns responses; a decoupled model has to send them.
+    Fix: Remove the policy from the model.
     """
     for model in view.of_role("preprocessing", "postprocessing"):
         if model.is_decoupled and model.decoupled is not None:
@@ -128,9 +129,9 @@ def decoupled_part(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL224", "ensemble-batch", "error")
 def ensemble_batch(view: RepositoryView) -> Iterable[Problem]:
-    """An ensemble batches no more than its models.
+    """An ensemble's max_batch_size is not larger than that of its models.
 
-    Why: Triton refuses an ensemble that allows more than a model in it.
+    Why: Triton refuses an ensemble that allows more than one of its models.
     Fix: Give the ensemble the smallest of its models' sizes.
     """
     for model in view.of_role("ensemble"):
@@ -153,10 +154,10 @@ def ensemble_batch(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL225", "batch-differs", "warning")
 def batch_differs(view: RepositoryView) -> Iterable[Problem]:
-    """One max_batch_size holds along the chain.
+    """All models of the chain have the same max_batch_size.
 
-    Why: The smallest one sets the pace, and requests queue before it unseen.
-    Fix: Give all models the same size; forge takes the engine's.
+    Why: The smallest one limits throughput, and requests queue in front of it unnoticed.
+    Fix: Give all models the same size; forge uses the engine's.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/120,
         https://github.com/triton-inference-server/tensorrtllm_backend/issues/189
     """
@@ -180,9 +181,9 @@ def batch_differs(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL226", "batch-zero", "error")
 def batch_zero(view: RepositoryView) -> Iterable[Problem]:
-    """A chain with a batch axis has max_batch_size from 1 on.
+    """Models of a chain with a batch axis have max_batch_size of at least 1.
 
-    Why: Scalars are reshaped to [], which Triton allows only below a batch axis.
+    Why: Scalars are reshaped to [], which Triton allows only with a batch axis.
     Fix: Give it the engine's `max_batch_size`.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/372
     """
@@ -204,9 +205,9 @@ def batch_zero(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL227", "preferred-batch", "error")
 def preferred_batch(view: RepositoryView) -> Iterable[Problem]:
-    """A preferred batch is no larger than the largest.
+    """Preferred batch sizes do not exceed max_batch_size.
 
-    Why: Triton refuses a preferred size beyond max_batch_size.
+    Why: Triton refuses a larger preferred size.
     Fix: Prefer `max_batch_size` itself.
     """
     for model in view.models:
@@ -228,9 +229,9 @@ def preferred_batch(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL228", "front-missing", "warning")
 def front_missing(view: RepositoryView) -> Iterable[Problem]:
-    """There is a model that takes text.
+    """Some model takes text.
 
-    Why: Pre- and postprocessing are of no use without a model that joins them.
+    Why: Preprocessing and postprocessing are useless without a model that connects them.
     Fix: Add the ensemble of the release.
     """
     has_parts = view.of_role("preprocessing", "postprocessing") and view.of_role("tensorrt_llm")
@@ -240,10 +241,10 @@ def front_missing(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL229", "priority-level", "error")
 def priority_level(view: RepositoryView) -> Iterable[Problem]:
-    """The default priority is one of the levels.
+    """The default priority is one of the priority levels.
 
-    Why: Triton refuses a default beyond them, and 0 where there are levels.
-    Fix: `default_priority_level` from 1 to `priority_levels`.
+    Why: Triton refuses other values, and 0 when there are levels.
+    Fix: Set `default_priority_level` from 1 to `priority_levels`.
     """
     for model in view.models:
         batching = model.config.message("dynamic_batching")

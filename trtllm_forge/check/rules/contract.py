@@ -30,7 +30,7 @@ _RENAMED = {
 
 @rule("FL301", "tensor-missing", "error")
 def tensor_missing(view: RepositoryView) -> Iterable[Problem]:
-    """A model has the tensors it cannot do without.
+    """A model has the tensors that its release requires.
 
     Why: The backend reads or sends them in every request.
     Fix: Copy the tensor from the release's own file.
@@ -53,9 +53,9 @@ def tensor_missing(view: RepositoryView) -> Iterable[Problem]:
 def tensor_left_out(view: RepositoryView) -> Iterable[Problem]:
     """A model has all tensors of its release.
 
-    Why: What such a tensor asks for, or answers, is out of reach of every client.
-    Fix: Copy the tensor from the release's own file, or say with `--trtllm-version` which
-        release it is.
+    Why: Clients cannot use what a missing tensor offers.
+    Fix: Copy the tensor from the release's own file, or name the release with
+        `--trtllm-version`.
     """
     for model, word, declared, found in _compared(view):
         missing = [
@@ -76,9 +76,9 @@ def tensor_left_out(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL303", "tensor-unknown", "warning")
 def tensor_unknown(view: RepositoryView) -> Iterable[Problem]:
-    """A model has no tensors that its release lacks.
+    """A model has no tensors that its release does not know.
 
-    Why: The backend does not read them; most were renamed between releases.
+    Why: The backend ignores them. Most were renamed between releases.
     Fix: Rename it. `random_seed` and `min_length` became `seed` and `min_tokens` after 0.19;
         `return_kv_cache_reuse_stats` became `return_perf_metrics` after 0.18.
     """
@@ -103,10 +103,10 @@ def tensor_unknown(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL304", "tensor-type", "error")
 def tensor_type(view: RepositoryView) -> Iterable[Problem]:
-    """A tensor has the type its release reads.
+    """Every tensor has the type that the release reads.
 
-    Why: The backend takes the bytes for what the release says they are.
-    Fix: Write the release's type.
+    Why: The backend interprets the bytes as the release's type.
+    Fix: Use the release's type.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/718
     """
     for model, _, declared, found in _compared(view):
@@ -128,10 +128,10 @@ def tensor_type(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL305", "tensor-dims", "error")
 def tensor_dims(view: RepositoryView) -> Iterable[Problem]:
-    """A tensor has the shape its release reads.
+    """Every tensor has the shape that the release reads.
 
-    Why: A fixed size where the release takes any is a limit; another rank is an error.
-    Fix: Write the release's dims.
+    Why: A fixed size where the release allows any is a limit; another rank is an error.
+    Fix: Use the release's dims.
     """
     for model, _, declared, found in _compared(view):
         for tensor in declared:
@@ -153,10 +153,10 @@ def tensor_dims(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL306", "tensor-reshape", "error")
 def tensor_reshape(view: RepositoryView) -> Iterable[Problem]:
-    """A tensor is reshaped as its release reads it.
+    """Every tensor has the reshape of its release.
 
-    Why: Scalars come as [1] and are read as [].
-    Fix: Write the release's reshape.
+    Why: Scalars arrive as [1] and are read as [].
+    Fix: Use the release's reshape.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/372
     """
     for model, _, declared, found in _compared(view):
@@ -176,10 +176,10 @@ def tensor_reshape(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL307", "tensor-optional", "warning")
 def tensor_optional(view: RepositoryView) -> Iterable[Problem]:
-    """A tensor that may be left out may be left out.
+    """Inputs that are optional in the release are optional here.
 
     Why: Every client has to send an input that is not optional.
-    Fix: Write what the release has.
+    Fix: Declare it as the release does.
     """
     for model, word, declared, found in _compared(view):
         for tensor in declared:
@@ -200,8 +200,8 @@ def tensor_optional(view: RepositoryView) -> Iterable[Problem]:
 def logits_type(view: RepositoryView) -> Iterable[Problem]:
     """Logits are FP32 or FP16.
 
-    Why: The backend sends no other type, whatever the engine computes in.
-    Fix: `logits_datatype:TYPE_FP32`, or `TYPE_FP16` for an engine built so.
+    Why: The backend sends no other type, whatever type the engine computes in.
+    Fix: Use `logits_datatype:TYPE_FP32`, or `TYPE_FP16` for an engine built so.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/718
     """
     for model in view.of_role("tensorrt_llm", "ensemble", "tensorrt_llm_bls"):
@@ -221,10 +221,10 @@ def logits_type(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL328", "tensor-ragged", "warning")
 def tensor_ragged(view: RepositoryView) -> Iterable[Problem]:
-    """A tensor may differ in size where the release's may.
+    """Tensors of varying size allow ragged batches.
 
-    Why: Without it Triton batches prompts of one length only, and the others wait.
-    Fix: `allow_ragged_batch: true`.
+    Why: Without this, Triton batches only prompts of the same length, and the others wait.
+    Fix: Add `allow_ragged_batch: true`.
     """
     for model, word, declared, found in _compared(view):
         for tensor in declared:
@@ -245,7 +245,8 @@ def tensor_ragged(view: RepositoryView) -> Iterable[Problem]:
 def batching_missing(view: RepositoryView) -> Iterable[Problem]:
     """A model that tokenizes batches requests.
 
-    Why: Without dynamic_batching a queue limit has no place, and the backend sees one by one.
+    Why: Without dynamic_batching there is nowhere to set a queue limit, and the backend gets
+        requests one by one.
     Fix: Copy the block from the release's own file.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/120
     """

@@ -23,7 +23,7 @@ _WEIGHTS = (".safetensors", ".bin", ".pt")
 
 @rule("FL401", "engine-missing", "error")
 def engine_missing(view: RepositoryView) -> Iterable[Problem]:
-    """gpt_model_path leads to a folder.
+    """gpt_model_path names an existing folder.
 
     Why: The backend reports a JSON parse error and does not name the path.
     Fix: Write the path as the server sees it, and tell the linter with `--mount-root` where the
@@ -52,8 +52,6 @@ def engine_missing(view: RepositoryView) -> Iterable[Problem]:
 def engine_empty(view: RepositoryView) -> Iterable[Problem]:
     """The engine folder holds an engine.
 
-    An empty folder ends in ``parse error at line 1, column 1``.
-
     Why: An empty folder ends in `parse error at line 1, column 1`.
     Fix: Copy the engine there: `config.json` and one `rank{N}.engine` per rank.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/61,
@@ -66,10 +64,10 @@ def engine_empty(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL403", "engine-config", "error")
 def engine_config(view: RepositoryView) -> Iterable[Problem]:
-    """The engine's config.json can be read.
+    """The engine's config.json is readable.
 
     Why: The backend reads parallelism and limits from it before anything else.
-    Fix: Copy it from the build again, or name the folder below.
+    Fix: Copy it from the build again, or name the folder that holds it.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/61,
         https://github.com/triton-inference-server/server/issues/7362
     """
@@ -115,7 +113,7 @@ def engine_kind(view: RepositoryView) -> Iterable[Problem]:
 def engine_keys(view: RepositoryView) -> Iterable[Problem]:
     """The engine's config.json has the keys of an engine.
 
-    Why: Engines from before 0.8 have other keys, and no newer backend reads them.
+    Why: Engines from before 0.8 have other keys, and newer backends do not read them.
     Fix: Build the engine again with the server's release.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/337
     """
@@ -136,10 +134,10 @@ def engine_keys(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL406", "rank-missing", "error")
 def rank_missing(view: RepositoryView) -> Iterable[Problem]:
-    """There is one engine file for every rank.
+    """Every rank has an engine file.
 
     Why: Each rank reads its own file; the world size is tp_size times pp_size.
-    Fix: Copy the missing files; every rank has its own.
+    Fix: Copy the missing files.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/129
     """
     for model, parameter, engine in _tensorrt(view):
@@ -158,10 +156,10 @@ def rank_missing(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL407", "rank-empty", "error")
 def rank_empty(view: RepositoryView) -> Iterable[Problem]:
-    """Every engine file holds an engine.
+    """Every engine file contains an engine.
 
-    Why: A copy that was cut short, or a pointer that Git LFS left.
-    Fix: Copy the file again, or `git lfs pull`.
+    Why: The file is a truncated copy or a Git LFS pointer.
+    Fix: Copy the file again, or run `git lfs pull`.
     """
     for model, parameter, engine in _tensorrt(view):
         for rank, size in sorted(engine.rank_bytes.items()):
@@ -179,7 +177,7 @@ def rank_empty(view: RepositoryView) -> Iterable[Problem]:
 def rank_extra(view: RepositoryView) -> Iterable[Problem]:
     """There are no engine files beyond the world size.
 
-    Why: They are left from another build, and the others may be, too.
+    Why: They are left over from another build, and so may be the others.
     Fix: Empty the folder and copy one build.
     """
     for model, parameter, engine in _tensorrt(view):
@@ -193,11 +191,11 @@ def rank_extra(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL409", "engine-release", "error")
 def engine_release(view: RepositoryView) -> Iterable[Problem]:
-    """The engine was built by the server's TensorRT-LLM.
+    """The engine was built by the server's TensorRT-LLM release.
 
-    Why: An engine loads in the release that built it and in no other.
-    Fix: Build the engine with the server's release, or take the image of the engine's: `forge
-        versions`.
+    Why: An engine loads only in the release that built it.
+    Fix: Build the engine with the server's release, or use the image of the engine's release:
+        `forge versions`.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/531,
         https://github.com/triton-inference-server/tensorrtllm_backend/issues/299,
         https://github.com/NVIDIA/TensorRT-LLM/issues/1838
@@ -225,10 +223,8 @@ def engine_release(view: RepositoryView) -> Iterable[Problem]:
 def world_size(view: RepositoryView) -> Iterable[Problem]:
     """The server starts as many ranks as the engine has.
 
-    The backend stops with ``mpiSize == tp * pp``.
-
     Why: The backend stops with `mpiSize == tp * pp`.
-    Fix: `forge serve --world-size N` with the engine's own number.
+    Fix: `forge serve --world-size N` with the engine's world size.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/129,
         https://github.com/NVIDIA/TensorRT-LLM/issues/1047,
         https://github.com/NVIDIA/TensorRT-LLM/issues/2021
@@ -254,7 +250,7 @@ def world_size(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL411", "device-count", "error")
 def device_count(view: RepositoryView) -> Iterable[Problem]:
-    """An instance has one GPU for every rank.
+    """An instance has one GPU per rank.
 
     Why: gpu_device_ids lists the GPUs of an instance, one per rank on its node.
     Fix: List as many GPUs as the engine has ranks.
@@ -281,9 +277,7 @@ def device_count(view: RepositoryView) -> Iterable[Problem]:
 def gpu_architecture(view: RepositoryView) -> Iterable[Problem]:
     """The engine was built for the server's GPU.
 
-    TensorRT refuses with ``expecting compute``: kernels are chosen for one architecture.
-
-    Why: TensorRT refuses with `expecting compute`: kernels are chosen for one architecture.
+    Why: TensorRT refuses with `expecting compute`: kernels are chosen for one GPU architecture.
     Fix: Build the engine on that GPU.
     Upstream: https://github.com/NVIDIA/TensorRT-LLM/issues/222,
         https://github.com/NVIDIA/TensorRT-LLM/issues/3031
@@ -306,9 +300,9 @@ def gpu_architecture(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL413", "engine-path-relative", "warning")
 def engine_path_relative(view: RepositoryView) -> Iterable[Problem]:
-    """The C++ backend gets an absolute path.
+    """The C++ backend gets absolute paths.
 
-    Why: It resolves a relative path against the folder the server was started in.
+    Why: It resolves a relative path against the folder in which the server was started.
     Fix: Write the absolute path on the serving machine.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/61
     """
@@ -327,7 +321,8 @@ def engine_path_relative(view: RepositoryView) -> Iterable[Problem]:
 def path_of_this_machine(view: RepositoryView) -> Iterable[Problem]:
     """Paths are those of the serving machine.
 
-    Why: A path that leads into the repository where it lies now is gone where it is mounted.
+    Why: A path to the repository's present place does not exist where the repository is
+        mounted.
     Fix: Write the path below the mount.
     """
     mount_root = view.mount_root
@@ -349,10 +344,10 @@ def path_of_this_machine(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL415", "path-missing", "error")
 def path_missing(view: RepositoryView) -> Iterable[Problem]:
-    """What a parameter names is there.
+    """Files and folders named by parameters exist.
 
     Why: Encoders, adapters and the grammar's tokenizer are read when the model loads.
-    Fix: Copy the file or folder there, or leave the parameter out.
+    Fix: Copy the file or folder there, or remove the parameter.
     """
     for model in view.models:
         for parameter in model.path_parameters:

@@ -28,7 +28,7 @@ _ON = ("true", "1", "t", "yes", "y")
 
 @rule("FL420", "batch-above-engine", "error")
 def batch_above_engine(view: RepositoryView) -> Iterable[Problem]:
-    """A model batches no more than its engine.
+    """A model's max_batch_size does not exceed its engine's.
 
     Why: The engine's limit is compiled in.
     Fix: Lower it, or build the engine with a larger `--max_batch_size`.
@@ -49,7 +49,7 @@ def batch_above_engine(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL421", "beams-above-engine", "error")
 def beams_above_engine(view: RepositoryView) -> Iterable[Problem]:
-    """A request gets no more beams than the engine has.
+    """max_beam_width does not exceed the engine's.
 
     Why: The engine's limit is compiled in, and the backend refuses to load beyond it.
     Fix: Lower it, or build the engine with a larger `--max_beam_width`.
@@ -70,7 +70,7 @@ def beams_above_engine(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL422", "chunked-context", "error")
 def chunked_context(view: RepositoryView) -> Iterable[Problem]:
-    """Chunked context has an engine that can do it.
+    """Chunked context is used with an engine that supports it.
 
     Why: It needs an engine built with --use_paged_context_fmha enable.
     Fix: Build with `--use_paged_context_fmha enable`, or switch it off.
@@ -80,7 +80,7 @@ def chunked_context(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL423", "block-reuse", "warning")
 def block_reuse(view: RepositoryView) -> Iterable[Problem]:
-    """Block reuse has an engine that can do it.
+    """Block reuse is used with an engine that supports it.
 
     Why: It needs an engine built with --use_paged_context_fmha enable.
     Fix: Build with `--use_paged_context_fmha enable`, or switch it off.
@@ -90,9 +90,9 @@ def block_reuse(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL424", "decoding-mode", "error")
 def decoding_mode(view: RepositoryView) -> Iterable[Problem]:
-    """A speculative decoding mode has an engine built for it.
+    """The speculative decoding mode is the one the engine was built for.
 
-    Why: The engine's inputs differ by mode, so that it cannot be switched on afterwards.
+    Why: The engine's inputs differ by mode, so the mode cannot be changed afterwards.
     Fix: Build with the mode's `--speculative_decoding_mode`, or leave `decoding_mode` out.
     """
     for model, _, engine in readable_engines(view):
@@ -113,7 +113,7 @@ def decoding_mode(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL425", "in-flight-engine", "error")
 def in_flight_engine(view: RepositoryView) -> Iterable[Problem]:
-    """In-flight batching has an engine that can do it.
+    """In-flight batching is used with an engine that supports it.
 
     Why: It needs a paged KV cache and packed input.
     Fix: Build with `--kv_cache_type paged --remove_input_padding enable`.
@@ -141,10 +141,10 @@ def in_flight_engine(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL426", "lora-engine", "warning")
 def lora_engine(view: RepositoryView) -> Iterable[Problem]:
-    """LoRA settings have an engine that takes adapters.
+    """LoRA settings are used with an engine that supports adapters.
 
-    Why: Without the LoRA plugin requests with an adapter fail.
-    Fix: Build with `--lora_plugin auto`, or leave the settings out.
+    Why: Without the LoRA plugin, requests with an adapter fail.
+    Fix: Build with `--lora_plugin auto`, or remove the settings.
     """
     for model, _, engine in readable_engines(view):
         keys = [k for k in model.parameters if k.startswith("lora_") and model.setting(k)]
@@ -161,10 +161,10 @@ def lora_engine(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL427", "attention-window", "warning")
 def attention_window(view: RepositoryView) -> Iterable[Problem]:
-    """An attention window is no longer than a sequence.
+    """The attention window is not longer than a sequence.
 
-    Why: A longer one is cut to the engine's max_seq_len.
-    Fix: Leave it out, or write a smaller window.
+    Why: A longer window is cut to the engine's max_seq_len.
+    Fix: Remove it, or use a smaller window.
     """
     for model, _, engine in readable_engines(view):
         parameter, limit = model.setting("max_attention_window_size"), engine.max_seq_len
@@ -184,9 +184,9 @@ def attention_window(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL428", "logits-engine", "error")
 def logits_engine(view: RepositoryView) -> Iterable[Problem]:
-    """The logits' type is the one the engine sends.
+    """The logits have the type that the engine sends.
 
-    Why: The backend refuses to send logits that are declared in another type.
+    Why: The backend refuses to send logits declared in another type.
     Fix: Write the engine's type as `logits_datatype`.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/718
     """

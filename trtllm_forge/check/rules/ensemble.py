@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 def step_model(view: RepositoryView) -> Iterable[Problem]:
     """Every step names a model of the repository.
 
-    Triton says ``depends on ... which has no loaded version`` and loads no ensemble.
-
     Why: Triton says `depends on ... which has no loaded version` and loads no ensemble.
     Fix: Write the name of a folder of the repository.
     """
@@ -44,9 +42,9 @@ def step_model(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL202", "step-version", "error")
 def step_version(view: RepositoryView) -> Iterable[Problem]:
-    """Every step's version is there.
+    """The version of every step exists.
 
-    Why: -1 takes the newest; another number has to have a folder.
+    Why: -1 means the newest; any other number needs a folder of that name.
     Fix: `model_version: -1`.
     """
     for model, step, target in _steps(view):
@@ -65,10 +63,10 @@ def step_version(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL203", "step-tensor", "error")
 def step_tensor(view: RepositoryView) -> Iterable[Problem]:
-    """A step maps tensors that its model has.
+    """A step maps only tensors that its model has.
 
-    Why: A map's key is the model's own name of the tensor.
-    Fix: Write the name that the model's own configuration has.
+    Why: The key of a map is the name that the model itself uses for the tensor.
+    Fix: Use the name in the model's own configuration.
     """
     for model, step, target in _steps(view):
         for word, wires, tensors in (
@@ -91,7 +89,7 @@ def step_tensor(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL204", "step-input-missing", "error")
 def step_input_missing(view: RepositoryView) -> Iterable[Problem]:
-    """A step maps every input that its model needs.
+    """A step maps every input that its model requires.
 
     Why: Only inputs that are optional may be left out.
     Fix: Map the input, or make it optional in the model.
@@ -111,10 +109,10 @@ def step_input_missing(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL205", "wire-source", "error")
 def wire_source(view: RepositoryView) -> Iterable[Problem]:
-    """Every wire begins somewhere.
+    """Every tensor that a step reads has a source.
 
-    Why: A tensor comes from the ensemble's inputs or from a step.
-    Fix: Write the name of an input of the ensemble or of a tensor that a step makes.
+    Why: A tensor comes from the ensemble's inputs or from another step.
+    Fix: Use the name of an input of the ensemble or of a tensor that a step produces.
     Upstream: https://github.com/triton-inference-server/server/issues/3337
     """
     for model in view.of_role("ensemble"):
@@ -135,10 +133,10 @@ def wire_source(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL206", "wire-type", "error")
 def wire_type(view: RepositoryView) -> Iterable[Problem]:
-    """Both ends of a wire have one type.
+    """Both ends of a connection have the same type.
 
-    Why: Triton compares the types of every wire and refuses the ensemble.
-    Fix: Give both ends the type that the model reads.
+    Why: Triton compares the types of every connection and refuses the ensemble.
+    Fix: Use the type that the model reads at both ends.
     Upstream: https://github.com/triton-inference-server/server/issues/2885
     """
     for model, wire, name, source, target, owner in _wires(view):
@@ -154,10 +152,10 @@ def wire_type(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL207", "wire-dims", "error")
 def wire_dims(view: RepositoryView) -> Iterable[Problem]:
-    """Both ends of a wire have one shape.
+    """Both ends of a connection have the same shape.
 
-    Why: Triton compares the dims of every wire, batch axis included; -1 goes with any size.
-    Fix: Give both ends the same dims.
+    Why: Triton compares the dims of every connection, batch axis included; -1 matches any size.
+    Fix: Use the same dims at both ends.
     """
     for model, wire, name, source, target, owner in _wires(view):
         if source.dims and target.dims and not _fits(source.dims, target.dims):
@@ -172,10 +170,10 @@ def wire_dims(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL208", "ensemble-output", "error")
 def ensemble_output(view: RepositoryView) -> Iterable[Problem]:
-    """Every output of an ensemble is made by a step.
+    """Every output of an ensemble is produced by a step.
 
-    Why: An output that nothing makes stops the ensemble from loading.
-    Fix: Map a step's output to it, or drop it.
+    Why: An output that no step produces stops the ensemble from loading.
+    Fix: Map a step's output to it, or remove it.
     Upstream: https://github.com/triton-inference-server/server/issues/3337
     """
     for model in view.of_role("ensemble"):
@@ -194,10 +192,10 @@ def ensemble_output(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL209", "wire-doubled", "error")
 def wire_doubled(view: RepositoryView) -> Iterable[Problem]:
-    """A tensor of an ensemble is made once.
+    """Every tensor of an ensemble is produced by one step.
 
-    Why: Two steps that make one tensor would race.
-    Fix: Give one of the two another name.
+    Why: Two steps that produce one tensor would race.
+    Fix: Rename one of the two.
     """
     for model in view.of_role("ensemble"):
         makers = {tensor.name: "the ensemble's input" for tensor in model.inputs}
@@ -216,10 +214,10 @@ def wire_doubled(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL210", "wire-unused", "error")
 def wire_unused(view: RepositoryView) -> Iterable[Problem]:
-    """Every wire ends somewhere.
+    """Every tensor that a step produces is used.
 
-    Why: Triton refuses an ensemble that makes a tensor and uses it nowhere.
-    Fix: Declare it as an output of the ensemble, or drop the entry of the map.
+    Why: Triton refuses an ensemble that produces a tensor and does not use it.
+    Fix: Declare it as an output of the ensemble, or remove the entry from the map.
     """
     for model in view.of_role("ensemble"):
         used = {wire.outer for step in model.steps for wire in step.inputs}
@@ -237,10 +235,10 @@ def wire_unused(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL211", "ensemble-input-unused", "error")
 def ensemble_input_unused(view: RepositoryView) -> Iterable[Problem]:
-    """Every input of an ensemble goes into a step.
+    """Every input of an ensemble is used by a step.
 
-    Why: Triton refuses an ensemble with an input that goes nowhere.
-    Fix: Map it to a step, or drop it.
+    Why: Triton refuses an ensemble with an unused input.
+    Fix: Map it to a step, or remove it.
     """
     for model in view.of_role("ensemble"):
         used = {wire.outer for step in model.steps for wire in step.inputs}
@@ -256,12 +254,10 @@ def ensemble_input_unused(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL212", "optional-into-needed", "warning")
 def optional_into_needed(view: RepositoryView) -> Iterable[Problem]:
-    """What a step needs is not optional before it.
-
-    A request without the input ends in ``unexpected deadlock`` inside the ensemble.
+    """An input that a step requires is not optional in the ensemble.
 
     Why: A request without the input ends in `unexpected deadlock` inside the ensemble.
-    Fix: Drop `optional: true`, or make the step's input optional.
+    Fix: Remove `optional: true`, or make the step's input optional.
     Upstream: https://github.com/triton-inference-server/server/issues/3894,
         https://github.com/triton-inference-server/server/issues/4260
     """
@@ -280,9 +276,9 @@ def optional_into_needed(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL213", "map-key-doubled", "error")
 def map_key_doubled(view: RepositoryView) -> Iterable[Problem]:
-    """A step maps a tensor once.
+    """A step maps every tensor only once.
 
-    Why: Of a key that stands twice the last holds, and the other wire is gone.
+    Why: When a key appears twice, the last one is used and the other connection is lost.
     Fix: Keep one of the two.
     """
     for model in view.of_role("ensemble"):

@@ -20,12 +20,11 @@ _OFF = ("false", "0", "f", "no", "n")
 
 @rule("FL501", "kv-one-sequence", "error")
 def kv_one_sequence(view: RepositoryView) -> Iterable[Problem]:
-    """The KV cache holds one sequence of full length.
+    """The KV cache holds at least one sequence of full length.
 
-    ``maxTokensInPagedKvCache must be large enough to process at least 1 sequence``.
-
-    Why: `maxTokensInPagedKvCache must be large enough to process at least 1 sequence`.
-    Fix: Raise it to at least one sequence, or leave it out.
+    Why: The backend stops with `maxTokensInPagedKvCache must be large enough to process at
+        least 1 sequence`.
+    Fix: Raise it to at least one sequence, or remove it.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/366
     """
     for model in view.of_role("tensorrt_llm"):
@@ -51,10 +50,11 @@ def kv_one_sequence(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL502", "kv-shared", "error")
 def kv_shared(view: RepositoryView) -> Iterable[Problem]:
-    """The models on one GPU share its free memory.
+    """The models on one GPU leave room for each other's KV cache.
 
-    Why: Each takes its fraction of what the one before left; above 1 in sum, none is left.
-    Fix: Give each a part, or each its own GPUs with `gpu_device_ids`.
+    Why: Each takes its fraction of what the one before left; if the fractions add up to more
+        than 1, nothing is left for the last.
+    Fix: Give each a smaller fraction, or its own GPUs with `gpu_device_ids`.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/59,
         https://github.com/triton-inference-server/tensorrtllm_backend/issues/303
     """
@@ -86,10 +86,10 @@ def kv_shared(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL503", "host-cache", "warning")
 def host_cache(view: RepositoryView) -> Iterable[Problem]:
-    """Blocks that move to the host are reused.
+    """A host cache is used with block reuse.
 
-    Why: Host memory for the cache serves reuse alone.
-    Fix: Switch block reuse on, or leave the host's memory out.
+    Why: Host memory for the KV cache only serves block reuse.
+    Fix: Switch block reuse on, or remove the host cache.
     """
     for model in view.of_role("tensorrt_llm"):
         parameter, reuse = (
@@ -111,10 +111,10 @@ def host_cache(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL504", "cross-fraction", "warning")
 def cross_fraction(view: RepositoryView) -> Iterable[Problem]:
-    """A cache for cross attention has an encoder.
+    """A cross-attention cache is used with an encoder.
 
-    Why: Without an encoder its share of the memory lies idle.
-    Fix: Leave it out without an encoder; with one, give it a share such as `0.5`.
+    Why: Without an encoder its share of the memory is unused.
+    Fix: Remove it without an encoder; with one, set a fraction such as `0.5`.
     """
     for model in view.of_role("tensorrt_llm"):
         parameter = model.setting("cross_kv_cache_fraction")
@@ -139,8 +139,9 @@ def cross_fraction(view: RepositoryView) -> Iterable[Problem]:
 def kv_fraction_full(view: RepositoryView) -> Iterable[Problem]:
     """The KV cache leaves room for activations.
 
-    Why: What the fraction is taken of is free after loading, before the first large batch.
-    Fix: Lower it; 0.9 is upstream's default.
+    Why: The fraction applies to the memory that is free after loading, before the first large
+        batch needs any.
+    Fix: Lower it; upstream's default is 0.9.
     Upstream: https://github.com/NVIDIA/TensorRT-LLM/issues/486,
         https://github.com/NVIDIA/TensorRT-LLM/issues/2773
     """

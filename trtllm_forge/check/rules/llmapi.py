@@ -58,7 +58,7 @@ def model_yaml_missing(view: RepositoryView) -> Iterable[Problem]:
     """The LLM API's model has a model.yaml.
 
     Why: It names the checkpoint; without it there is nothing to load.
-    Fix: Write it, or `forge render MODEL --runtime llmapi`.
+    Fix: Write it, or run `forge render MODEL --runtime llmapi`.
     """
     for model in view.of_role("llmapi"):
         document = view.model_yamls[model.folder]
@@ -70,10 +70,10 @@ def model_yaml_missing(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL902", "model-yaml-parses", "error")
 def model_yaml_parses(view: RepositoryView) -> Iterable[Problem]:
-    """model.yaml is YAML with keys.
+    """model.yaml is valid YAML.
 
-    Why: The model stops at its first line of Python.
-    Fix: Mend the line that is named.
+    Why: The model fails as soon as it reads the file.
+    Fix: Fix the line that the message names.
     """
     for model, document in _documents(view):
         if document.error:
@@ -95,10 +95,10 @@ def model_yaml_parses(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL903", "argument-unknown", "error")
 def argument_unknown(view: RepositoryView) -> Iterable[Problem]:
-    """model.yaml has arguments of the release's LLM API.
+    """model.yaml has only arguments of the release's LLM API.
 
-    Why: The LLM API refuses what it does not know.
-    Fix: Write the release's name of the argument.
+    Why: The LLM API refuses unknown arguments.
+    Fix: Use the release's name of the argument.
     """
     names = _known_arguments(view)
     if names is None:
@@ -129,10 +129,10 @@ def argument_unknown(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL904", "triton-config", "error")
 def triton_config(view: RepositoryView) -> Iterable[Problem]:
-    """triton_config has the keys that the model reads.
+    """triton_config has only keys that the model reads.
 
-    Why: max_batch_size and decoupled come from there.
-    Fix: Write one of `max_batch_size`, `decoupled`, `cancellation_check_period_ms`.
+    Why: max_batch_size and decoupled are read from there.
+    Fix: Use one of `max_batch_size`, `decoupled`, `cancellation_check_period_ms`.
     """
     for model, document in _documents(view):
         yield from _wrong_triton_values(model, document)
@@ -151,9 +151,9 @@ def triton_config(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL905", "checkpoint-missing", "error")
 def checkpoint_missing(view: RepositoryView) -> Iterable[Problem]:
-    """The `model` of model.yaml leads to a checkpoint.
+    """The `model` of model.yaml names an existing checkpoint.
 
-    Why: A path that is not there is taken for a name on the Hub.
+    Why: A path that does not exist is treated as a name on the Hub.
     Fix: Write the path as the server sees it.
     """
     for model, document in _documents(view):
@@ -186,9 +186,9 @@ def checkpoint_missing(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL906", "checkpoint-from-hub", "info")
 def checkpoint_from_hub(view: RepositoryView) -> Iterable[Problem]:
-    """The checkpoint is a folder, not a name.
+    """The checkpoint is a folder, not a name on the Hub.
 
-    Why: Each start then needs the network, and takes whatever the name stands for that day.
+    Why: Otherwise every start needs the network and loads whatever the name refers to that day.
     Fix: Download the checkpoint into the repository and name the folder.
     """
     for model, document in _documents(view):
@@ -209,7 +209,7 @@ def llmapi_decoupled(view: RepositoryView) -> Iterable[Problem]:
     """model.yaml and config.pbtxt agree on decoupled.
 
     Why: The model answers as model.yaml says, and Triton expects what config.pbtxt says.
-    Fix: Write the same in both.
+    Fix: Write the same value in both.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/348
     """
     for model, document in _documents(view):
@@ -228,9 +228,9 @@ def llmapi_decoupled(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL908", "llmapi-world-size", "error")
 def llmapi_world_size(view: RepositoryView) -> Iterable[Problem]:
-    """The server starts the ranks that model.yaml asks for.
+    """The server starts as many ranks as model.yaml asks for.
 
-    Why: tensor_parallel_size times pipeline_parallel_size is the world size.
+    Why: The world size is tensor_parallel_size times pipeline_parallel_size.
     Fix: `forge serve --world-size N` with the product of the two sizes.
     Upstream: https://github.com/NVIDIA/TensorRT-LLM/issues/1047
     """
@@ -259,10 +259,10 @@ def llmapi_world_size(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL909", "llmapi-kv-cache", "error")
 def llmapi_kv_cache(view: RepositoryView) -> Iterable[Problem]:
-    """The KV cache of model.yaml is within its bounds.
+    """The KV cache settings of model.yaml are within bounds.
 
-    Why: A share lies between 0 and 1, and one sequence has to fit.
-    Fix: Write a share such as `0.9`, and at least one sequence of tokens.
+    Why: A fraction is between 0 and 1, and at least one sequence has to fit.
+    Fix: Write a fraction such as `0.9`, and tokens for at least one sequence.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/366
     """
     for model, document in _documents(view):
@@ -288,10 +288,10 @@ def llmapi_kv_cache(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL910", "llmapi-batch", "error")
 def llmapi_batch(view: RepositoryView) -> Iterable[Problem]:
-    """The LLM API's model has no batch axis.
+    """The model over the LLM API has no batch axis.
 
-    Why: Its tensors are those of one prompt; requests are batched behind it.
-    Fix: `max_batch_size: 0`.
+    Why: Its tensors are those of one prompt; requests are batched inside the LLM API.
+    Fix: Set `max_batch_size: 0`.
     """
     for model in view.of_role("llmapi"):
         scalar = model.config.scalar("max_batch_size")
@@ -317,11 +317,11 @@ def llmapi_batch(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL911", "argument-value", "error")
 def argument_value(view: RepositoryView) -> Iterable[Problem]:
-    """An argument's value is one that the LLM API takes.
+    """Arguments have values that the LLM API accepts.
 
-    Why: The LLM API refuses a value of another kind when it starts.
-    Fix: Write the kind of value that is named. Triton's model over the LLM API has no backend
-        `tensorrt` since release 1.0.
+    Why: The LLM API refuses a value of another kind at start.
+    Fix: Use the kind of value that the message names. Triton's model over the LLM API has no
+        backend `tensorrt` since release 1.0.
     """
     for model, document in _documents(view):
         values = {name: document.values.get(name) for name in document.values}

@@ -24,10 +24,10 @@ _POINTER = b"version https://git-lfs"
 
 @rule("FL912", "checkpoint-files", "error")
 def checkpoint_files(view: RepositoryView) -> Iterable[Problem]:
-    """The checkpoint has all its files.
+    """The checkpoint is complete.
 
-    Why: The LLM API reads configuration, weights and tokenizer from there when it starts.
-    Fix: Download it again, or copy the rest; a Git clone needs `git lfs pull`.
+    Why: The LLM API reads configuration, weights and tokenizer from there at start.
+    Fix: Download it again, or copy the missing files; a Git clone needs `git lfs pull`.
     Upstream: https://github.com/NVIDIA/TensorRT-LLM/issues/1400
     """
     for model in view.of_role("llmapi"):

@@ -53,8 +53,8 @@ _DOUBLED_UPSTREAM = ("kv_cache_alloc_total_blocks",)
 def config_missing(view: RepositoryView) -> Iterable[Problem]:
     """Every model has a config.pbtxt.
 
-    Why: No backend of such a repository can guess its tensors.
-    Fix: Copy the file from the release's templates, or `forge render`.
+    Why: No backend of such a repository can derive its tensors.
+    Fix: Copy the file from the release's templates, or run `forge render`.
     """
     for model in view.models:
         if not model.has_config:
@@ -69,9 +69,9 @@ def config_missing(view: RepositoryView) -> Iterable[Problem]:
 def stray_folder(view: RepositoryView) -> Iterable[Problem]:
     """Every folder of the repository is a model.
 
-    Why: Triton takes each folder for a model, a hidden one too, and stops when one does not
+    Why: Triton treats every folder as a model, hidden ones too, and stops when one does not
         load.
-    Fix: Move the folder out of the repository: `.git` and `.ipynb_checkpoints`, too.
+    Fix: Move the folder out of the repository, also `.git` and `.ipynb_checkpoints`.
     """
     for name in view.stray_folders:
         yield Problem(
@@ -83,10 +83,10 @@ def stray_folder(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL112", "name-differs", "error")
 def name_differs(view: RepositoryView) -> Iterable[Problem]:
-    """A model's name is that of its folder.
+    """A model has the name of its folder.
 
-    Why: Triton refuses a model whose configuration names another.
-    Fix: `forge check DIR --fix` takes the folder's name.
+    Why: Triton refuses a model whose configuration gives another name.
+    Fix: `forge check DIR --fix` uses the folder's name.
     """
     for model in view.models:
         scalar = model.config.scalar("name")
@@ -109,8 +109,8 @@ def name_differs(view: RepositoryView) -> Iterable[Problem]:
 def backend_missing(view: RepositoryView) -> Iterable[Problem]:
     """Every model names its backend or platform.
 
-    Why: Without one Triton looks at file names, and knows none of these.
-    Fix: Add `backend: "python"` or `backend: "tensorrtllm"`; an ensemble has `platform:
+    Why: Without one, Triton guesses from file names and recognises none of these.
+    Fix: Add `backend: "python"` or `backend: "tensorrtllm"`. An ensemble has `platform:
         "ensemble"`.
     """
     for model in view.models:
@@ -133,10 +133,10 @@ def backend_missing(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL114", "backend-unknown", "error")
 def backend_unknown(view: RepositoryView) -> Iterable[Problem]:
-    """A backend is one that Triton has.
+    """Every backend exists in Triton.
 
     Why: Triton finds no library for another name.
-    Fix: Write the backend's name as Triton has it.
+    Fix: Use the backend's name as Triton spells it.
     """
     for model in view.models:
         scalar = model.config.scalar("backend")
@@ -157,10 +157,10 @@ def backend_unknown(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL115", "platform-unknown", "error")
 def platform_unknown(view: RepositoryView) -> Iterable[Problem]:
-    """An ensemble says so, and has steps.
+    """An ensemble has platform "ensemble" and steps.
 
-    Why: Platform and scheduling have to agree.
-    Fix: An ensemble has `platform: "ensemble"`, steps, and no backend.
+    Why: Triton refuses a platform and a scheduling that do not match.
+    Fix: Give it `platform: "ensemble"` and steps, and no backend.
     Upstream: https://github.com/triton-inference-server/server/issues/2917
     """
     for model in view.models:
@@ -183,8 +183,8 @@ def platform_unknown(view: RepositoryView) -> Iterable[Problem]:
 def version_missing(view: RepositoryView) -> Iterable[Problem]:
     """Every model has a version folder.
 
-    Why: Git and archives drop empty folders; Triton needs one even for an ensemble.
-    Fix: `forge check DIR --fix` makes it, with a `.keep` that survives git.
+    Why: Git and archives drop empty folders, and Triton needs one even for an ensemble.
+    Fix: `forge check DIR --fix` makes it, with a `.keep` file that survives git.
     """
     for model in view.models:
         if model.versions:
@@ -202,9 +202,9 @@ def version_missing(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL117", "version-not-number", "warning")
 def version_not_number(view: RepositoryView) -> Iterable[Problem]:
-    """A model's folders are version numbers.
+    """A model's subfolders are version numbers.
 
-    Why: Triton leaves out what is no number, or begins with a zero.
+    Why: Triton ignores folders that are not numbers, and numbers that begin with a zero.
     Fix: Rename the folder to a number.
     """
     for model in view.models:
@@ -223,10 +223,10 @@ def version_not_number(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL120", "version-policy", "error")
 def version_policy(view: RepositoryView) -> Iterable[Problem]:
-    """A version policy leaves a version to load.
+    """The version policy matches a version that exists.
 
-    Why: A policy that names versions which are not there loads nothing.
-    Fix: Name a version that is there, or leave the policy out.
+    Why: A policy that names only missing versions loads nothing.
+    Fix: Name an existing version, or leave the policy out.
     """
     for model in view.models:
         policy = model.config.message("version_policy")
@@ -246,9 +246,9 @@ def version_policy(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL121", "parameter-doubled", "warning")
 def parameter_doubled(view: RepositoryView) -> Iterable[Problem]:
-    """A parameter stands in a file once.
+    """A parameter appears only once in a file.
 
-    Why: Triton takes the last one, whoever wrote the first.
+    Why: Triton uses the last one.
     Fix: Keep one of them.
     """
     for model in view.models:
@@ -267,11 +267,11 @@ def parameter_doubled(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL122", "tensor-doubled", "error")
 def tensor_doubled(view: RepositoryView) -> Iterable[Problem]:
-    """A tensor is declared once.
+    """A tensor is declared only once.
 
-    Why: Which of two declarations holds is nowhere said.
-    Fix: Keep one of them. Upstream's ensembles from 0.19 on declare
-        `kv_cache_alloc_total_blocks` more than once, which does no harm and is a note.
+    Why: Nothing defines which of two declarations is used.
+    Fix: Keep one. Upstream's ensembles from 0.19 on declare `kv_cache_alloc_total_blocks` more
+        than once; that is harmless and only a note.
     """
     steps = {step.model_name for model in view.models for step in model.steps}
     for model in view.models:
@@ -303,7 +303,7 @@ def tensor_incomplete(view: RepositoryView) -> Iterable[Problem]:
     """A tensor has a name, a type and dims.
 
     Why: Triton refuses a tensor without them, or with a size of zero.
-    Fix: Give it what is missing; the release's own file shows it.
+    Fix: Add what is missing; the release's own file shows it.
     """
     for model in view.models:
         for tensor in (*model.inputs, *model.outputs):
@@ -337,7 +337,7 @@ def tensor_incomplete(view: RepositoryView) -> Iterable[Problem]:
 def tensors_missing(view: RepositoryView) -> Iterable[Problem]:
     """A model has inputs and outputs.
 
-    Why: A model that takes or gives nothing cannot be asked.
+    Why: A model without inputs or outputs cannot be called.
     Fix: Copy the tensors from the release's own file.
     """
     for model in view.models:
@@ -355,10 +355,10 @@ def tensors_missing(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL125", "backend-of-part", "error")
 def backend_of_part(view: RepositoryView) -> Iterable[Problem]:
-    """A model has the backend of its part in the chain.
+    """A model has the backend of its role.
 
-    Why: Only the engine's model has a C++ backend; the others are Python.
-    Fix: Write the backend that is named.
+    Why: Only the engine model has a C++ backend; the others are Python.
+    Fix: Use the backend that the message names.
     """
     for model in view.models:
         scalar = model.config.scalar("backend")
@@ -379,10 +379,10 @@ def backend_of_part(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL128", "label-file", "error")
 def label_file(view: RepositoryView) -> Iterable[Problem]:
-    """The labels of a tensor are there.
+    """The label file of a tensor exists.
 
     Why: Triton reads the file when it loads the model.
-    Fix: Copy the file into the model's folder, or drop `label_filename`.
+    Fix: Copy the file into the model's folder, or remove `label_filename`.
     """
     for model in view.models:
         for tensor in model.outputs:

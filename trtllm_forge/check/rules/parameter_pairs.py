@@ -22,7 +22,7 @@ _CHOICE_LIST = re.compile(r"\s*(\{\s*\d+(\s*,\s*\d+)*\s*\}\s*,?\s*)+|\s*\[[\[\]\
 def lookahead_incomplete(view: RepositoryView) -> Iterable[Problem]:
     """Lookahead decoding has its three sizes.
 
-    Why: The sizes are all needed, and are read in this mode alone.
+    Why: All three sizes are needed, and only this mode reads them.
     Fix: Give all three sizes and `decoding_mode: lookahead`, or none of them.
     """
     sizes = ("lookahead_window_size", "lookahead_ngram_size", "lookahead_verification_set_size")
@@ -50,9 +50,9 @@ def lookahead_incomplete(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL320", "draft-tree", "error")
 def draft_tree(view: RepositoryView) -> Iterable[Problem]:
-    """A tree of draft tokens goes with its decoding mode.
+    """A tree of draft tokens goes with the mode that reads it.
 
-    Why: A tree is a list such as {0}, {0, 0}, {1}, read in its own mode alone.
+    Why: A tree is a list such as {0}, {0, 0}, {1}, and only its own mode reads it.
     Fix: Write a list such as `{0}, {0, 0}, {1}` for the mode that reads it.
     """
     for model in view.of_role("tensorrt_llm"):
@@ -75,10 +75,10 @@ def draft_tree(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL321", "guided-tokenizer", "error")
 def guided_tokenizer(view: RepositoryView) -> Iterable[Problem]:
-    """Guided decoding has its description of the tokenizer.
+    """Guided decoding has a description of the tokenizer.
 
     Why: The C++ backend cannot match a grammar without it.
-    Fix: Write the file with upstream's `generate_xgrammar_tokenizer_info.py` and name it.
+    Fix: Make the file with upstream's `generate_xgrammar_tokenizer_info.py` and name it.
     """
     for model in view.of_role("tensorrt_llm"):
         backend = model.setting("guided_decoding_backend")
@@ -96,10 +96,10 @@ def guided_tokenizer(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL324", "beams-accumulated", "error")
 def beams_accumulated(view: RepositoryView) -> Iterable[Problem]:
-    """Text is accumulated for one beam.
+    """accumulate_tokens is used with one beam only.
 
-    Why: The BLS model accumulates tokens of a single beam, and fails for more.
-    Fix: `accumulate_tokens: false`, or one beam.
+    Why: The BLS model accumulates the tokens of a single beam and fails for more.
+    Fix: Set `accumulate_tokens: false`, or use one beam.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/513
     """
     beams = [m.setting("max_beam_width") for m in view.of_role("tensorrt_llm")]

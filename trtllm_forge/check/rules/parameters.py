@@ -41,10 +41,11 @@ _IDS = re.compile(r"\s*\d+(\s*,\s*\d+)*\s*(;\s*\d+(\s*,\s*\d+)*\s*)*")
 
 @rule("FL310", "parameter-misspelt", "error")
 def parameter_misspelt(view: RepositoryView) -> Iterable[Problem]:
-    """A parameter's key is spelt as the model reads it.
+    """A parameter's key is spelled as the model reads it.
 
-    Why: A key that nobody reads is no error for Triton, and its value has no effect.
-    Fix: Write the key that is near; `--fix` does where only one is a single letter away.
+    Why: Triton does not report an unknown key, and its value has no effect.
+    Fix: Use the key that the message names. `--fix` does when exactly one known key is a single
+        letter away.
     """
     for model, parameter, known in _unknown(view):
         near, certain = _meant(parameter.key, known)
@@ -67,8 +68,8 @@ def parameter_misspelt(view: RepositoryView) -> Iterable[Problem]:
 def parameter_unknown(view: RepositoryView) -> Iterable[Problem]:
     """A parameter is one that the release reads.
 
-    Why: It does no harm, and nothing else either.
-    Fix: Drop it, or move to a release that reads it.
+    Why: It has no effect.
+    Fix: Remove it, or move to a release that reads it.
     """
     contract = contract_of(view)
     for model, parameter, known in _unknown(view):
@@ -87,9 +88,9 @@ def parameter_unknown(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL312", "parameter-missing", "error")
 def parameter_missing(view: RepositoryView) -> Iterable[Problem]:
-    """A parameter that a model needs is there.
+    """Every parameter that a model requires is present.
 
-    Why: These have no default: the model refuses to load.
+    Why: These have no default, so the model refuses to load.
     Fix: Add it.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/207
     """
@@ -113,9 +114,10 @@ def parameter_missing(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL313", "parameter-number", "error")
 def parameter_number(view: RepositoryView) -> Iterable[Problem]:
-    """A number is a number, and within its bounds.
+    """Numbers are numbers and within their bounds.
 
-    Why: The backend takes its default for what it cannot read, and says so in one log line.
+    Why: The backend uses its default for a value that it cannot read, and says so in a single
+        log line.
     Fix: Write a number.
     """
     for model, parameter in _set_parameters(view):
@@ -135,10 +137,10 @@ def parameter_number(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL314", "parameter-fraction", "error")
 def parameter_fraction(view: RepositoryView) -> Iterable[Problem]:
-    """A share lies between 0 and 1.
+    """Fractions are between 0 and 1.
 
-    Why: 90 is not 0.9: the KV cache would be made 90 times larger than what is free.
-    Fix: Write a share such as `0.9`.
+    Why: 90 does not mean 0.9: the KV cache would be 90 times larger than the free memory.
+    Fix: Write a fraction such as `0.9`.
     Upstream: https://github.com/NVIDIA/TensorRT-LLM/issues/486,
         https://github.com/NVIDIA/TensorRT-LLM/issues/1400
     """
@@ -157,11 +159,11 @@ def parameter_fraction(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL315", "parameter-switch", "warning")
 def parameter_switch(view: RepositoryView) -> Iterable[Problem]:
-    """A switch is true or false.
+    """Switches are true or false.
 
-    Why: Any other word is taken for the default, whichever that is.
-    Fix: Write `true` or `false`. For `FORCE_CPU_ONLY_INPUT_TENSORS` the python backend takes
-        `yes` or `no` alone, and does not load the model with anything else, an empty value
+    Why: Any other word means the default.
+    Fix: Write `true` or `false`. For `FORCE_CPU_ONLY_INPUT_TENSORS` the python backend accepts
+        only `yes` or `no`, and does not load the model with any other value, an empty one
         included.
     """
     for model, parameter in _set_parameters(view):
@@ -180,10 +182,10 @@ def parameter_switch(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL316", "parameter-choice", "warning")
 def parameter_choice(view: RepositoryView) -> Iterable[Problem]:
-    """A choice is one that the backend has.
+    """A choice is one of the backend's words.
 
-    Why: The backend warns in its log and takes the default.
-    Fix: Write one of the words that are named.
+    Why: The backend logs a warning and uses the default.
+    Fix: Use one of the words that the message names.
     """
     for model, parameter in _set_parameters(view):
         choices = CHOICES.get(parameter.key)
@@ -203,7 +205,7 @@ def batching_type(view: RepositoryView) -> Iterable[Problem]:
     """gpt_model_type is a batching strategy.
 
     Why: The C++ backend refuses to load with any other word.
-    Fix: `inflight_fused_batching`.
+    Fix: Use `inflight_fused_batching`.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/378
     """
     for model in view.of_role("tensorrt_llm"):
@@ -221,10 +223,10 @@ def batching_type(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL318", "static-batching", "warning")
 def static_batching(view: RepositoryView) -> Iterable[Problem]:
-    """Requests join and leave a running batch.
+    """Batching is in-flight: requests join and leave a running batch.
 
     Why: V1 waits until the slowest request of a batch is done.
-    Fix: `inflight_fused_batching`, with an engine that can do it (FL425).
+    Fix: Use `inflight_fused_batching`, with an engine that supports it (FL425).
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/378,
         https://github.com/triton-inference-server/tensorrtllm_backend/issues/230
     """
@@ -242,9 +244,9 @@ def static_batching(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL322", "device-ids", "error")
 def device_ids(view: RepositoryView) -> Iterable[Problem]:
-    """GPUs and ranks are numbers.
+    """GPUs and ranks are given as numbers.
 
-    Why: A comma parts the GPUs of one instance, a semicolon the instances.
+    Why: A comma separates the GPUs of one instance, a semicolon separates instances.
     Fix: Write numbers, with commas inside an instance and semicolons between instances.
     """
     for model, parameter in _set_parameters(view):
@@ -261,9 +263,9 @@ def device_ids(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL323", "lora-dir-unset", "warning")
 def lora_dir_unset(view: RepositoryView) -> Iterable[Problem]:
-    """lora_prefetch_dir is a folder, or nothing.
+    """lora_prefetch_dir is a folder or empty.
 
-    Why: The C++ backend of 0.19 takes an unfilled ${...} for the name of a folder.
+    Why: The C++ backend of 0.19 reads an unfilled ${...} as the name of a folder.
     Fix: `forge check DIR --fix` writes an empty value.
     """
     contract = contract_of(view)
@@ -288,10 +290,10 @@ def lora_dir_unset(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL325", "parameter-kind", "error")
 def parameter_kind(view: RepositoryView) -> Iterable[Problem]:
-    """A parameter's value is a string_value.
+    """Parameter values are strings.
 
-    Why: Triton's parameters hold texts; a number of theirs stands in quotes.
-    Fix: `value: { string_value: "..." }`.
+    Why: Triton's parameters are strings; a number has to be quoted.
+    Fix: Write `value: { string_value: "..." }`.
     """
     for model in view.models:
         for parameter in model.all_parameters:
@@ -307,10 +309,10 @@ def parameter_kind(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL326", "worker-path", "warning")
 def worker_path(view: RepositoryView) -> Iterable[Problem]:
-    """The executor's worker is where the image has it.
+    """The executor worker path exists in the image.
 
-    Why: Orchestrator mode starts this program, and fails where it is not.
-    Fix: `/opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker`.
+    Why: Orchestrator mode starts this program and fails if it is missing.
+    Fix: Use `/opt/tritonserver/backends/tensorrtllm/trtllmExecutorWorker`.
     """
     for model in view.of_role("tensorrt_llm"):
         parameter = model.setting("executor_worker_path")
@@ -322,10 +324,10 @@ def worker_path(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL327", "parameter-key", "warning")
 def parameter_key(view: RepositoryView) -> Iterable[Problem]:
-    """A parameter has a key.
+    """Every parameter has a key.
 
-    Why: A value without a key is read by nobody.
-    Fix: Give it its key, or drop it.
+    Why: Nobody reads a value without a key.
+    Fix: Add the key, or remove the value.
     """
     for model in view.models:
         for field in model.config.all("parameters"):

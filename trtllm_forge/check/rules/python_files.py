@@ -53,7 +53,7 @@ def python_missing(view: RepositoryView) -> Iterable[Problem]:
     """A Python model has a model.py.
 
     Why: The python backend loads this file and no other.
-    Fix: Copy the model's Python back.
+    Fix: Copy the model's Python files back.
     """
     for model in _python_models(view):
         scalar = model.config.scalar("default_model_filename")
@@ -73,8 +73,8 @@ def python_missing(view: RepositoryView) -> Iterable[Problem]:
 def python_syntax(view: RepositoryView) -> Iterable[Problem]:
     """A Python model's files are valid Python.
 
-    Why: The stub process dies, and Triton says no more than that it did.
-    Fix: Mend the line that is named.
+    Why: The stub process dies, and Triton says only that it died.
+    Fix: Fix the line that the message names.
     """
     for model, path, name in _sources(view):
         source = small_file(path)
@@ -92,9 +92,9 @@ def python_syntax(view: RepositoryView) -> Iterable[Problem]:
 def python_class(view: RepositoryView) -> Iterable[Problem]:
     """A model.py has the class TritonPythonModel.
 
-    Why: The stub process asks for it by this name.
-    Fix: Copy the model's Python back; a model.py that only imports it from elsewhere names it,
-        too.
+    Why: The stub process looks for this class.
+    Fix: Copy the model's Python files back. A model.py that imports the class from elsewhere is
+        fine too.
     """
     for model, path, name in _sources(view):
         source = small_file(path) if path.name == _filename(model) else None
@@ -108,10 +108,11 @@ def python_class(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL127", "python-import", "error")
 def python_import(view: RepositoryView) -> Iterable[Problem]:
-    """What a model imports from beside it is there.
+    """The modules that a model imports from its folder exist.
 
-    Why: The stub process dies with ModuleNotFoundError: a folder was copied in part.
-    Fix: Copy the whole version folder again, subfolders included.
+    Why: The stub process dies with ModuleNotFoundError, usually because a folder was copied in
+        part.
+    Fix: Copy the whole version folder again, with its subfolders.
     """
     for model, path, name in _sources(view):
         source = small_file(path) or b""

@@ -31,8 +31,8 @@ _LARGEST_TEXT_BYTES = 256 << 10
 def pickle(view: RepositoryView) -> Iterable[Problem]:
     """No file can run code when it is read.
 
-    Why: Python's pickles run what they hold.
-    Fix: Convert weights to safetensors; leave training files out.
+    Why: Python runs what a pickle contains.
+    Fix: Convert weights to safetensors, and leave training files out.
     """
     for path, name in view.files:
         is_pickle = path.suffix in _PICKLES or _TORCH_WEIGHTS.fullmatch(path.name)
@@ -49,8 +49,9 @@ def pickle(view: RepositoryView) -> Iterable[Problem]:
 def secret(view: RepositoryView) -> Iterable[Problem]:
     """No file holds a token or a key.
 
-    Why: Whoever can read the repository can use it.
-    Fix: Take it out, give it to the server's environment, and revoke it: it was in a file.
+    Why: Everyone who can read the repository can use it.
+    Fix: Remove it, give it to the server's environment, and revoke it, because it was in a
+        file.
     """
     for path, name in view.files:
         if path.suffix not in _TEXTS and not path.name.startswith(".env"):
@@ -73,8 +74,8 @@ def secret(view: RepositoryView) -> Iterable[Problem]:
 def link_outside(view: RepositoryView) -> Iterable[Problem]:
     """Links stay inside the repository.
 
-    Why: Where the repository is mounted, what they point to is not.
-    Fix: Copy what the link points to into the repository.
+    Why: The target does not exist where the repository is mounted.
+    Fix: Copy the target of the link into the repository.
     """
     root = view.root.resolve()
     for path, name in view.files:
@@ -97,9 +98,9 @@ def link_outside(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL804", "writable", "warning")
 def writable(view: RepositoryView) -> Iterable[Problem]:
-    """Not everybody may write to the repository.
+    """The repository is not writable by everyone.
 
-    Why: Python files of it run with the server's rights.
+    Why: Its Python files run with the server's rights.
     Fix: `chmod -R o-w DIR`.
     """
     for path, name in view.files:
@@ -116,7 +117,7 @@ def writable(view: RepositoryView) -> Iterable[Problem]:
 def unreadable(view: RepositoryView) -> Iterable[Problem]:
     """The server may read every file.
 
-    Why: Triton often runs as another user than the one who built the repository.
+    Why: Triton often runs as a different user than the one who built the repository.
     Fix: `chmod a+r FILE`.
     """
     for path, name in view.files:

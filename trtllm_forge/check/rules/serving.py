@@ -21,10 +21,10 @@ _LONG_DELAY_US = 100_000
 
 @rule("FL701", "engine-instances", "warning")
 def engine_instances(view: RepositoryView) -> Iterable[Problem]:
-    """An engine is loaded once on a GPU.
+    """An engine is loaded once per GPU.
 
-    Why: Every instance loads the engine again; requests share one by in-flight batching.
-    Fix: `count: 1`; for several GPUs list them in `gpu_device_ids`.
+    Why: Every instance loads the engine again; in-flight batching lets requests share one.
+    Fix: Set `count: 1`; for several GPUs list them in `gpu_device_ids`.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/625
     """
     for model in view.of_role("tensorrt_llm", "llmapi"):
@@ -47,9 +47,9 @@ def engine_instances(view: RepositoryView) -> Iterable[Problem]:
 def stream_order(view: RepositoryView) -> Iterable[Problem]:
     """The chunks of a stream stay in order.
 
-    Why: Chunks of one stream go to whichever instance is free, and may overtake each other.
-    Fix: `count: 1`. For upstream's postprocessing, which keeps nothing between chunks, this is
-        a note.
+    Why: Chunks of one stream go to whichever instance is free and may overtake each other.
+    Fix: Set `count: 1`. For upstream's postprocessing, which keeps no state between chunks,
+        this is only a note.
     """
     if not any(model.is_decoupled for model in view.of_role("tensorrt_llm")):
         return
@@ -68,10 +68,10 @@ def stream_order(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL703", "bls-serialises", "info")
 def bls_serialises(view: RepositoryView) -> Iterable[Problem]:
-    """A BLS model has an instance for each request at once.
+    """A BLS model has an instance for each concurrent request.
 
-    Why: Upstream's takes the next request when the last one is done.
-    Fix: `bls_instance_count` of the wanted concurrency.
+    Why: Upstream's model takes the next request only when the last one is done.
+    Fix: Set `bls_instance_count` to the concurrency you want.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/254
     """
     for model in view.of_role("tensorrt_llm_bls"):
@@ -90,8 +90,9 @@ def bls_serialises(view: RepositoryView) -> Iterable[Problem]:
 def cancelled_queue(view: RepositoryView) -> Iterable[Problem]:
     """A cancelled stream reaches postprocessing.
 
-    Why: Dynamic batching drops a cancelled request's chunks, and the engine goes on unasked.
-    Fix: Drop `dynamic_batching` from postprocessing, as forge does.
+    Why: Dynamic batching drops the chunks of a cancelled request, so the engine is not told and
+        continues.
+    Fix: Remove `dynamic_batching` from postprocessing, as forge does.
     """
     if not any(model.is_decoupled for model in view.of_role("tensorrt_llm")):
         return
@@ -108,10 +109,11 @@ def cancelled_queue(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL705", "instance-kind", "warning")
 def instance_kind(view: RepositoryView) -> Iterable[Problem]:
-    """Instances are of the kind that their model uses.
+    """Instances have the kind that their model needs.
 
-    Why: KIND_GPU makes an instance on every GPU, where a model takes its GPUs by itself.
-    Fix: `kind: KIND_CPU`.
+    Why: KIND_GPU makes an instance on every GPU, although these models choose their GPUs
+        themselves.
+    Fix: Set `kind: KIND_CPU`.
     """
     for model in view.of_role(
         "preprocessing", "postprocessing", "tensorrt_llm", "tensorrt_llm_bls", "llmapi"
@@ -130,10 +132,10 @@ def instance_kind(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL706", "shared-memory", "error")
 def shared_memory(view: RepositoryView) -> Iterable[Problem]:
-    """The shared memory holds every Python instance.
+    """The shared memory is large enough for every Python instance.
 
-    Why: Docker gives 64 MiB, which is one instance's; the second one does not start.
-    Fix: Start the container with the size that is named.
+    Why: Docker gives 64 MiB, enough for one instance; the second one does not start.
+    Fix: Start the container with the size that the message names.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/562,
         https://github.com/triton-inference-server/server/issues/6195,
         https://github.com/triton-inference-server/server/issues/4145
@@ -154,10 +156,11 @@ def shared_memory(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL707", "queue-delay", "warning")
 def queue_delay(view: RepositoryView) -> Iterable[Problem]:
-    """A request is not held back for long.
+    """The queue delay is short.
 
-    Why: The delay is added to every first token; the unit is microseconds.
-    Fix: Write microseconds: 1000 is a millisecond.
+    Why: The delay is added to the time to first token of every request; its unit is
+        microseconds.
+    Fix: Write microseconds: 1000 is one millisecond.
     """
     for model in view.models:
         batching = model.config.message("dynamic_batching")
@@ -174,10 +177,10 @@ def queue_delay(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL708", "instance-count", "warning")
 def instance_count(view: RepositoryView) -> Iterable[Problem]:
-    """An instance group has instances.
+    """Every instance group has at least one instance.
 
-    Why: Triton takes one all the same, so that the number says what is not so.
-    Fix: `count: 1`.
+    Why: Triton starts one anyway, so the number is misleading.
+    Fix: Set `count: 1`.
     """
     for model in view.models:
         for group in model.instance_groups:
@@ -196,8 +199,8 @@ def instance_count(view: RepositoryView) -> Iterable[Problem]:
 def ensemble_instances(view: RepositoryView) -> Iterable[Problem]:
     """An ensemble has no instances or batching of its own.
 
-    Why: Triton refuses them: an ensemble runs nothing itself.
-    Fix: Drop it; give instances to the ensemble's models.
+    Why: Triton refuses them, because an ensemble runs nothing itself.
+    Fix: Remove it; give instances to the ensemble's models.
     """
     for model in view.of_role("ensemble"):
         for name in ("instance_group", "dynamic_batching", "sequence_batching"):
@@ -214,7 +217,7 @@ def ensemble_instances(view: RepositoryView) -> Iterable[Problem]:
 def response_cache(view: RepositoryView) -> Iterable[Problem]:
     """A model that streams has no response cache.
 
-    Why: Triton refuses to keep the answers of a decoupled model.
+    Why: Triton refuses to cache the answers of a decoupled model.
     Fix: `response_cache { enable: false }`.
     """
     for model in view.models:
@@ -235,7 +238,7 @@ def instance_gpus(view: RepositoryView) -> Iterable[Problem]:
     """Instances on the CPU name no GPUs.
 
     Why: Triton refuses a group of KIND_CPU or KIND_MODEL that lists GPUs.
-    Fix: Drop `gpus`; an engine's GPUs stand in `gpu_device_ids`.
+    Fix: Remove `gpus`; the GPUs of an engine are set by `gpu_device_ids`.
     """
     for model in view.models:
         for group in model.instance_groups:

@@ -29,10 +29,10 @@ MANDATORY = {
 
 @rule("FL101", "config-parses", "error")
 def config_parses(view: RepositoryView) -> Iterable[Problem]:
-    """config.pbtxt is protobuf's text format.
+    """config.pbtxt is valid protobuf text format.
 
-    Why: Triton stops at the first syntax mistake and does not name the model's key.
-    Fix: Look at the line: most often a brace or a quote is missing.
+    Why: Triton stops at the first syntax mistake and does not name the model.
+    Fix: Look at the named line: usually a brace or a quote is missing.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/250,
         https://github.com/triton-inference-server/tensorrtllm_backend/issues/501
     """
@@ -46,8 +46,6 @@ def config_parses(view: RepositoryView) -> Iterable[Problem]:
 @rule("FL102", "placeholder-left", "error")
 def placeholder_left(view: RepositoryView) -> Iterable[Problem]:
     """No ${...} is left where a number or word belongs.
-
-    Protobuf says ``Expected integer, got: $`` and Triton loads nothing.
 
     Why: Protobuf says `Expected integer, got: $` and Triton loads nothing.
     Fix: Fill it with `fill_template.py -i FILE NAME:VALUE`, or write the value. `--fix` writes
@@ -73,10 +71,10 @@ def placeholder_left(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL103", "mandatory-placeholder", "error")
 def mandatory_placeholder(view: RepositoryView) -> Iterable[Problem]:
-    """A parameter that a model needs is filled in.
+    """Every mandatory parameter has a value.
 
-    Why: These parameters have no default: the model refuses to load without them.
-    Fix: Fill it in; there is no default.
+    Why: These parameters have no default, so the model refuses to load without them.
+    Fix: Fill it in.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/168,
         https://github.com/triton-inference-server/tensorrtllm_backend/issues/718
     """
@@ -102,10 +100,11 @@ def mandatory_placeholder(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL104", "placeholder-unset", "info")
 def placeholder_unset(view: RepositoryView) -> Iterable[Problem]:
-    """A parameter that may be left out is left out.
+    """An optional parameter is left out rather than left as ${...}.
 
-    Why: The models take an unfilled ${...} for a parameter that was not given.
-    Fix: Leave it, or let `--fix` write an empty value, which says the same.
+    Why: The models treat an unfilled ${...} as a parameter that was not given, so this is only
+        a note.
+    Fix: Leave it, or let `--fix` write an empty value, which means the same.
     """
     for model in view.models:
         mandatory = MANDATORY.get(model.role, ())
@@ -126,10 +125,10 @@ def placeholder_unset(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL105", "config-schema", "error")
 def config_schema(view: RepositoryView) -> Iterable[Problem]:
-    """config.pbtxt has the fields of Triton's ModelConfig.
+    """config.pbtxt has only fields of Triton's ModelConfig, with values of the right kind.
 
-    Why: An unknown field, or a value of another kind, stops Triton from loading the model.
-    Fix: Write the field that is named, or the kind of value that is asked for.
+    Why: An unknown field or a value of another kind stops Triton from loading the model.
+    Fix: Use the field or the kind of value that the message names.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/250
     """
     for model in view.models:
@@ -163,10 +162,10 @@ def not_utf8(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL107", "byte-order-mark", "error")
 def byte_order_mark(view: RepositoryView) -> Iterable[Problem]:
-    """config.pbtxt begins without a byte order mark.
+    """config.pbtxt has no byte order mark.
 
-    Why: Protobuf takes the mark for the start of a name.
-    Fix: `forge check DIR --fix`; editors on Windows add the mark.
+    Why: Protobuf reads the mark as the start of a name.
+    Fix: `forge check DIR --fix`. Editors on Windows add the mark.
     """
     for model in view.models:
         if model.has_bom:
@@ -183,9 +182,9 @@ def byte_order_mark(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL108", "line-ends", "info")
 def line_ends(view: RepositoryView) -> Iterable[Problem]:
-    """Lines end as on Linux.
+    """Lines end with a line feed, as on Linux.
 
-    Why: Triton reads them; scripts that fill or compare the file often do not.
+    Why: Triton accepts other line ends; scripts that fill or compare the file often do not.
     Fix: `forge check DIR --fix`.
     """
     for model in view.models:
@@ -205,7 +204,7 @@ def line_ends(view: RepositoryView) -> Iterable[Problem]:
 def stray_space(view: RepositoryView) -> Iterable[Problem]:
     """A parameter's value has no spaces around it.
 
-    Why: The backend compares words exactly, so that " true" is not true.
+    Why: The backend compares words exactly, so " true" does not mean true.
     Fix: `forge check DIR --fix`.
     """
     for model in view.models:

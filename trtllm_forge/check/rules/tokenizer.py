@@ -20,9 +20,9 @@ _SLOW_FILES = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 @rule("FL601", "tokenizer-missing", "error")
 def tokenizer_missing(view: RepositoryView) -> Iterable[Problem]:
-    """tokenizer_dir leads to a folder.
+    """tokenizer_dir names an existing folder.
 
-    Why: A path that is not there is taken for a name on the Hub.
+    Why: A path that does not exist is treated as a name on the Hub.
     Fix: Copy the tokenizer there, or write the path as the server sees it.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/109,
         https://github.com/triton-inference-server/tensorrtllm_backend/issues/62
@@ -42,7 +42,7 @@ def tokenizer_missing(view: RepositoryView) -> Iterable[Problem]:
 def tokenizer_empty(view: RepositoryView) -> Iterable[Problem]:
     """The tokenizer folder holds a tokenizer.
 
-    Why: Any one of the files that tokenizers are kept in will do.
+    Why: The models need one of the files in which tokenizers are stored.
     Fix: Copy `tokenizer.json` and `tokenizer_config.json` from the checkpoint.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/297
     """
@@ -54,10 +54,10 @@ def tokenizer_empty(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL603", "tokenizer-json", "error")
 def tokenizer_json(view: RepositoryView) -> Iterable[Problem]:
-    """The tokenizer's files are JSON.
+    """The tokenizer's files are valid JSON.
 
-    Why: A download that was cut short, or a pointer that Git LFS left.
-    Fix: Download the file again, or `git lfs pull`.
+    Why: The file is a truncated download or a Git LFS pointer.
+    Fix: Download the file again, or run `git lfs pull`.
     """
     for model, parameter, tokenizer in _tokenizers(view):
         for name, mistake in tokenizer.mistakes.items():
@@ -66,10 +66,10 @@ def tokenizer_json(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL604", "vocabulary", "error")
 def vocabulary(view: RepositoryView) -> Iterable[Problem]:
-    """The tokenizer has no ids that the engine lacks.
+    """All token ids of the tokenizer exist in the engine.
 
-    Why: Such an id reads past the embedding table; it is the tokenizer of another model.
-    Fix: Take the tokenizer of the engine's own checkpoint.
+    Why: A larger id reads past the embedding table; the tokenizer belongs to another model.
+    Fix: Use the tokenizer of the engine's own checkpoint.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/720
     """
     size = _engine_vocabulary(view)
@@ -87,10 +87,10 @@ def vocabulary(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL605", "end-token", "warning")
 def end_token(view: RepositoryView) -> Iterable[Problem]:
-    """The tokenizer knows the end of a text.
+    """The tokenizer has an end token.
 
-    Why: Without an end id every answer runs to its length limit.
-    Fix: Name the `eos_token`, or let every request send `end_id`.
+    Why: Without an end id, every answer runs to its length limit.
+    Fix: Set `eos_token`, or let every request send `end_id`.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/128,
         https://github.com/triton-inference-server/tensorrtllm_backend/issues/47
     """
@@ -104,10 +104,10 @@ def end_token(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL606", "end-token-id", "error")
 def end_token_id(view: RepositoryView) -> Iterable[Problem]:
-    """End and pad token have ids that the engine knows.
+    """The ids of the end and pad tokens exist in the engine.
 
-    Why: An end id out of range never comes, and a pad id out of range reads past the table.
-    Fix: Take the tokenizer of the engine's own checkpoint.
+    Why: An end id out of range never occurs, and a pad id out of range reads past the table.
+    Fix: Use the tokenizer of the engine's own checkpoint.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/128
     """
     size = _engine_vocabulary(view)
@@ -125,9 +125,9 @@ def end_token_id(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL607", "tokenizer-from-hub", "warning")
 def tokenizer_from_hub(view: RepositoryView) -> Iterable[Problem]:
-    """The tokenizer is a folder, not a name.
+    """tokenizer_dir is a folder, not a name on the Hub.
 
-    Why: Each start then needs the network, and takes whatever the name stands for that day.
+    Why: Otherwise every start needs the network and loads whatever the name refers to that day.
     Fix: Download it into the repository and name the folder.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/109
     """
@@ -145,8 +145,8 @@ def tokenizer_from_hub(view: RepositoryView) -> Iterable[Problem]:
 def chat_template(view: RepositoryView) -> Iterable[Problem]:
     """The tokenizer has a chat template.
 
-    Why: Without one the model completes text and holds no conversation.
-    Fix: Nothing, for completion. For a conversation copy `chat_template.jinja` from the
+    Why: Without one the model completes text but cannot hold a conversation.
+    Fix: For completion, nothing. For conversations, copy `chat_template.jinja` from the
         checkpoint.
     Upstream: https://github.com/triton-inference-server/server/issues/8027
     """
@@ -159,10 +159,11 @@ def chat_template(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL609", "remote-code", "warning")
 def remote_code(view: RepositoryView) -> Iterable[Problem]:
-    """The tokenizer needs no code of its own.
+    """The tokenizer needs no Python code of its own.
 
-    Why: Such code runs with the server's rights, and needs its files beside the tokenizer.
-    Fix: Read the code, and copy it beside the tokenizer; better, convert to a `tokenizer.json`.
+    Why: Such code runs with the server's rights, and its files have to be beside the tokenizer.
+    Fix: Better, convert it to a `tokenizer.json`. Otherwise read the code and copy it beside
+        the tokenizer.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/109
     """
     for model, parameter, tokenizer in _tokenizers(view):
@@ -177,10 +178,10 @@ def remote_code(view: RepositoryView) -> Iterable[Problem]:
 
 @rule("FL610", "tokenizers-differ", "error")
 def tokenizers_differ(view: RepositoryView) -> Iterable[Problem]:
-    """One tokenizer makes the tokens and reads them.
+    """Preprocessing and postprocessing use the same tokenizer.
 
-    Why: Ids of one tokenizer mean other words to another.
-    Fix: Name one folder in both.
+    Why: The ids of one tokenizer mean other words to another.
+    Fix: Name the same folder in both.
     """
     found: dict[str, tuple[Model, Parameter]] = {}
     for model in (*view.of_role("preprocessing"), *view.of_role("postprocessing")):
@@ -204,7 +205,8 @@ def tokenizers_differ(view: RepositoryView) -> Iterable[Problem]:
 def slow_tokenizer(view: RepositoryView) -> Iterable[Problem]:
     """The tokenizer is a fast one.
 
-    Why: Without tokenizer.json text is tokenized in Python, or converted at each start.
+    Why: Without tokenizer.json, text is tokenized in Python, or the tokenizer is converted at
+        each start.
     Fix: Convert it once: `AutoTokenizer.from_pretrained(...).save_pretrained(...)`.
     Upstream: https://github.com/triton-inference-server/tensorrtllm_backend/issues/129
     """
