@@ -274,7 +274,7 @@ def _manifest_digests(plan: PackagePlan) -> Mapping[str, IndexedFile]:
         if plan.sizes[file.path] != file.size_bytes:
             found = plan.sizes[file.path]
             what = f"{plan.source_dir / file.path} has {found} bytes, not {file.size_bytes}"
-            raise CheckpointError(what, why=f"by its {MANIFEST_NAME}")
+            raise CheckpointError(what, why=f"{MANIFEST_NAME} lists {file.size_bytes}")
     return {
         file.path: IndexedFile(path=file.path, sha256=file.sha256, size_bytes=file.size_bytes)
         for file in files
@@ -360,7 +360,7 @@ class _DigestingReader:
 def _changed(path: Path, *, in_manifest: bool) -> CheckpointError:
     if in_manifest:
         what = f"{path} differs from {MANIFEST_NAME}"
-        return CheckpointError(what, why="its digest is another: it was edited or damaged")
+        return CheckpointError(what, why="its digest differs: it was edited or damaged")
     what = f"{path} changed while it was being packaged"
     return CheckpointError(what, why="its bytes differ from those read a moment before")
 

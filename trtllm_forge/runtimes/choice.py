@@ -232,7 +232,7 @@ def _no_flow(
     if not fitting:
         return ConfigError(what, hint=other_runtime_command(config, "openvino"))
     release = (with_image or fitting)[-1]
-    why = f"{FLOW_NAMES[other]} does, most recently of TensorRT-LLM {release.version}"
+    why = f"{FLOW_NAMES[other]} does, most recently in TensorRT-LLM {release.version}"
     hint = other_runtime_command(config, _RUNTIME_OF[other], trtllm_version=release.version)
     return ConfigError(what, why=why, hint=hint)
 

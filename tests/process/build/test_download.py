@@ -255,7 +255,7 @@ def test_missing_model_may_be_private_to_those_without_a_token(hub: LocalHub) ->
         CheckpointError,
         "the Hub has no model acme/zzzzzz",
         "the Hub answered 401: it does not exist or is private and needs a token; "
-        "nor is there a folder acme/zzzzzz",
+        "there is no folder acme/zzzzzz either",
         "",
     ):
         download(access_to(hub), "acme/zzzzzz")
@@ -623,7 +623,7 @@ def test_plan_of_a_preset_offline(preset_hub: LocalHub) -> None:
     checkpoint, warnings = plan(access_to(preset_hub, offline=True))
     assert checkpoint.source.revision is None
     gone = f"{PRESET} at revision main is not in the Hugging Face cache"
-    assert warnings == could_not(f"{gone}, and the Hub may not be asked")
+    assert warnings == could_not(f"{gone}, and forge is offline")
     assert preset_hub.requests == []
 
 

@@ -192,13 +192,13 @@ def test_manifests_digests_are_taken_and_checked(tmp_path: Path) -> None:
         pack(folder, tmp_path / "other.tar.zst")
     assert printed(caught.value, tmp_path) == (
         "error: ROOT/r/m/1/engine differs from forge.manifest.json\n"
-        "  why:  its digest is another: it was edited or damaged"
+        "  why:  its digest differs: it was edited or damaged"
     )
     (folder / "m/1/engine").write_bytes(b"longer engine")
     with pytest.raises(CheckpointError) as caught:
         pack(folder, tmp_path / "other.tar.zst")
     assert printed(caught.value, tmp_path) == (
-        "error: ROOT/r/m/1/engine has 13 bytes, not 6\n  why:  by its forge.manifest.json"
+        "error: ROOT/r/m/1/engine has 13 bytes, not 6\n  why:  forge.manifest.json lists 6"
     )
     (folder / "m/1/engine").unlink()
     with pytest.raises(CheckpointError) as caught:

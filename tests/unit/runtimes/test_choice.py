@@ -196,7 +196,7 @@ REFUSALS = {
     "starcoder-through-the-llm-api": (
         ("--runtime llmapi --int4 --tp 2", BIG_CODE),
         "error: no release of TensorRT-LLM supports GPTBigCodeForCausalLM through the LLM API\n"
-        "  why:  the engine flow does, most recently of TensorRT-LLM 1.2.1\n"
+        "  why:  the engine flow does, most recently in TensorRT-LLM 1.2.1\n"
         "  try:  forge build org/model --runtime trtllm --trtllm-version 1.2.1",
     ),
     "newer-than-the-engine-flow": (
@@ -214,7 +214,7 @@ REFUSALS = {
     "older-than-the-llm-api-of-a-model-that-it-never-takes": (
         ("--runtime llmapi --trtllm-version 0.21.0", BIG_CODE),
         "error: no release of TensorRT-LLM supports GPTBigCodeForCausalLM through the LLM API\n"
-        "  why:  the engine flow does, most recently of TensorRT-LLM 1.2.1\n"
+        "  why:  the engine flow does, most recently in TensorRT-LLM 1.2.1\n"
         "  try:  forge build org/model --runtime trtllm --trtllm-version 1.2.1",
     ),
     "twin-of-a-release-without-engines": (

@@ -287,7 +287,7 @@ def test_checkpoint_of_another_shape_is_refused(
         run_after(tmp_path, "--int4 --tp 2", monkeypatch)
     assert printed(caught.value) == (
         f"error: the converted checkpoint has {found}\n"
-        "  why:  requested was tp_size 2, pp_size 1, quant_algo W4A16",
+        "  why:  expected tp_size 2, pp_size 1, quant_algo W4A16",
         5,
     )
 

@@ -127,7 +127,7 @@ def test_engine_that_is_another_than_asked_for_is_refused(tmp_path: Path, name: 
     engine = read_engine(engine_dir(tmp_path, **changes))
     with pytest.raises(BuildError) as caught:
         engine.require(expected())
-    text = f"error: the engine has {found}\n  why:  requested was {wanted}"
+    text = f"error: the engine has {found}\n  why:  expected {wanted}"
     assert printed(caught.value) == (text, 5)
 
 

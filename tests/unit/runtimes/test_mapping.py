@@ -23,13 +23,13 @@ def check(line: str, *, family: str = "gpt", version: str = "1.2.1", **checkpoin
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "converter-without-pipelines": (
         {"line": "--tp 2 --pp 2", "family": "gemma"},
-        "error: gemma/convert_checkpoint.py of TensorRT-LLM 1.2.1 supports pp_size 1, 2 was "
+        "error: gemma/convert_checkpoint.py of TensorRT-LLM 1.2.1 supports pp_size up to 1, 2 was "
         "requested\n"
         "  try:  forge build org/model --tp 4 --pp 1",
     ),
     "as-many-tensor-ranks-as-there-can-be": (
         {"line": "--tp 8 --pp 8", "family": "gemma", "num_heads": 8},
-        "error: gemma/convert_checkpoint.py of TensorRT-LLM 1.2.1 supports pp_size 1, 8 was "
+        "error: gemma/convert_checkpoint.py of TensorRT-LLM 1.2.1 supports pp_size up to 1, 8 was "
         "requested\n"
         "  try:  forge build org/model --tp 8 --pp 1",
     ),
@@ -50,7 +50,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     "uneven-layers-of-an-old-release": (
         {"line": "--pp 4 --trtllm-version 0.18.2", "num_layers": 30, "version": "0.18.2"},
         "error: 30 layers cannot be split over pp_size 4\n"
-        "  why:  TensorRT-LLM 0.18.2 needs equal stages, any split works since 0.20\n"
+        "  why:  TensorRT-LLM 0.18.2 needs equal stages; any split works since 0.20\n"
         "  try:  forge build org/model --trtllm-version 0.18.2 --pp 3",
     ),
 }

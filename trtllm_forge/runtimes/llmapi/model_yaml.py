@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from trtllm_forge.config.schema import ForgeConfig
     from trtllm_forge.releases.llmapi_arguments import ArgumentTable
 
-"""Where a repository holds the checkpoint, relative to the repository."""
-
 MODEL_YAML = "1/model.yaml"
-"""Where the model looks for its arguments, relative to its folder."""
+"""File with the model's arguments, relative to its folder."""
 
 CANCELLATION_CHECK_PERIOD_MS = 100
 

@@ -253,7 +253,7 @@ class ConvertStage:
         if found != wanted and not self._is_near(found):
             names = ("tp_size", "pp_size", "quant_algo")
             what = f"the converted checkpoint has {_pairs(names, found)}"
-            raise BuildError(what, why=f"requested was {_pairs(names, wanted)}")
+            raise BuildError(what, why=f"expected {_pairs(names, wanted)}")
 
     def _is_near(self, found: tuple[object, object, object]) -> bool:
         # SmoothQuant's name includes the kind of scales, which ModelOpt chooses.

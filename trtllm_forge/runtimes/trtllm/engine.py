@@ -116,7 +116,7 @@ class Engine:
             differing.insert(0, "version")
         if differing:
             what = f"the engine has {_shown(self, differing)}"
-            raise BuildError(what, why=f"requested was {_shown(expected, differing)}")
+            raise BuildError(what, why=f"expected {_shown(expected, differing)}")
 
 
 def read_engine(engine_dir: Path) -> Engine:

@@ -33,7 +33,7 @@ def require_mapping(
     heads, kv_heads = checkpoint.num_heads, checkpoint.num_kv_heads
     layers = checkpoint.num_layers
     if table and table.max_pp_size and pp_size > table.max_pp_size:
-        what = f"{table.title} supports pp_size {table.max_pp_size}, {pp_size} was requested"
+        what = f"{table.title} supports pp_size up to {table.max_pp_size}, {pp_size} was requested"
         fitting = _largest_tp(heads, kv_heads, tp_size * pp_size)
         raise ConfigError(what, hint=build_command(config, tp_size=fitting, pp_size=1))
     hint = build_command(config, tp_size=_largest_tp(heads, kv_heads, tp_size))
@@ -50,7 +50,7 @@ def require_mapping(
         what = f"{layers} layers cannot be split over pp_size {pp_size}"
         why = ""
         if pp_size <= layers:
-            why = f"TensorRT-LLM {release.version} needs equal stages, any split works since "
+            why = f"TensorRT-LLM {release.version} needs equal stages; any split works since "
             why += _UNEVEN_SINCE
         sizes = range(min(pp_size, layers), 0, -1)
         fitting = next(size for size in sizes if not is_even or layers % size == 0)
