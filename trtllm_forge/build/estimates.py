@@ -1,4 +1,4 @@
-"""Estimate what a build needs on disk and in memory, per rank, and what then fits on a GPU.
+"""Estimate what a build needs on disk and in memory per rank, and what fits on a GPU.
 
 Pure functions over a ``ModelGeometry``; nothing is read, downloaded or run. The formulas are in the
 docstrings of ``sizes.py`` and ``parameters.py``; ``docs/estimates.md`` shows them together with an

@@ -1,1 +1,1 @@
-"""Checkpoints: naming them, fetching them from the Hub, and reading their files and geometry."""
+"""Checkpoints: naming them, fetching them from the Hub, reading files and geometry."""

@@ -1,4 +1,4 @@
-"""Pack a model repository into one file, ``NAME.tar.zst``, with the same bytes on every machine.
+"""Pack a model repository into ``NAME.tar.zst``, with the same bytes on every machine.
 
 The archive is PAX tar, compressed by zstd::
 

@@ -1,4 +1,4 @@
-"""Make a new repository from an engine repository: over the LLM API, or for another release.
+"""Migrate an engine repository to the LLM API, or to another release.
 
 The old folder is only read. ``source`` reads it, ``settings`` translates it to forge's settings,
 ``render`` writes the new one with the templates of ``build``, and ``moves`` and ``tensors`` compare

@@ -27,7 +27,7 @@ class SourceRelease:
 
 
 def find_source_release(source: SourceRepository, stated: str | None = None) -> SourceRelease:
-    """Return the release stated by the user, the manifest or the engine, or else by the tensors.
+    """Return the release stated by user, manifest or engine, or else found by the tensors.
 
     Raises:
         ConfigError: The models' tensors do not match any release.

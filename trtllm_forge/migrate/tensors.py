@@ -1,4 +1,4 @@
-"""What clients must change: every tensor they may use, with its new name or why it is gone."""
+"""What clients must change: every tensor, with its new name or why it is gone."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Run a list of stages: keys, plan, store, lock. Knows the ``Stage`` protocol, but no stage."""
+"""Run a list of stages: keys, plan, store, lock. Knows only the ``Stage`` protocol."""

@@ -1,4 +1,4 @@
-"""List the entries of a store, what uses them and which may be removed, for ``forge cache``.
+"""List the entries of a store, their users and which may be removed: ``forge cache``.
 
 An entry is in use if the lock of a repository names its key. Forge looks at the repositories in
 its own output folder and at every other folder that it ever published to and that still exists.

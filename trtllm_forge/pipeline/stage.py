@@ -1,4 +1,4 @@
-"""The ``Stage`` protocol: named inputs and parameters, and how to make an artifact from them."""
+"""The ``Stage`` protocol: inputs, parameters, and how to make an artifact from them."""
 
 from __future__ import annotations
 

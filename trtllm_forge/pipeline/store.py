@@ -313,7 +313,7 @@ def _describe(
 def _touched(
     files_dir: Path, outputs: Sequence[OutputFile], times: Mapping[str, int]
 ) -> list[OutputFile]:
-    """Return the files that were written or copied since they were made, judging by their times."""
+    """Return the files whose time shows that they were written or copied since."""
     return [
         output
         for output in outputs

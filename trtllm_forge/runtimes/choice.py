@@ -246,7 +246,7 @@ def _without_flow(
     fitting: Sequence[Release] = (),
     runtime: RuntimeName | None = None,
 ) -> ConfigError:
-    """Return the error for a release without a flow; the hint names the nearest of ``fitting``."""
+    """Return the error for a release without a flow; its hint is the nearest of ``fitting``."""
     having = [r for r in catalogue.releases.values() if flow in r.flows]
     what = f"TensorRT-LLM {release.version} does not have {FLOW_NAMES[flow]}"
     why = f"the first release with it is {having[0].version}"

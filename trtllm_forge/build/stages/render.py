@@ -310,7 +310,7 @@ def _jinja_environment(folder: Path) -> Any:
 
 
 def pbtxt_string(value: str) -> str:
-    """Return a string quoted for protobuf's text format, so that no value can escape its field.
+    """Return a string quoted for protobuf's text format, so that it cannot escape its field.
 
     Raises:
         RenderError: It contains a NUL byte, which is never valid in a configuration.

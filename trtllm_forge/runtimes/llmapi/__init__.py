@@ -1,6 +1,7 @@
-"""TensorRT-LLM's PyTorch backend behind Triton's llmapi model: nothing is converted or compiled.
+"""The runtime for TensorRT-LLM's PyTorch backend behind Triton's llmapi model.
 
-It serves the HF checkpoint itself, with the arguments in ``model.yaml``; see ``model_yaml``.
+Nothing is converted or compiled: it serves the HF checkpoint itself, with the arguments in
+``model.yaml``; see ``model_yaml``.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def _cuda_graphs(config: ForgeConfig) -> dict[str, Any] | None:
 
 
 def _prompt_lookup(config: ForgeConfig, table: ArgumentTable) -> dict[str, Any]:
-    """Return the n-gram drafter's settings; it needs a finished step before preparing the next."""
+    """Return the n-gram drafter's settings; it cannot overlap the preparation of steps."""
     setting = prompt_lookup_for(config.build.max_batch_size, config.build.max_draft_len)
     speculative: dict[str, Any] = {
         "decoding_type": "NGram",

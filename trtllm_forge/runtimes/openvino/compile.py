@@ -1,4 +1,4 @@
-"""The twin's ``compile`` stage: export a checkpoint to an OpenVINO model, weights compressed.
+"""The twin's ``compile`` stage: export a checkpoint to a compressed OpenVINO model.
 
 optimum-intel does the work in a child process, so that forge itself never loads torch. The
 artifact holds the OpenVINO model, the tokenizer's files and ``engine.json``::

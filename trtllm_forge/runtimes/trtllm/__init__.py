@@ -1,4 +1,4 @@
-"""The runtime for TensorRT engines: TensorRT-LLM's tools make them, its backend serves them."""
+"""The runtime for TensorRT engines, made by TensorRT-LLM's tools, served by its backend."""
 
 from __future__ import annotations
 
