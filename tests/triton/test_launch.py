@@ -297,6 +297,6 @@ def test_an_engine_repository_is_refused_by_the_wheels_triton(tmp_path: Path) ->
     assert result.exit_code == 3
     assert result.stderr.endswith(f"  try:  forge serve {repository_dir} --triton docker\n")
     assert result.stderr.startswith(
-        "error: model tensorrt_llm needs Triton's tensorrtllm backend, which is not here\n"
+        "error: model tensorrt_llm needs Triton's tensorrtllm backend, which is not installed\n"
         "  why:  the Triton of nvidia-pytriton "
     )

@@ -141,7 +141,7 @@ def test_a_repository_that_does_not_load_leaves_the_old_one_in_service(
     assert failed["what"] == (
         f"model tensorrt_llm_bls of {NAME} did not load: RuntimeError: broken on purpose"
     )
-    assert "what was served before is served on" in failed["why"]
+    assert "what was served before is still served" in failed["why"]
     assert f"{bench.repository_dir}/tensorrt_llm_bls/1/model.py" in failed["why"]
     assert text(swapped) == before
     status = document(workshop.forge("status", NAME, "--json"))
@@ -178,7 +178,7 @@ def test_commands_take_the_model_they_are_to_ask(workshop: TwinWorkshop, two: Se
         "probes"
     ]
 
-    assert unnamed["what"] == f"{name} serves 2 repositories, and none was named"
+    assert unnamed["what"] == f"{name} serves 2 repositories; name one"
     assert unnamed["why"] == "their front models are fp16.ensemble, int4.ensemble"
     assert named[0]["text"] == named[1]["text"] != named[2]["text"]
     assert [probe["detail"] for probe in probes if not probe["ok"]] == []
@@ -198,7 +198,7 @@ def test_one_of_two_is_unloaded_loaded_and_replaced(workshop: TwinWorkshop, two:
     assert text(two, "int4.ensemble") == before
 
     again = document(workshop.forge("load", "int4", "--server", name, "--json"), 2)["error"]
-    assert again["what"] == f"{name} serves int4 already"
+    assert again["what"] == f"{name} already serves int4"
     document(workshop.forge("reload", "int4", "--server", name, "--json"))
     assert text(two, "int4.ensemble") == before
     unknown = document(workshop.forge("reload", "int8", "--server", name, "--json"), 2)["error"]
@@ -211,5 +211,8 @@ def test_two_folders_of_one_name_are_refused(workshop: TwinWorkshop, tmp_path: P
 
     refused = document(workshop.forge("serve", "fp16", str(other_dir), "--json"), 2)["error"]
 
-    assert refused["what"] == "two repositories are named fp16, so their models would be"
+    assert (
+        refused["what"]
+        == "two repositories are named fp16, so their models would have the same names"
+    )
     assert str(other_dir) in refused["why"]

@@ -107,7 +107,7 @@ def test_a_rank_that_is_killed_takes_the_others_along_and_is_named(
 
     assert code == 7
     assert error == f"error: rank {rank} of 2, which served fp16, ended with signal SIGKILL"
-    assert why.startswith("  why:  somebody stopped it from outside; its last lines: ")
+    assert why.startswith("  why:  it was stopped from outside; its last lines: ")
     assert hint == "  try:  forge serve fp16 --world-size 2"
     assert log == f"  log:  {log_path}"
     assert not any(map(is_running, members))

@@ -142,7 +142,7 @@ def test_a_container_whose_client_and_lifeline_were_killed_is_cleared_up_by_stop
         result = CliRunner().invoke(app, ["stop", "mock"])
 
     assert record.container == name
-    assert result.stdout == "mock was not running; what it left is removed\n"
+    assert result.stdout == "mock was not running; its leftovers are removed\n"
     assert not any(map(is_running, members))
     assert machine.containers == {}
 
@@ -183,7 +183,7 @@ def test_a_killed_container_is_started_again(tmp_path: Path, machine: Machine) -
         serve.send_signal(signal.SIGTERM)
         serve.communicate(timeout=20)
 
-    assert any("it is started again in 1 s, 1 of 5 times" in line for line in told)
+    assert any("restarting in 1 s, restart 1 of 5" in line for line in told)
     assert (answer.text, again) == ("hellofgh", name)
     assert not any(map(is_running, members))
     assert machine.containers == {}

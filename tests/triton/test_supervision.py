@@ -123,7 +123,7 @@ def test_requests_that_run_for_too_long_are_ended(tmp_path: Path, by: str) -> No
     assert told.startswith("waiting for the running requests of mock, at most")
     assert serve.returncode == 0
     assert "went away in the middle of an answer" in stream.error
-    ended = "warning: requests were still running after 0.6 s, which ends them\n"
+    ended = "warning: requests still running after 0.6 s are cut off\n"
     assert (ended in stderr) is (by == "deadline")
 
 
@@ -169,7 +169,7 @@ def test_a_crashed_triton_is_started_again_and_leaves_its_own_files_alone(tmp_pa
         other.unlink()
 
     assert told[0].startswith(f"warning: Triton (process {group}), which served mock, ended with ")
-    assert told[0].endswith("; it is started again in 1 s, 1 of 5 times\n")
+    assert told[0].endswith("; restarting in 1 s, restart 1 of 5\n")
     assert told[1].startswith("mock is ready again after ")
     assert answer.text == "hellofgh"
     assert len(regions) == 3

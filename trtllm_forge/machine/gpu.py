@@ -87,7 +87,7 @@ def probe_gpus(environment: Mapping[str, str] | None = None) -> GpuReport:
     try:
         gpus, reason = _all_gpus(pynvml)
     except pynvml.NVMLError as error:
-        gpus, reason = (), f"the NVIDIA driver answers with an error: {error}"
+        gpus, reason = (), f"the NVIDIA driver returned an error: {error}"
     finally:
         _shut_down(pynvml)
     variables = os.environ if environment is None else environment
@@ -131,7 +131,7 @@ def named_gpu(name: str) -> Gpu:
     close = nearest(wanted, known, cutoff=0.5) or next(of_family, "h100-80g")
     hint = f"--gpu {close}"
     what = f'unknown GPU "{name}"'
-    raise ConfigError(what, why=f"the known ones are {', '.join(known)}", hint=hint)
+    raise ConfigError(what, why=f"known GPUs: {', '.join(known)}", hint=hint)
 
 
 @lru_cache(maxsize=1)
@@ -168,7 +168,7 @@ def _all_gpus(pynvml: Any) -> tuple[tuple[Gpu, ...], str]:
         except pynvml.NVMLError as error:
             silent.append(f"GPU {index} does not answer: {error}")
     if not found and not silent:
-        return (), "the NVIDIA driver is loaded and sees no GPU"
+        return (), "the NVIDIA driver is loaded but sees no GPU"
     return tuple(found), "; ".join(silent)
 
 
@@ -203,7 +203,7 @@ def _visible(gpus: Sequence[Gpu], wanted: str, reason: str) -> GpuReport:
     if chosen:
         return GpuReport(gpus=tuple(chosen), reason=reason)
     if not wanted.strip() or wanted.strip() == "-1":
-        said = "CUDA_VISIBLE_DEVICES is set to none"
+        said = "CUDA_VISIBLE_DEVICES hides every GPU"
     else:
         said = f"CUDA_VISIBLE_DEVICES={wanted} names none of the {len(gpus)} here"
     return GpuReport(gpus=(), reason="; ".join(filter(None, (said, reason))))

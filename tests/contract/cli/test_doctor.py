@@ -30,7 +30,7 @@ NO_TRITON = "no tritonserver, on PATH or in /opt/tritonserver; an image of the r
 NO_EXTRA = "the extra `cpu` is not whole: there is no no-such-torch"
 NO_GPU = "none: there is no NVIDIA driver: its library libnvidia-ml.so.1 was not found"
 NO_TOOLS = (
-    "there is no trtllm-build on PATH (executor local runs the TensorRT-LLM of this machine; "
+    "trtllm-build is not on PATH (executor local runs the TensorRT-LLM installed here; "
     "--executor docker needs none)"
 )
 INSTALL_TOOLS = "pip install 'trtllm-forge[trtllm]'"
@@ -154,7 +154,7 @@ def test_bare_machine_is_told_what_each_runtime_lacks() -> None:
             (
                 "missing",
                 "docker",
-                f"there is no docker on PATH (executor docker runs {IMAGE}; inside of it, "
+                f"docker is not on PATH (executor docker runs {IMAGE}; inside it, "
                 "--executor local needs no docker)",
                 "curl -fsSL https://get.docker.com | sudo sh",
             ),
@@ -191,7 +191,7 @@ def test_required_runtime_that_cannot_be_built_for_ends_with_3() -> None:
         "error: this machine cannot build for runtime trtllm\n"
         f"  why:  gpu: {NO_GPU}\n"
         f"        trtllm-build: {NO_TOOLS}\n"
-        f"        docker: there is no docker on PATH (executor docker runs {IMAGE}; inside of it, "
+        f"        docker: docker is not on PATH (executor docker runs {IMAGE}; inside it, "
         "--executor local needs no docker)\n"
         f"  try:  {INSTALL_TOOLS}\n"
     )
@@ -305,7 +305,7 @@ def test_tools_of_another_release_than_the_one_asked_for_are_missing(machine: Ma
 
     assert state == "missing"
     assert detail.startswith(
-        f"TensorRT-LLM 0.20.0 is wanted, {toolchain.trtllm_build_path} is of 1.2.1 ("
+        f"TensorRT-LLM 0.20.0 is needed, {toolchain.trtllm_build_path} belongs to 1.2.1 ("
     )
     assert hint.endswith(" -m pip install tensorrt-llm==0.20.0")
 
@@ -420,14 +420,14 @@ def test_docker_without_a_gpu_starts_no_container(machine: Machine) -> None:
         (
             "daemon",
             "docker",
-            "docker is here, but its daemon does not answer (Cannot connect to the Docker daemon "
-            "at unix:///var/run/docker.sock. Is the docker daemon running?)",
+            "docker is installed, but its daemon does not answer (Cannot connect to the Docker "
+            "daemon at unix:///var/run/docker.sock. Is the docker daemon running?)",
             "sudo systemctl start docker",
         ),
         (
             "permission",
             "docker",
-            "docker is here, but this user may not talk to its daemon (permission denied while "
+            "docker is installed, but this user may not access its daemon (permission denied while "
             "trying to connect to the Docker daemon socket at unix:///var/run/docker.sock: dial "
             "unix /var/run/docker.sock: connect: permission denied)",
             'sudo usermod -aG docker "$USER" && newgrp docker',
@@ -533,7 +533,7 @@ def test_hidden_gpus_are_told_apart_from_absent_ones(
     assert found(examined(), "machine", "gpu") == [
         (
             "missing",
-            "none: CUDA_VISIBLE_DEVICES is set to none",
+            "none: CUDA_VISIBLE_DEVICES hides every GPU",
             "unset CUDA_VISIBLE_DEVICES",
         )
     ]

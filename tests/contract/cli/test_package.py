@@ -54,7 +54,7 @@ def test_name_below_model_repos_is_taken_and_a_near_one_proposed(command: str) -
     assert run(f"forge {command} smaple") == (
         2,
         "",
-        "error: smaple is no folder\n"
+        "error: smaple is not a folder\n"
         "  why:  model_repos holds sample\n"
         f"  try:  forge {command.split()[0]} sample\n",
     )

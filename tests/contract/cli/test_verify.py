@@ -166,7 +166,7 @@ def test_server_is_not_started_on_an_edited_repository(repository_dir: Path) -> 
     assert run("serve coder") == (
         4,
         "",
-        f"error: {repository_dir} is not what its forge.manifest.json says\n"
+        f"error: {repository_dir} does not match its forge.manifest.json\n"
         f"  why:  {CONFIG} was changed\n"
         "  try:  forge serve coder --no-verify\n",
     )

@@ -172,7 +172,7 @@ def test_a_repository_that_names_no_release_needs_an_image(tmp_path: Path) -> No
 
     assert error["exit_code"] == 3
     assert error["what"] == (
-        f"{tmp_path / 'mock'} does not say which TensorRT-LLM it is for, so no image is known"
+        f"{tmp_path / 'mock'} does not record its TensorRT-LLM release, so no image can be chosen"
     )
     assert error["hint"] == f"forge serve {tmp_path / 'mock'} --triton docker:IMAGE"
 
@@ -185,17 +185,23 @@ def test_a_twin_is_refused_with_the_reason_and_the_way_that_works(tmp_path: Path
     error = error_of(root, *IN_DOCKER)
 
     assert error["exit_code"] == 3
-    assert error["what"] == f"{root} is a twin, which no container can serve"
-    assert error["why"] == "NVIDIA's images have no OpenVINO GenAI, on which tensorrt_llm runs"
+    assert error["what"] == f"{root} is a twin, which cannot be served in a container"
+    assert error["why"] == "NVIDIA's images have no OpenVINO GenAI, which tensorrt_llm needs"
     assert error["hint"] == f"forge serve {root} --triton wheel"
 
 
 @pytest.mark.parametrize(
     ("flags", "what"),
     [
-        (("--hostfile", "hosts"), "--hostfile is given, and a container is on one machine"),
-        (("--launcher", "srun"), "--launcher srun is given, and a container is on one machine"),
-        (("--gpus", "1"), "--gpus 1 is 1 of the 2 GPUs that are needed"),
+        (
+            ("--hostfile", "hosts"),
+            "--hostfile does not work with a container, which is on one machine",
+        ),
+        (
+            ("--launcher", "srun"),
+            "--launcher srun does not work with a container, which is on one machine",
+        ),
+        (("--gpus", "1"), "--gpus 1 names 1 of the 2 GPUs needed"),
         (("--gpus", "1,1"), "--gpus 1,1 names no GPUs"),
         (("--gpus", "first"), "--gpus first names no GPUs"),
     ],
@@ -250,7 +256,8 @@ def test_a_plan_can_be_made_without_the_gpus_and_says_so(
 
     assert "--gpus '\"device=0,1\"'" in result.stdout
     assert (
-        "this plan is for GPUs that are not here: 2 GPUs are needed, 0 visible\n" in result.stderr
+        "this plan is for GPUs that this machine does not have: 2 GPUs are needed, 0 visible\n"
+        in result.stderr
     )
 
 

@@ -85,7 +85,7 @@ def test_sound_repository_is_accepted(tmp_path: Path) -> None:
         ),
         (
             {"core__config_pbtxt": CORE + "max_batch_sise: 4\n"},
-            "error: {root}/core/config.pbtxt is no Triton ModelConfig\n"
+            "error: {root}/core/config.pbtxt is not a Triton ModelConfig\n"
             '  why:  5:1 : Message type "inference.ModelConfig" has no field named '
             '"max_batch_sise".',
         ),

@@ -169,8 +169,8 @@ def test_missing_image_is_pulled_after_asking_and_its_layers_are_counted(
 def test_download_of_unknown_size_is_asked_for_as_such(tmp_path: Path, stand_in: StandIn) -> None:
     assert refused(executor(tmp_path, image_bytes=None), agrees=False) == (
         3,
-        f"error: the image {IMAGE} is not here and was not pulled\n"
-        "  why:  the download of an unknown size was refused; --yes agrees to it\n"
+        f"error: the image {IMAGE} is not on this machine and was not pulled\n"
+        "  why:  the download of an unknown size was not confirmed; pass --yes\n"
         f"  try:  docker pull {IMAGE}",
     )
 
@@ -178,8 +178,8 @@ def test_download_of_unknown_size_is_asked_for_as_such(tmp_path: Path, stand_in:
 def test_refused_pull_names_the_size_and_the_command(tmp_path: Path, stand_in: StandIn) -> None:
     assert refused(executor(tmp_path), agrees=False) == (
         3,
-        f"error: the image {IMAGE} is not here and was not pulled\n"
-        "  why:  the download of 14.20 GB was refused; --yes agrees to it\n"
+        f"error: the image {IMAGE} is not on this machine and was not pulled\n"
+        "  why:  the download of 14.20 GB was not confirmed; pass --yes\n"
         f"  try:  docker pull {IMAGE}",
     )
     assert ["pull", IMAGE] not in stand_in.calls
@@ -190,8 +190,8 @@ def test_missing_image_is_refused_offline_without_asking(tmp_path: Path, stand_i
         executor(tmp_path, offline=True).require(RecordingReporter(), confirm=never_asked)
     assert (caught.value.exit_code, error_text(caught.value)) == (
         3,
-        f"error: the image {IMAGE} is not here, and offline nothing is pulled\n"
-        "  why:  docker image inspect finds none\n"
+        f"error: the image {IMAGE} is not on this machine, and forge is offline\n"
+        "  why:  docker image inspect does not find it\n"
         f"  try:  docker pull {IMAGE}",
     )
     assert ["pull", IMAGE] not in stand_in.calls
@@ -242,7 +242,7 @@ def test_daemon_that_does_not_answer_is_refused(tmp_path: Path, stand_in: StandI
     stand_in.fails("daemon")
     assert refused(executor(tmp_path)) == (
         3,
-        "error: docker is here, but its daemon does not answer\n"
+        "error: docker is installed, but its daemon does not answer\n"
         "  why:  Cannot connect to the Docker daemon at unix:///var/run/docker.sock. "
         "Is the docker daemon running?\n"
         "  try:  sudo systemctl start docker",
@@ -255,7 +255,7 @@ def test_daemon_that_this_user_may_not_talk_to_is_refused(
     stand_in.fails("permission")
     assert refused(executor(tmp_path)) == (
         3,
-        "error: docker is here, but this user may not talk to its daemon\n"
+        "error: docker is installed, but this user may not access its daemon\n"
         "  why:  permission denied while trying to connect to the Docker daemon socket at "
         "unix:///var/run/docker.sock: dial unix /var/run/docker.sock: connect: "
         "permission denied\n"
@@ -286,7 +286,7 @@ def test_docker_without_an_nvidia_runtime_is_refused_before_the_pull(
     tmp_path: Path, stand_in: StandIn
 ) -> None:
     stand_in.fails("no-gpu")
-    why = "docker info lists no NVIDIA runtime, and the NVIDIA Container Toolkit is not here"
+    why = "docker info lists no NVIDIA runtime, and the NVIDIA Container Toolkit is not installed"
     assert refused(executor(tmp_path)) == (3, NO_RUNTIME.format(why=why))
     assert ["pull", IMAGE] not in stand_in.calls
 
@@ -323,7 +323,7 @@ def test_gpus_that_are_all_hidden_are_refused(tmp_path: Path, stand_in: StandIn)
     assert refused(executor(tmp_path, gpus=None)) == (
         3,
         "error: no GPU for the container: CUDA_VISIBLE_DEVICES hides them all\n"
-        "  why:  executor docker hands on the GPUs that are visible to forge\n"
+        "  why:  executor docker passes on the GPUs visible to forge\n"
         "  try:  unset CUDA_VISIBLE_DEVICES",
     )
 
@@ -509,7 +509,7 @@ def test_container_that_cannot_be_removed_is_a_warning_with_the_command(
     name = docker.container_name(LABEL)
     assert reporter.warnings == [
         f"Error response from daemon: cannot remove container {name}: it is stuck; "
-        f"a container is left: docker rm --force --volumes {name}"
+        f"a container is left behind, remove it with: docker rm --force --volumes {name}"
     ]
 
 
@@ -521,7 +521,8 @@ def test_cleaning_up_with_a_docker_that_hangs_is_a_warning(
     docker.clean_up(LABEL, reporter)
     command = f"docker rm --force --volumes {docker.container_name(LABEL)}"
     assert reporter.warnings == [
-        f"docker did not answer within 0 s: {command}; a container may be left: {command}"
+        f"docker did not answer within 0 s: {command}; "
+        f"a container may be left behind, remove it with: {command}"
     ]
 
 

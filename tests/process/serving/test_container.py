@@ -61,7 +61,7 @@ def test_without_docker_the_reason_is_what_asked_for_it(
 
     assert serve(repository_dir, "--triton", "docker") == (
         3,
-        "error: there is no docker on PATH\n"
+        "error: docker is not on PATH\n"
         "  why:  --triton docker runs Triton in a container\n"
         "  try:  curl -fsSL https://get.docker.com | sudo sh\n",
     )
@@ -70,8 +70,8 @@ def test_without_docker_the_reason_is_what_asked_for_it(
 @pytest.mark.parametrize(
     ("mode", "what"),
     [
-        ("daemon", "docker is here, but its daemon does not answer"),
-        ("permission", "docker is here, but this user may not talk to its daemon"),
+        ("daemon", "docker is installed, but its daemon does not answer"),
+        ("permission", "docker is installed, but this user may not access its daemon"),
     ],
 )
 def test_a_daemon_that_does_not_serve_this_user_is_told(
@@ -91,8 +91,8 @@ def test_an_image_that_is_not_here_is_told_with_its_size_and_the_pull(
 ) -> None:
     assert serve(repository_dir, "--triton", f"docker:{IMAGE}") == (
         3,
-        f"error: the image {IMAGE} is not here\n"
-        "  why:  serving pulls nothing, and it is a download of 14.2 GB\n"
+        f"error: the image {IMAGE} is not on this machine\n"
+        "  why:  forge serve does not pull images; the download is 14.2 GB\n"
         f"  try:  docker pull {IMAGE}\n",
     )
 
@@ -105,7 +105,7 @@ def test_of_the_images_with_the_release_the_one_that_is_here_is_taken(
 
     _, stderr = serve(repository_dir, "--triton", "docker", "-v")
 
-    assert f"the image is {older}: it carries the release and is here\n" in stderr
+    assert f"using the image {older}: it carries the release and is on this machine\n" in stderr
     assert older in started(stand_in)[0]
 
 
@@ -117,7 +117,7 @@ def test_a_docker_without_a_runtime_for_gpus_is_told_before_a_container_starts(
 
     code, stderr = serve(repository_dir, "--triton", "docker")
 
-    why = "docker info lists no NVIDIA runtime, and the NVIDIA Container Toolkit is not here"
+    why = "docker info lists no NVIDIA runtime, and the NVIDIA Container Toolkit is not installed"
     assert (code, stderr) == (3, NO_RUNTIME.format(why=why) + "\n")
     assert started(stand_in) == []
 
@@ -172,8 +172,8 @@ def test_an_image_that_says_nothing_is_a_warning(repository_dir: Path, stand_in:
     _, stderr = serve(repository_dir, "--triton", f"docker:{OWN_IMAGE}")
 
     assert stderr.startswith(
-        f"warning: nothing tells which TensorRT-LLM is in {OWN_IMAGE}; {repository_dir} is for "
-        "1.2.1, and an engine loads in its own release alone\n"
+        f"warning: cannot tell which TensorRT-LLM is in {OWN_IMAGE}; {repository_dir} is for "
+        "1.2.1, and an engine loads only in its own release\n"
     )
     assert len(started(stand_in)) == 1
 
@@ -187,7 +187,7 @@ def test_auto_takes_docker_for_the_backend_that_the_wheel_lacks_and_says_so(
 
     assert stderr.startswith(
         "Triton comes from docker: model tensorrt_llm needs the tensorrtllm backend, "
-        "which no Triton outside of a container has here\n"
+        "which no Triton outside a container has on this machine\n"
     )
     assert IMAGE in started(stand_in)[0]
 

@@ -145,8 +145,8 @@ def test_a_name_with_a_slash_is_refused() -> None:
 
     assert result.exit_code == 2
     assert result.stderr == (
-        "error: '../coder' is no name for a server\n"
-        "  why:  wanted: letters, digits, dots and dashes\n"
+        "error: '../coder' is not a valid server name\n"
+        "  why:  expected: letters, digits, dots and dashes\n"
     )
 
 
@@ -187,7 +187,7 @@ def test_a_killed_owner_is_told_and_leaves_nothing() -> None:
     assert forge("status", "coder").stdout.startswith(
         "coder is lost: its owner was killed, or the machine went down for "
     )
-    assert forge("stop", "coder").stdout == "coder was not running; what it left is removed\n"
+    assert forge("stop", "coder").stdout == "coder was not running; its leftovers are removed\n"
 
 
 @pytest.mark.parametrize("by", ["stop", "the-next-start"])

@@ -81,7 +81,7 @@ def test_one_port_wanted_twice_is_a_mistake() -> None:
     with pytest.raises(ConfigError) as caught:
         choose_ports(HOST, wanted(http=9000, metrics=9000), COMMAND, RecordingReporter())
 
-    assert caught.value.what == "port 9000 is wanted twice"
+    assert caught.value.what == "port 9000 is given twice"
     assert caught.value.why == "--http-port and --metrics-port are the same"
 
 

@@ -406,6 +406,6 @@ def test_ranks_that_no_engine_has_are_refused_with_both_numbers(
 
     assert code == 2
     assert stderr == (
-        "error: --world-size 2 is wanted, no model here runs on several ranks\n"
+        "error: --world-size 2 does not fit: no model here runs on several ranks\n"
         "  try:  forge serve mock --world-size 1\n"
     )

@@ -134,7 +134,7 @@ def test_several_servers_have_to_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         find_running_server(tmp_path, RecordingReporter(), command=COMMAND)
 
-    assert caught.value.what == "2 servers are running, and none was named"
+    assert caught.value.what == "2 servers are running; name one"
     assert caught.value.why == "one at http://127.0.0.1:8003, three at http://127.0.0.1:8005"
     assert caught.value.hint == "forge probe --server one"
 

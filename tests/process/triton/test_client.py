@@ -81,12 +81,12 @@ def everything(http: TritonHttp) -> list[Callable[[], object]]:
 def test_a_foreign_body_is_told_as_no_tritons_whatever_is_asked(body: bytes) -> None:
     with answering(with_length(b"data: " + body)) as url:
         stream = everything(TritonHttp(url))[-1]
-        with pytest.raises(ServerError, match=f"^{url} does not answer as a Triton does$"):
+        with pytest.raises(ServerError, match=f"^{url} does not answer like a Triton server$"):
             stream()
     with answering(with_length(body)) as url:
         asked = everything(TritonHttp(url))[:-1]
         for ask in asked:
-            with pytest.raises(ServerError, match=f"^{url} does not answer as a Triton does$"):
+            with pytest.raises(ServerError, match=f"^{url} does not answer like a Triton server$"):
                 ask()
 
 
@@ -98,7 +98,7 @@ def test_the_commands_tell_of_an_address_that_is_no_triton() -> None:
 
     assert result.exit_code == 7
     assert result.stderr == (
-        f"error: {url} does not answer as a Triton does\n  why:  HTTP status 404: <html>\n"
+        f"error: {url} does not answer like a Triton server\n  why:  HTTP status 404: <html>\n"
     )
 
 

@@ -132,7 +132,7 @@ def test_a_certificate_that_has_expired_is_refused(tmp_path: Path, authority: Ce
     error = refused(tls(pair))
 
     assert (error.what, error.why) == (
-        f"no client would take {pair.cert_path}",
+        f"no client would accept {pair.cert_path}",
         "certificate has expired",
     )
     assert error.hint == f"openssl x509 -noout -dates -purpose -in {pair.cert_path}"

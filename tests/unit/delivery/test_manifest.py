@@ -392,7 +392,7 @@ def test_server_refuses_files_that_are_not_those_built(
         trusting(repository_dir)
 
     assert printed(caught.value) == (
-        f"error: {repository_dir} is not what its forge.manifest.json says\n"
+        f"error: {repository_dir} does not match its forge.manifest.json\n"
         "  why:  ensemble/config.pbtxt was changed\n"
         "        other/config.pbtxt was added\n"
         "  try:  forge serve coder --no-verify",
@@ -417,7 +417,7 @@ def test_server_refuses_every_folder_that_triton_would_take_for_a_model_or_a_ver
         trusting(repository_dir)
 
     assert printed(caught.value) == (
-        f"error: {repository_dir} is not what its forge.manifest.json says\n"
+        f"error: {repository_dir} does not match its forge.manifest.json\n"
         "  why:  .git/config was added\n"
         "        empty/ was added\n"
         "        ensemble/2/ was added\n"
@@ -464,8 +464,8 @@ def test_engine_for_another_gpu_architecture_is_refused(
         trusting(repository_dir)
 
     assert printed(caught.value) == (
-        f"error: the engine of {repository_dir} is for sm_90, a GPU here is X, sm_80\n"
-        "  why:  a TensorRT engine runs on the GPU architecture it was built for and on no other\n"
+        f"error: the engine of {repository_dir} is for sm_90, this machine has X, sm_80\n"
+        "  why:  a TensorRT engine runs only on the GPU architecture it was built for\n"
         "  try:  forge serve coder --no-verify",
         3,
     )
@@ -482,7 +482,7 @@ def test_engine_of_another_release_is_refused(
     assert printed(caught.value) == (
         f"error: the engine of {repository_dir} is for TensorRT-LLM 1.2.1, 1.2.0 is installed "
         "here\n"
-        "  why:  an engine loads in the release that built it and in no other\n"
+        "  why:  an engine loads only in the release that built it\n"
         "  try:  forge serve coder --no-verify",
         3,
     )
@@ -517,7 +517,7 @@ def test_twin_made_by_a_newer_openvino_is_refused(
 
     assert printed(caught.value) == (
         f"error: {repository_dir} was made with openvino 2026.4.1, 2026.3.0 is installed here\n"
-        "  why:  OpenVINO reads what older releases wrote, and not what newer ones did\n"
+        "  why:  OpenVINO reads models of older releases, not of newer ones\n"
         "  try:  forge serve coder --no-verify",
         3,
     )
@@ -531,7 +531,7 @@ def test_twin_made_by_an_older_openvino_is_served_with_a_warning(
 
     assert trusting(repository_dir).warnings == [
         f"{repository_dir} was made with openvino 2026.4.1 and is served with 2026.10.0; "
-        "texts may differ"
+        "generated text may differ"
     ]
 
 

@@ -294,7 +294,7 @@ def test_auto_takes_the_toolchain_of_this_machine_when_it_is_of_the_release(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: str, release: str | None
 ) -> None:
     toolchain = install_trtllm_build(tmp_path, monkeypatch, version=installed)
-    reason = f"executor local: {toolchain.executable} is of TensorRT-LLM {installed}"
+    reason = f"executor local: {toolchain.executable} is from TensorRT-LLM {installed}"
     assert taken(choose("auto", release=release)) == ("local", reason)
 
 
@@ -304,8 +304,8 @@ def test_auto_takes_docker_when_the_toolchain_is_of_another_release(
     toolchain = install_trtllm_build(tmp_path, monkeypatch, version="1.1.0")
     write_script(tmp_path / "docker", "#!/bin/sh\n")
     reason = (
-        f"executor docker: {toolchain.executable} is of TensorRT-LLM 1.1.0 "
-        "and the plan is for TensorRT-LLM 1.2.1"
+        f"executor docker: {toolchain.executable} is from TensorRT-LLM 1.1.0, "
+        "but the plan is for TensorRT-LLM 1.2.1"
     )
     assert taken(choose("auto")) == ("docker", reason)
 
@@ -316,8 +316,8 @@ def test_auto_takes_docker_when_the_release_of_the_toolchain_cannot_be_told(
     toolchain = install_trtllm_build(tmp_path, monkeypatch, version="")
     write_script(tmp_path / "docker", "#!/bin/sh\n")
     reason = (
-        f"executor docker: {toolchain.executable} is of an unknown release "
-        "and the plan is for TensorRT-LLM 1.2.1"
+        f"executor docker: {toolchain.executable} is from an unknown release, "
+        "but the plan is for TensorRT-LLM 1.2.1"
     )
     assert taken(choose("auto")) == ("docker", reason)
 
@@ -327,17 +327,15 @@ def test_auto_plans_for_docker_where_there_is_neither(
 ) -> None:
     no_tools(monkeypatch, tmp_path)
     reason = (
-        "executor docker: there is no trtllm-build on PATH; "
-        "nor is there docker, so this can be planned here but not run"
+        "executor docker: trtllm-build is not on PATH; "
+        "docker is not on PATH either, so this can be planned here but not run"
     )
     assert taken(choose("auto")) == ("docker", reason)
 
 
 def test_auto_without_an_image_is_local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_tools(monkeypatch, tmp_path)
-    reason = (
-        "executor local: no image carries TensorRT-LLM 1.2.1, but there is no trtllm-build on PATH"
-    )
+    reason = "executor local: no image carries TensorRT-LLM 1.2.1, but trtllm-build is not on PATH"
     assert taken(choose("auto", image=None)) == ("local", reason)
 
 
@@ -346,7 +344,7 @@ def test_executor_that_is_asked_for_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     no_tools(monkeypatch, tmp_path)
-    assert taken(choose(name)) == (name, f"executor {name}: asked for")
+    assert taken(choose(name)) == (name, f"executor {name}: requested")
 
 
 def test_docker_executor_gets_the_visible_gpus_and_this_user(
@@ -370,8 +368,8 @@ def test_unknown_executor_is_refused() -> None:
         choose("podman")
     assert refusal(caught.value) == (
         2,
-        "error: there is no executor podman\n"
-        "  why:  it is auto, docker or local\n"
+        "error: unknown executor podman\n"
+        "  why:  the executors are auto, docker and local\n"
         "  try:  --executor auto",
     )
 
@@ -395,8 +393,8 @@ def test_local_executor_without_a_toolchain_is_refused() -> None:
         require(LocalExecutor(toolchain=None, release="1.2.1"))
     assert refusal(caught.value) == (
         3,
-        "error: there is no trtllm-build on PATH\n"
-        "  why:  executor local runs the TensorRT-LLM of this machine; "
+        "error: trtllm-build is not on PATH\n"
+        "  why:  executor local runs the TensorRT-LLM installed here; "
         "--executor docker needs none\n"
         "  try:  pip install tensorrt-llm==1.2.1",
     )
@@ -410,8 +408,8 @@ def test_local_executor_of_another_release_is_refused(
         require(LocalExecutor(toolchain=toolchain, release="1.2.1"))
     assert refusal(caught.value) == (
         3,
-        f"error: TensorRT-LLM 1.2.1 is wanted, {tmp_path}/trtllm-build is of 1.1.0\n"
-        f"  why:  an engine is bound to its release; {tmp_path}/python3 has the other one\n"
+        f"error: TensorRT-LLM 1.2.1 is needed, {tmp_path}/trtllm-build belongs to 1.1.0\n"
+        f"  why:  an engine loads only in its own release; {tmp_path}/python3 has the other one\n"
         f"  try:  {tmp_path}/python3 -m pip install tensorrt-llm==1.2.1",
     )
 
@@ -424,7 +422,7 @@ def test_local_executor_of_an_unknown_release_is_refused(
         require(LocalExecutor(toolchain=toolchain, release="1.2.1"))
     assert refusal(caught.value) == (
         3,
-        f"error: {tmp_path}/trtllm-build is of no TensorRT-LLM that can be told\n"
+        f"error: {tmp_path}/trtllm-build belongs to an unknown TensorRT-LLM release\n"
         f"  why:  {tmp_path}/python3 has no package tensorrt_llm, and the plan is for 1.2.1\n"
         f"  try:  {tmp_path}/python3 -m pip install tensorrt-llm==1.2.1",
     )
@@ -450,7 +448,7 @@ def test_docker_that_is_not_installed_is_refused(
         docker().require(SilentReporter(), confirm=lambda _: False)
     assert refusal(caught.value) == (
         3,
-        "error: there is no docker on PATH\n"
-        f"  why:  executor docker runs {IMAGE}; inside of it, --executor local needs no docker\n"
+        "error: docker is not on PATH\n"
+        f"  why:  executor docker runs {IMAGE}; inside it, --executor local needs no docker\n"
         "  try:  curl -fsSL https://get.docker.com | sudo sh",
     )

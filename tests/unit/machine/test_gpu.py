@@ -134,8 +134,8 @@ def test_architecture_is_spelled_as_compilers_do() -> None:
         ("0,0", (FIRST,), ""),
         ("GPU-bbb2", (SECOND,), ""),
         ("GPU-b", (SECOND,), ""),
-        ("", (), "CUDA_VISIBLE_DEVICES is set to none"),
-        ("-1", (), "CUDA_VISIBLE_DEVICES is set to none"),
+        ("", (), "CUDA_VISIBLE_DEVICES hides every GPU"),
+        ("-1", (), "CUDA_VISIBLE_DEVICES hides every GPU"),
         ("GPU-", (), "CUDA_VISIBLE_DEVICES=GPU- names none of the 2 here"),
         ("9", (), "CUDA_VISIBLE_DEVICES=9 names none of the 2 here"),
         ("MIG-1", (), "CUDA_VISIBLE_DEVICES=MIG-1 names none of the 2 here"),
@@ -173,9 +173,9 @@ def test_cuda_visible_devices_chooses_and_orders(
         ),
         (
             StandInNvml(fails_at_version=StandInNvmlError("Unknown Error")),
-            "the NVIDIA driver answers with an error: Unknown Error",
+            "the NVIDIA driver returned an error: Unknown Error",
         ),
-        (StandInNvml(uuids=[]), "the NVIDIA driver is loaded and sees no GPU"),
+        (StandInNvml(uuids=[]), "the NVIDIA driver is loaded but sees no GPU"),
     ],
     ids=["no driver", "not loaded", "forbidden", "mismatch", "broken", "no gpu"],
 )
@@ -237,7 +237,7 @@ def test_an_unknown_gpu_is_refused_with_the_nearest() -> None:
     error = caught.value
     assert (error.what, error.why, error.hint, error.exit_code) == (
         'unknown GPU "h100-81g"',
-        f"the known ones are {', '.join(read_yaml('gpus.yaml')['gpus'])}",
+        f"known GPUs: {', '.join(read_yaml('gpus.yaml')['gpus'])}",
         "--gpu h100-80g",
         2,
     )

@@ -29,13 +29,13 @@ def test_the_loopback_device_is_nothing_to_tell_of(host: str) -> None:
 )
 def test_a_wider_address_is_told_with_what_is_open_and_what_is_not(host: str, where: str) -> None:
     assert exposure_warning(host, PORTS, None) == (
-        f"this server listens on {where}, and Triton asks nobody who he is\n"
-        "  open to whoever reaches it: inference, health, metadata, configuration, statistics, "
+        f"this server listens on {where}, and Triton does not authenticate clients\n"
+        "  open to every client: inference, health, metadata, configuration, statistics, "
         "metrics\n"
-        "  restricted to the key of this start: model control, shared memory, tracing, logging\n"
+        "  needs the key of this start: model control, shared memory, tracing, logging\n"
         "  on the wire: HTTP (8000) and metrics (8002) in plain text; gRPC (8001) in plain text\n"
-        "  put in front: a proxy with TLS and authentication, and serve on 127.0.0.1; "
-        "or a firewall"
+        "  protect it: serve on 127.0.0.1 behind a proxy with TLS and authentication, "
+        "or use a firewall"
     )
 
 
@@ -43,7 +43,7 @@ def test_a_wider_address_is_told_with_what_is_open_and_what_is_not(host: str, wh
     ("ca_path", "told"),
     [
         (None, "gRPC (8001) is encrypted\n"),
-        (Path("ca"), "gRPC (8001) is encrypted, for clients with a certificate alone\n"),
+        (Path("ca"), "gRPC (8001) is encrypted, only for clients with a certificate\n"),
     ],
     ids=["tls", "mutual"],
 )

@@ -69,9 +69,9 @@ def test_too_little_memory_for_a_second_engine_is_refused_with_both_numbers(
     with pytest.raises(PrerequisiteError) as caught:
         require_memory(folder, what="it", held_bytes=30 * MIB, hint="forge stop a")
 
-    assert caught.value.what == "it needs 10.2 MiB of memory at least, 8.0 MiB are free"
+    assert caught.value.what == "it needs at least 10.2 MiB of memory, 8.0 MiB is free"
     assert caught.value.why == (
-        "the server holds 30.0 MiB now and keeps it until the new one serves"
+        "the server holds 30.0 MiB now and keeps it until the new version serves"
     )
     assert caught.value.hint == "forge stop a"
 
@@ -85,7 +85,7 @@ def test_a_second_engine_on_a_full_gpu_is_refused_with_both_numbers(
     with pytest.raises(PrerequisiteError) as caught:
         require_memory(folder, what="it", held_bytes=0, hint="")
 
-    assert caught.value.what == "it needs 20.0 MiB of a GPU's memory at least, 8.0 MiB are free"
+    assert caught.value.what == "it needs at least 20.0 MiB of GPU memory, 8.0 MiB is free"
 
 
 def test_enough_memory_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_shares_of_one_gpu_have_to_add_up(tmp_path: Path, monkeypatch: pytest.Mo
         require_shares(folders)
 
     assert caught.value.what == (
-        "2 engines would take 1.8 GiB of the memory of GPU 0, 1000.0 MiB are free"
+        "2 engines would take 1.8 GiB of the memory of GPU 0, 1000.0 MiB is free"
     )
     assert caught.value.why == (
         "a takes 100.0 MiB and a KV cache of 810.0 MiB (0.9 of what is free); "
@@ -126,7 +126,7 @@ def test_shares_are_held_to_the_gpu_that_they_are_of(
 ) -> None:
     say_free(monkeypatch, 1 << 40, 300 * MIB, 1000 * MIB)
 
-    with pytest.raises(PrerequisiteError, match=r"of GPU 0, 300\.0 MiB are free"):
+    with pytest.raises(PrerequisiteError, match=r"of GPU 0, 300\.0 MiB is free"):
         require_shares([engine(tmp_path / name, 100 * MIB, "0.6") for name in "ab"])
 
 

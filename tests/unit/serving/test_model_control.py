@@ -118,4 +118,4 @@ def test_names_that_are_still_taken_are_not_loaded_again(
     with pytest.raises(ServerError) as caught:
         control.load(repository)
 
-    assert caught.value.what == "tensorrt_llm of an earlier coder still ends its requests"
+    assert caught.value.what == "tensorrt_llm of an earlier coder is still finishing its requests"

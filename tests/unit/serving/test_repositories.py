@@ -69,7 +69,7 @@ def test_what_a_killed_build_left_is_no_repository(tmp_path: Path) -> None:
     assert "holds sample" in refusal("other", tmp_path)[1]
     for name in (left.name, str(left)):
         assert refusal(name, tmp_path) == (
-            f"{left} is no model repository",
+            f"{left} is not a model repository",
             "a build that was killed left it behind",
             "",
         )
@@ -89,7 +89,7 @@ def test_a_bare_name_means_what_was_built_and_a_path_what_it_says(
     assert find_repository("sample", repos_dir, reporter) == sample
     assert find_repository("twin", repos_dir, reporter) == twin
     assert find_repository("./twin", repos_dir, reporter) == other
-    assert refusal("notes", repos_dir)[0] == "notes is no model repository"
+    assert refusal("notes", repos_dir)[0] == "notes is not a model repository"
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(tmp_path: Path) -> None:
@@ -109,5 +109,5 @@ def test_a_folder_without_models_is_no_repository(tmp_path: Path) -> None:
 
     what, why, _ = refusal("empty", tmp_path)
 
-    assert what == f"{tmp_path / 'empty'} is no model repository"
-    assert why == "it holds no model: there is no */config.pbtxt in it"
+    assert what == f"{tmp_path / 'empty'} is not a model repository"
+    assert why == "it holds no model: it has no */config.pbtxt"

@@ -48,8 +48,8 @@ def test_a_word_that_is_none_is_refused_with_the_nearest(text: str, nearest: str
         read_source(text)
 
     assert error_text(caught.value) == (
-        f"error: --triton {text} is no place of a Triton\n"
-        "  why:  it is auto, wheel, docker, docker:IMAGE or the path of a tritonserver\n"
+        f"error: --triton {text} does not name a Triton\n"
+        "  why:  expected: auto, wheel, docker, docker:IMAGE or the path of a tritonserver\n"
         f"  try:  --triton {nearest}"
     )
 
@@ -92,7 +92,7 @@ def test_a_twin_is_never_served_in_docker(tmp_path: Path) -> None:
     (tmp_path / "tensorrt_llm" / "1" / "engine_worker.py").touch()
 
     assert choose_source("auto", tmp_path, RecordingReporter()).kind == "auto"
-    with pytest.raises(PrerequisiteError, match="is a twin, which no container can serve"):
+    with pytest.raises(PrerequisiteError, match="is a twin, which cannot be served in a container"):
         choose_source("docker", tmp_path, RecordingReporter())
 
 
@@ -121,7 +121,7 @@ def test_what_is_not_there_or_not_executable_is_refused(tmp_path: Path) -> None:
         named_triton(read_source(str(tmp_path)), tmp_path / "cache")
     assert error_text(caught.value) == (
         f"error: --triton {tmp_path}: there is no {tmp_path}/bin/tritonserver\n"
-        "  why:  wanted: a tritonserver, or a folder that holds bin/tritonserver"
+        "  why:  expected: a tritonserver, or a folder that holds bin/tritonserver"
     )
 
     path = tmp_path / "tritonserver"

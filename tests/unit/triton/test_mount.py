@@ -93,7 +93,7 @@ def test_an_engine_that_is_nowhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServerError) as caught:
         served_folder(repository_dir, tmp_path / "run")
 
-    assert caught.value.what == f"model tensorrt_llm names an engine that is not there: {path}"
+    assert caught.value.what == f"model tensorrt_llm names an engine that does not exist: {path}"
     config_path = repository_dir / "tensorrt_llm" / "config.pbtxt"
     assert caught.value.why == f"gpt_model_path in {config_path}"
 

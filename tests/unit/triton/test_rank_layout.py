@@ -62,7 +62,7 @@ def test_a_flag_that_contradicts_the_engine_is_refused_with_both_numbers(tmp_pat
 
     error = refusal(tmp_path, wanted=4)
 
-    assert error.what == "--world-size 4 is wanted, engine tensorrt_llm has 2 ranks"
+    assert error.what == "--world-size 4 does not fit: engine tensorrt_llm has 2 ranks"
     assert error.why == f"tp_size 2 and pp_size 1 in {engine_dir}/config.json"
     assert error.hint == "forge serve x --world-size 2"
 
@@ -80,7 +80,7 @@ def test_the_llm_api_tells_its_ranks_in_model_yaml(tmp_path: Path) -> None:
     error = refusal(tmp_path, wanted=2)
 
     assert (found.world_size, found.is_llmapi) == (4, True)
-    assert error.what == "--world-size 2 is wanted, model tensorrt_llm has 4 ranks"
+    assert error.what == "--world-size 2 does not fit: model tensorrt_llm has 4 ranks"
     assert error.why == (
         "tensor_parallel_size 2 and pipeline_parallel_size 2 in "
         f"{tmp_path}/tensorrt_llm/1/model.yaml"
@@ -95,7 +95,9 @@ def test_a_parallel_size_that_is_no_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         layout(tmp_path)
 
-    assert caught.value.what == "tensor_parallel_size is auto, a whole number of ranks is needed"
+    assert (
+        caught.value.what == "tensor_parallel_size is auto, not a whole number of ranks from 1 on"
+    )
     assert caught.value.why == str(path)
 
 
@@ -113,7 +115,7 @@ def test_a_repository_without_an_engine_has_one_rank(tmp_path: Path) -> None:
 
     assert layout(tmp_path) == layout(tmp_path, wanted=1) == RankLayout()
     assert refusal(tmp_path, wanted=2).what == (
-        "--world-size 2 is wanted, no model here runs on several ranks"
+        "--world-size 2 does not fit: no model here runs on several ranks"
     )
 
 
@@ -142,7 +144,8 @@ def test_an_orchestrator_that_starts_ranks_is_one(tmp_path: Path) -> None:
     engine_model(tmp_path, "b", tp_size=2)
 
     assert refusal(tmp_path, wanted=4).what == (
-        "--world-size 4 is wanted, an orchestrator is 1 rank and starts those of each engine itself"
+        "--world-size 4 does not fit: "
+        "an orchestrator is 1 rank and starts those of each engine itself"
     )
 
 
@@ -158,8 +161,14 @@ def test_participants_make_the_world(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("participants", "what"),
     [
-        (("1,2", "2"), "participant_ids names ranks 1, 2, 2, each from 1 on is needed"),
-        (("0,1", "2"), "participant_ids names ranks 0, 1, 2, each from 1 on is needed"),
+        (
+            ("1,2", "2"),
+            "participant_ids names ranks 1, 2, 2; it must name each rank from 1 on once",
+        ),
+        (
+            ("0,1", "2"),
+            "participant_ids names ranks 0, 1, 2; it must name each rank from 1 on once",
+        ),
         (("1", "2"), "participant_ids of a names 1 rank, its engine has 2"),
         (("1,2", ""), "participant_ids of b names 0 ranks, its engine has 1"),
     ],
@@ -178,5 +187,5 @@ def test_the_orchestrator_belongs_to_tensorrt_engines(tmp_path: Path) -> None:
     twin_model(tmp_path)
 
     assert refusal(tmp_path, mode="orchestrator").what == (
-        "--mode orchestrator is wanted, and no model here is a TensorRT engine"
+        "--mode orchestrator needs a TensorRT engine, and no model here has one"
     )

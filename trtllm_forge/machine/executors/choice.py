@@ -58,12 +58,14 @@ def choose_executor(
     from trtllm_forge.machine.process.docker import gpu_request
 
     if name not in _NAMES:
-        what = f"there is no executor {name}"
-        raise ConfigError(what, why="it is auto, docker or local", hint="--executor auto")
+        what = f"unknown executor {name}"
+        raise ConfigError(
+            what, why="the executors are auto, docker and local", hint="--executor auto"
+        )
     toolchain = local_toolchain()
     local = LocalExecutor(toolchain=toolchain, release=release)
     if name == "local":
-        return ExecutorChoice(executor=local, reason="executor local: asked for")
+        return ExecutorChoice(executor=local, reason="executor local: requested")
     docker: DockerExecutor | None = None
     if image is not None:
         docker = DockerExecutor(
@@ -79,9 +81,9 @@ def choose_executor(
         if docker is None:
             what = f"--executor docker has no image to run: none carries {of_release}"
             raise ConfigError(what, hint=command_with_image)
-        return ExecutorChoice(executor=docker, reason="executor docker: asked for")
+        return ExecutorChoice(executor=docker, reason="executor docker: requested")
     if toolchain is not None and local.is_of_release:
-        found = f"{toolchain.executable} is of TensorRT-LLM {toolchain.version}"
+        found = f"{toolchain.executable} is from TensorRT-LLM {toolchain.version}"
         if toolchain.version is None:
             found = f"{toolchain.executable} is on PATH"
         return ExecutorChoice(executor=local, reason=f"executor local: {found}")
@@ -91,12 +93,14 @@ def choose_executor(
         return ExecutorChoice(executor=local, reason=reason)
     reason = f"executor docker: {why_not}"
     if shutil.which("docker") is None:
-        reason += "; nor is there docker, so this can be planned here but not run"
+        reason += "; docker is not on PATH either, so this can be planned here but not run"
     return ExecutorChoice(executor=docker, reason=reason)
 
 
 def _why_not_local(toolchain: Toolchain | None, of_release: str) -> str:
     if toolchain is None:
-        return "there is no trtllm-build on PATH"
-    found = f"of TensorRT-LLM {toolchain.version}" if toolchain.version else "of an unknown release"
-    return f"{toolchain.executable} is {found} and the plan is for {of_release}"
+        return "trtllm-build is not on PATH"
+    found = (
+        f"from TensorRT-LLM {toolchain.version}" if toolchain.version else "from an unknown release"
+    )
+    return f"{toolchain.executable} is {found}, but the plan is for {of_release}"

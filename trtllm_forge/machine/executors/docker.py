@@ -84,9 +84,7 @@ class DockerExecutor:
     @property
     def client(self) -> DockerClient:
         """Return what docker is asked through."""
-        purpose = (
-            f"executor docker runs {self.image}; inside of it, --executor local needs no docker"
-        )
+        purpose = f"executor docker runs {self.image}; inside it, --executor local needs no docker"
         return DockerClient(purpose=purpose, answer_wait_s=self.answer_wait_s)
 
     def container_name(self, label: str) -> str:
@@ -139,7 +137,7 @@ class DockerExecutor:
         self.client.require_daemon(reporter)
         if needs_gpu and self.gpus is None:
             what = "no GPU for the container: CUDA_VISIBLE_DEVICES hides them all"
-            why = "executor docker hands on the GPUs that are visible to forge"
+            why = "executor docker passes on the GPUs visible to forge"
             raise PrerequisiteError(what, why=why, hint="unset CUDA_VISIBLE_DEVICES")
         if not self.client.has_image(self.image, reporter):
             if needs_gpu:
@@ -156,10 +154,16 @@ class DockerExecutor:
         except PrerequisiteError as error:
             # Without docker there is no container either.
             if shutil.which("docker") is not None:
-                reporter.warning(f"{error.what}; a container may be left: {' '.join(argv)}")
+                reporter.warning(
+                    f"{error.what}; a container may be left behind, remove it with: "
+                    + " ".join(argv)
+                )
             return
         if answer.returncode != 0 and "no such container" not in answer.stderr.lower():
-            reporter.warning(f"{last_line(answer)}; a container is left: {' '.join(argv)}")
+            reporter.warning(
+                f"{last_line(answer)}; a container is left behind, remove it with: "
+                + " ".join(argv)
+            )
 
     def _require_gpu(self, reporter: Reporter) -> None:
         argv = ["docker", "run", "--rm", "--pull", "never", "--network", "none"]
@@ -176,14 +180,14 @@ class DockerExecutor:
     def _pull(self, reporter: Reporter, confirm: Callable[[str], bool]) -> None:
         by_hand = f"docker pull {self.image}"
         if self.offline:
-            what = f"the image {self.image} is not here, and offline nothing is pulled"
-            raise PrerequisiteError(what, why="docker image inspect finds none", hint=by_hand)
+            what = f"the image {self.image} is not on this machine, and forge is offline"
+            raise PrerequisiteError(what, why="docker image inspect does not find it", hint=by_hand)
         size = "an unknown size"
         if self.image_bytes is not None:
             size = f"{self.image_bytes / 1e9:.2f} GB"
         if not confirm(f"pull {self.image}? It is a download of {size}"):
-            what = f"the image {self.image} is not here and was not pulled"
-            why = f"the download of {size} was refused; --yes agrees to it"
+            what = f"the image {self.image} is not on this machine and was not pulled"
+            why = f"the download of {size} was not confirmed; pass --yes"
             raise PrerequisiteError(what, why=why, hint=by_hand)
         reporter.note(f"pulling {self.image}, a download of {size}")
         log_path = self.cache_dir / "docker" / "pull.log"

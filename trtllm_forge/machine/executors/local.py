@@ -119,23 +119,23 @@ class LocalExecutor:
         """
         wanted = f"tensorrt-llm=={self.release}" if self.release else "trtllm-forge[trtllm]"
         if self.toolchain is None:
-            what = "there is no trtllm-build on PATH"
+            what = "trtllm-build is not on PATH"
             why = (
-                "executor local runs the TensorRT-LLM of this machine; --executor docker needs none"
+                "executor local runs the TensorRT-LLM installed here; --executor docker needs none"
             )
             raise PrerequisiteError(what, why=why, hint=f"pip install {shlex.quote(wanted)}")
         if self.is_of_release:
             return
         python = self.toolchain.python
         if self.toolchain.version is None:
-            what = f"{self.toolchain.executable} is of no TensorRT-LLM that can be told"
+            what = f"{self.toolchain.executable} belongs to an unknown TensorRT-LLM release"
             why = f"{python} has no package tensorrt_llm, and the plan is for {self.release}"
         else:
             what = (
-                f"TensorRT-LLM {self.release} is wanted, "
-                f"{self.toolchain.executable} is of {self.toolchain.version}"
+                f"TensorRT-LLM {self.release} is needed, "
+                f"{self.toolchain.executable} belongs to {self.toolchain.version}"
             )
-            why = f"an engine is bound to its release; {python} has the other one"
+            why = f"an engine loads only in its own release; {python} has the other one"
         hint = shlex.join([str(python), "-m", "pip", "install", wanted])
         raise PrerequisiteError(what, why=why, hint=hint)
 

@@ -54,10 +54,10 @@ class DockerClient:
             return
         why = last_line(answer)
         if "permission denied" in why.lower():
-            what = "docker is here, but this user may not talk to its daemon"
+            what = "docker is installed, but this user may not access its daemon"
             hint = 'sudo usermod -aG docker "$USER" && newgrp docker'
         else:
-            what = "docker is here, but its daemon does not answer"
+            what = "docker is installed, but its daemon does not answer"
             hint = "sudo systemctl start docker"
         raise PrerequisiteError(what, why=why, hint=hint)
 
@@ -87,9 +87,8 @@ class DockerClient:
             return
         answer = self.ask(["docker", "info", "--format", "{{json .}}"], reporter)
         if answer.returncode == 0 and "nvidia" not in answer.stdout.lower():
-            why = (
-                "docker info lists no NVIDIA runtime, and the NVIDIA Container Toolkit is not here"
-            )
+            missing = "the NVIDIA Container Toolkit is not installed"
+            why = f"docker info lists no NVIDIA runtime, and {missing}"
             raise no_nvidia_runtime(why)
 
     def ask(
@@ -118,7 +117,7 @@ class DockerClient:
             what = f"docker did not answer within {error.timeout:.0f} s: {' '.join(argv)}"
             raise PrerequisiteError(what, hint="sudo systemctl restart docker") from error
         except OSError as error:
-            what = "there is no docker on PATH"
+            what = "docker is not on PATH"
             hint = "curl -fsSL https://get.docker.com | sudo sh"
             raise PrerequisiteError(what, why=self.purpose, hint=hint) from error
 

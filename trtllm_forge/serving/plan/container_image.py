@@ -72,11 +72,13 @@ def no_image_error(repository_dir: Path, command: str) -> PrerequisiteError:
     """Return the error of a repository for which no image is known."""
     wanted = wanted_release(repository_dir)
     if wanted is None:
-        what = f"{repository_dir} does not say which TensorRT-LLM it is for, so no image is known"
-        why = "it has no manifest, and no engine whose config.json tells"
+        what = (
+            f"{repository_dir} does not record its TensorRT-LLM release, so no image can be chosen"
+        )
+        why = "it has neither a manifest nor an engine whose config.json names the release"
     else:
-        what = f"no image carries TensorRT-LLM {wanted.version}, which {repository_dir} is for"
-        why = f"its {wanted.source} says so"
+        what = f"no image carries TensorRT-LLM {wanted.version}, which {repository_dir} needs"
+        why = f"according to its {wanted.source}"
     return PrerequisiteError(what, why=why, hint=f"{command} --triton docker:IMAGE")
 
 
@@ -117,8 +119,8 @@ def require_release(
         found = _asked(reference, catalogue, client, reporter)
     if found is None:
         reporter.warning(
-            f"nothing tells which TensorRT-LLM is in {reference}; {repository_dir} is for "
-            f"{wanted.version}, and an engine loads in its own release alone"
+            f"cannot tell which TensorRT-LLM is in {reference}; {repository_dir} is for "
+            f"{wanted.version}, and an engine loads only in its own release"
         )
     elif not _is_same(found.removeprefix("TensorRT-LLM "), wanted.version):
         what = (
@@ -128,7 +130,7 @@ def require_release(
         if not cpp_models(repository_dir):
             reporter.warning(what)
             return
-        why = "an engine loads in the release that built it and in no other"
+        why = "an engine loads only in the release that built it"
         right = candidate_images(repository_dir, catalogue)
         hint = f"{command} --triton docker" if right else "forge versions"
         raise PrerequisiteError(what, why=why, hint=hint)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trtllm_forge.serving.plan.source import TritonSource
     from trtllm_forge.triton.launch.rank_layout import RankLayout
 
-_GPU_WORDS = "all, or indices or UUIDs with commas between"
+_GPU_WORDS = "all, or indices or UUIDs separated by commas"
 # NVIDIA's images have a user of this id, for Triton (triton-inference-server/server: build.py).
 _IMAGE_USER = "1000:1000"
 
@@ -119,9 +119,9 @@ def choose_gpus(
     if len(found) < needed:
         what = f"{needed} GPU{'s are' if needed > 1 else ' is'} needed, {len(found)} visible"
         if is_plan:
-            reporter.note(f"this plan is for GPUs that are not here: {what}")
+            reporter.note(f"this plan is for GPUs that this machine does not have: {what}")
             return gpu_devices(list(map(str, range(needed)))), needed
-        why = "; ".join(filter(None, ("each rank of an engine has one", report.reason)))
+        why = "; ".join(filter(None, ("each rank of an engine needs one", report.reason)))
         raise PrerequisiteError(what, why=why, hint="nvidia-smi")
     return gpu_devices(found), needed
 
@@ -133,10 +133,12 @@ def _wanted_gpus(wanted: str, needed: int, command: str) -> tuple[str, int]:
     request = gpu_request(wanted)
     if request is None or gpu_devices(given) != request or len(set(given)) < len(given):
         what = f"--gpus {wanted} names no GPUs"
-        raise ConfigError(what, why=f"wanted: {_GPU_WORDS}", hint=f"{command} --gpus all")
+        raise ConfigError(what, why=f"expected: {_GPU_WORDS}", hint=f"{command} --gpus all")
     if len(given) < needed:
-        what = f"--gpus {wanted} is {len(given)} of the {needed} GPUs that are needed"
-        raise ConfigError(what, why="each rank of an engine has one", hint=f"{command} --gpus all")
+        what = f"--gpus {wanted} names {len(given)} of the {needed} GPUs needed"
+        raise ConfigError(
+            what, why="each rank of an engine needs one", hint=f"{command} --gpus all"
+        )
     return request, len(given)
 
 
@@ -157,21 +159,23 @@ def _image(
     for reference in candidates:
         if client.has_image(reference, reporter):
             if not source.image:
-                reporter.decision(f"the image is {reference}: it carries the release and is here")
+                reporter.decision(
+                    f"using the image {reference}: it carries the release and is on this machine"
+                )
             return reference
     reference = candidates[0]
     known = known_image(reference, catalogue)
-    size = f", and it is a download of {known.size_gb:.1f} GB" if known else ""
-    what = f"the image {reference} is not here"
-    why = f"serving pulls nothing{size}"
+    size = f"; the download is {known.size_gb:.1f} GB" if known else ""
+    what = f"the image {reference} is not on this machine"
+    why = f"forge serve does not pull images{size}"
     raise PrerequisiteError(what, why=why, hint=f"docker pull {reference}")
 
 
 def _require_one_machine(options: ServeOptions, command: str) -> None:
     flag = "--hostfile" if options.hostfile else "--launcher srun"
     if options.hostfile is not None or options.section.launcher == "srun":
-        what = f"{flag} is given, and a container is on one machine"
-        why = "its ranks are started inside of it, by the image's own mpirun"
+        what = f"{flag} does not work with a container, which is on one machine"
+        why = "the image's own mpirun starts the ranks inside the container"
         raise ConfigError(what, why=why, hint=command)
 
 
@@ -197,5 +201,7 @@ def _user(options: ServeOptions, reporter: Reporter) -> str | None:
     mounts = (*folder.mounts, *(() if tls is None else tls_mounts(tls)))
     if not folder.texts and readable_by_others(mounts):
         return _IMAGE_USER
-    reporter.decision("Triton runs as root in the container: others cannot read what it needs")
+    reporter.decision(
+        "Triton runs as root in the container: other users cannot read the files it needs"
+    )
     return None

@@ -107,7 +107,7 @@ def _product(values: Mapping[str, Any], names: tuple[str, ...], path: str) -> tu
     world_size = 1
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            what = f"{name} is {size}, a whole number of ranks is needed"
+            what = f"{name} is {size}, not a whole number of ranks from 1 on"
             raise CheckpointError(what, why=path)
         world_size *= size
     shown = " and ".join(f"{name} {size}" for name, size in sizes.items()) or "no parallel sizes"

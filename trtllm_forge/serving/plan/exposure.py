@@ -28,14 +28,14 @@ def exposure_warning(host: str, ports: Ports, tls: GrpcTls | None) -> str | None
         return None
     where = "every address of this machine" if host in _EVERY_ADDRESS else host
     grpc = f"gRPC ({ports.grpc}) is encrypted" if tls else f"gRPC ({ports.grpc}) in plain text"
-    mutual = ", for clients with a certificate alone" if tls and tls.ca_path else ""
+    mutual = ", only for clients with a certificate" if tls and tls.ca_path else ""
     return (
-        f"this server listens on {where}, and Triton asks nobody who he is\n"
-        "  open to whoever reaches it: inference, health, metadata, configuration, statistics, "
+        f"this server listens on {where}, and Triton does not authenticate clients\n"
+        "  open to every client: inference, health, metadata, configuration, statistics, "
         "metrics\n"
-        "  restricted to the key of this start: model control, shared memory, tracing, logging\n"
+        "  needs the key of this start: model control, shared memory, tracing, logging\n"
         f"  on the wire: HTTP ({ports.http}) and metrics ({ports.metrics}) in plain text; "
         f"{grpc}{mutual}\n"
-        "  put in front: a proxy with TLS and authentication, and serve on 127.0.0.1; "
-        "or a firewall"
+        "  protect it: serve on 127.0.0.1 behind a proxy with TLS and authentication, "
+        "or use a firewall"
     )

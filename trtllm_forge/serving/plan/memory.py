@@ -67,19 +67,21 @@ def require_memory(repository_dir: Path, *, what: str, held_bytes: int, hint: st
     """
     need = memory_need(repository_dir)
     free = free_memory_bytes()
-    beside = f"the server holds {show_size(held_bytes)} now and keeps it until the new one serves"
+    beside = (
+        f"the server holds {show_size(held_bytes)} now and keeps it until the new version serves"
+    )
     if need.host_bytes > free:
         least = show_size(need.host_bytes)
-        text = f"{what} needs {least} of memory at least, {show_size(free)} are free"
+        text = f"{what} needs at least {least} of memory, {show_size(free)} is free"
         raise PrerequisiteError(text, why=beside, hint=hint)
     gpus = free_gpu_bytes()
     if need.gpu_bytes and gpus and need.gpu_bytes > max(gpus):
         text = (
-            f"{what} needs {show_size(need.gpu_bytes)} of a GPU's memory at least, "
-            f"{show_size(max(gpus))} are free"
+            f"{what} needs at least {show_size(need.gpu_bytes)} of GPU memory, "
+            f"{show_size(max(gpus))} is free"
         )
         why = (
-            "the engine that serves keeps its KV cache, which takes "
+            "the engine in service keeps its KV cache, which took "
             "kv_cache_free_gpu_mem_fraction of what was free when it was loaded"
         )
         raise PrerequisiteError(text, why=why, hint=hint)

@@ -77,7 +77,7 @@ def require_shares(folders: Sequence[Path]) -> None:
             continue
         what = (
             f"{len(shares)} engines would take {show_size(taken)} of the memory of {place}, "
-            f"{show_size(free)} are free"
+            f"{show_size(free)} is free"
         )
         why = "; ".join(
             f"{folder.name} takes {show_size(share.weight_bytes)} and a KV cache of "

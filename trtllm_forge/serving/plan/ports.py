@@ -47,14 +47,14 @@ def choose_ports(
             not listen yet.
 
     Raises:
-        ConfigError: One port is wanted twice.
+        ConfigError: One port is given twice.
         ServerError: A wanted port is taken.
     """
     given = [port for port in wanted.values() if port is not None]
     if len(set(given)) < len(given):
         twice = next(port for port in given if given.count(port) > 1)
         names = " and ".join(f"--{n}-port" for n, port in wanted.items() if port == twice)
-        what = f"port {twice} is wanted twice"
+        what = f"port {twice} is given twice"
         raise ConfigError(what, why=f"{names} are the same")
     chosen: dict[str, int] = {}
     reserved = holders or {}
@@ -63,7 +63,7 @@ def choose_ports(
         if port is not None:
             if port in reserved or not is_port_free(host, port):
                 spare = free_port(host, avoid=set(reserved))
-                what = f"port {port}, wanted for {_LABELS[name]}, is taken"
+                what = f"port {port}, requested for {_LABELS[name]}, is taken"
                 hint = f"{command} --{name}-port {spare}"
                 raise ServerError(what, why=_holder_sentence(port, reserved), hint=hint)
         elif usual not in {*given, *reserved, *chosen.values()} and is_port_free(host, usual):

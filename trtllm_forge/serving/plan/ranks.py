@@ -29,10 +29,10 @@ def choose_ranks(options: ServeOptions, command: str) -> RankLayout:
     )
     if options.hostfile is not None:
         if not options.hostfile.is_file():
-            what = f"--hostfile {options.hostfile} is no file"
+            what = f"--hostfile {options.hostfile} is not a file"
             raise ConfigError(what)
         if layout.is_topology_only:
-            what = "--hostfile is given, and the twin's ranks meet on one machine"
+            what = "--hostfile does not work with the twin, whose ranks run on one machine"
             raise ConfigError(what, why="they share no work that another machine could do")
     return layout
 
@@ -45,8 +45,8 @@ def _require_one_rank(options: ServeOptions) -> None:
         most = max(ranks, options.section.world_size or 1)
         if most > 1:
             count = len(options.folders)
-            what = f"{folder.name} has {most} ranks, and is one of {count} repositories"
-            why = "the ranks of an engine are servers of their own, and have no other models"
+            what = f"{folder.name} has {most} ranks and is one of {count} repositories"
+            why = "each rank of an engine is a server of its own, with no other models"
             raise ConfigError(what, why=why, hint=f"forge serve {folder.name}")
 
 

@@ -67,7 +67,7 @@ def named_folder(folder: Path, model_repos_dir: Path, *, command: str) -> Path:
         names = [path.name for path in _subfolders(model_repos_dir) if is_repository(path)]
         near = nearest(folder.name, names)
         if near is not None:
-            what = f"{folder} is no folder"
+            what = f"{folder} is not a folder"
             why = f"{model_repos_dir} holds {', '.join(names)}"
             raise ConfigError(what, why=why, hint=f"{command} {near}")
     return folder
@@ -89,11 +89,11 @@ def _named(name: str, model_repos_dir: Path, built: list[Path], command: str) ->
         if any(folder.glob("*/config.pbtxt")) and not _is_staged(folder):
             return folder.resolve()
     if folders:
-        what = f"{folders[0]} is no model repository"
+        what = f"{folders[0]} is not a model repository"
         why = (
             "a build that was killed left it behind"
             if _is_staged(folders[0])
-            else "it holds no model: there is no */config.pbtxt in it"
+            else "it holds no model: it has no */config.pbtxt"
         )
         raise ConfigError(what, why=why)
     names = [path.name for path in built]

@@ -107,7 +107,7 @@ def make_request(
         with writing(settings.cache_dir, "FORGE_CACHE_DIR", command):
             installation = _installation(source, settings)
     if is_dry_run and installation.origin == "wheel" and any(map(cpp_models, options.folders)):
-        reporter.note(f"this plan is for an NGC image: {installation.label} is not here")
+        reporter.note(f"this plan is for an NGC image: {installation.label} is not on this machine")
         installation = image_installation()
     for repository in options.repositories:
         own = serve_command((repository,), settings.model_repos_dir)
@@ -161,9 +161,9 @@ def _require_fitting(
     if gpus is not None and not in_container:
         what = f"--gpus {gpus} is given, but Triton does not run in a container"
         chosen = "" if gpus == "all" else f"CUDA_VISIBLE_DEVICES={shlex.quote(gpus)} "
-        raise ConfigError(what, why="it says what a container gets", hint=f"{chosen}{command}")
+        raise ConfigError(what, why="it names the GPUs of a container", hint=f"{chosen}{command}")
     if in_container and len(options.folders) > 1:
-        what = f"{len(options.folders)} repositories are given, and a container serves one"
+        what = f"{len(options.folders)} repositories are given, but a container serves only one"
         why = f"Triton would run in docker (--triton {triton})"
         alone = serve_command(options.repositories[:1], settings.model_repos_dir)
         raise ConfigError(what, why=why, hint=alone)
@@ -179,7 +179,7 @@ def _require_backends(repository_dir: Path, installation: TritonInstallation, co
     if installation.origin != "wheel":
         return
     for model in cpp_models(repository_dir):
-        what = f"model {model} needs Triton's {CPP_BACKEND} backend, which is not here"
+        what = f"model {model} needs Triton's {CPP_BACKEND} backend, which is not installed"
         why = (
             f"{installation.label} has only the python backend, and "
             f"{repository_dir / model / 'config.pbtxt'} names backend {CPP_BACKEND}; "
@@ -206,7 +206,7 @@ def _launcher(
     except PrerequisiteError as error:
         if not is_dry_run:
             raise
-        reporter.note(f"this plan takes any mpirun: {error.what}")
+        reporter.note(f"this plan assumes an mpirun: {error.what}")
         return Launcher(kind="mpirun", executable=Path("mpirun"), label="mpirun")
 
 

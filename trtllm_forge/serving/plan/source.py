@@ -61,8 +61,8 @@ def read_source(text: str) -> TritonSource:
     if "/" in text or Path(text).exists():
         return TritonSource(kind="path", path=Path(text).expanduser())
     near = nearest(text.partition(":")[0], _WORDS) or "auto"
-    what = f"--triton {text} is no place of a Triton"
-    why = "it is auto, wheel, docker, docker:IMAGE or the path of a tritonserver"
+    what = f"--triton {text} does not name a Triton"
+    why = "expected: auto, wheel, docker, docker:IMAGE or the path of a tritonserver"
     raise ConfigError(what, why=why, hint=f"--triton {near}")
 
 
@@ -81,7 +81,7 @@ def choose_source(text: str, repository_dir: Path, reporter: Reporter) -> Triton
     for model in cpp_models(repository_dir):
         reporter.note(
             f"Triton comes from docker: model {model} needs the {CPP_BACKEND} backend, "
-            "which no Triton outside of a container has here"
+            "which no Triton outside a container has on this machine"
         )
         return TritonSource(kind="docker")
     return source
@@ -99,7 +99,7 @@ def named_triton(source: TritonSource, cache_dir: Path) -> TritonInstallation:
 def _require_no_twin(repository_dir: Path) -> None:
     twin = next(iter(sorted(repository_dir.glob("*/*/engine_worker.py"))), None)
     if twin is not None:
-        what = f"{repository_dir} is a twin, which no container can serve"
-        why = f"NVIDIA's images have no OpenVINO GenAI, on which {twin.parent.parent.name} runs"
+        what = f"{repository_dir} is a twin, which cannot be served in a container"
+        why = f"NVIDIA's images have no OpenVINO GenAI, which {twin.parent.parent.name} needs"
         hint = f"forge serve {shlex.quote(str(repository_dir))} --triton wheel"
         raise PrerequisiteError(what, why=why, hint=hint)

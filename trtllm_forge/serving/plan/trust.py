@@ -95,7 +95,7 @@ def _require_files(
     if lines:
         rest = len(lines) - _SHOWN
         shown = [*lines[:_SHOWN], *([f"and {rest} more"] if rest > 0 else [])]
-        what = f"{repository_dir} is not what its {MANIFEST_NAME} says"
+        what = f"{repository_dir} does not match its {MANIFEST_NAME}"
         raise CheckpointError(what, why="\n".join(shown), hint=hint)
 
 
@@ -130,8 +130,10 @@ def _require_gpu(repository_dir: Path, manifest: Manifest, hint: str) -> None:
     # Without a GPU it is Triton that says so, or another machine that serves.
     others = [gpu for gpu in detect_gpus() if gpu.architecture != _plain(wanted)]
     if others:
-        what = f"the engine of {repository_dir} is for {wanted}, a GPU here is {_plain_gpu(others)}"
-        why = "a TensorRT engine runs on the GPU architecture it was built for and on no other"
+        what = (
+            f"the engine of {repository_dir} is for {wanted}, this machine has {_plain_gpu(others)}"
+        )
+        why = "a TensorRT engine runs only on the GPU architecture it was built for"
         raise PrerequisiteError(what, why=why, hint=hint)
 
 
@@ -141,7 +143,7 @@ def _require_release(repository_dir: Path, manifest: Manifest, hint: str) -> Non
         what = (
             f"the engine of {repository_dir} is for TensorRT-LLM {built}, {here} is installed here"
         )
-        why = "an engine loads in the release that built it and in no other"
+        why = "an engine loads only in the release that built it"
         raise PrerequisiteError(what, why=why, hint=hint)
 
 
@@ -153,12 +155,12 @@ def _require_openvino(
         order = _compare(here, built)
         if order == "older":
             what = f"{repository_dir} was made with {package} {built}, {here} is installed here"
-            why = "OpenVINO reads what older releases wrote, and not what newer ones did"
+            why = "OpenVINO reads models of older releases, not of newer ones"
             raise PrerequisiteError(what, why=why, hint=hint)
         if order == "newer":
             reporter.warning(
                 f"{repository_dir} was made with {package} {built} and is served with {here}; "
-                "texts may differ"
+                "generated text may differ"
             )
 
 

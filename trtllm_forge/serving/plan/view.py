@@ -94,7 +94,9 @@ def served_repositories(
     folders: dict[str, Path] = {}
     for one in repositories:
         if one.name in folders:
-            what = f"two repositories are named {one.name}, so their models would be"
+            what = (
+                f"two repositories are named {one.name}, so their models would have the same names"
+            )
             why = f"{folders[one.name]} and {one.folder}"
             hint = shlex.join(("forge", "serve", one.name, f"{one.name}2={one.folder}"))
             raise ConfigError(what, why=why, hint=hint)

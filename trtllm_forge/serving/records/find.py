@@ -83,7 +83,7 @@ def find_server(
         hint = f"{command} {near}" if near else "forge ps --all"
         raise ConfigError(what, why=_listing(eligible), hint=hint)
     if len(running) > 1:
-        what = f"{len(running)} servers are running, and none was named"
+        what = f"{len(running)} servers are running; name one"
         raise ConfigError(what, why=_listing(running), hint=f"{command} {running[0].name}")
     return running[0]
 
@@ -152,7 +152,7 @@ def _address(
     names = list(fronts)
     hint = f"{command} --model {names[0]}" if names else "forge ps"
     if model is None:
-        what = f"{record.name} serves {len(fronts)} repositories, and none was named"
+        what = f"{record.name} serves {len(fronts)} repositories; name one"
         raise ConfigError(what, why=f"their front models are {', '.join(names)}", hint=hint)
     what = f"{record.name} serves no model {model}"
     raise ConfigError(what, why=f"its front models are {', '.join(names) or 'none'}", hint=hint)

@@ -52,7 +52,7 @@ class ServerStatus:
         record = self.record
         state = record.state
         if state == "ready" and not self.is_answering:
-            state_text = "ready, and does not answer"
+            state_text = "ready, but does not answer"
         else:
             state_text = {"lost": "lost: its owner was killed, or the machine went down"}.get(
                 state, state

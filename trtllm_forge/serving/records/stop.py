@@ -51,8 +51,8 @@ def stopped_text(stopped: Mapping[str, Stopped]) -> str:
     """Return what the command line prints of it."""
     words = {
         "drained": "stopped",
-        "killed": "stopped, and requests that still ran were ended",
-        "cleared up": "was not running; what it left is removed",
+        "killed": "stopped; requests still running were cut off",
+        "cleared up": "was not running; its leftovers are removed",
         "not running": "was not running",
     }
     return "\n".join(f"{name} {words[how]}" for name, how in stopped.items()) or "nothing to stop"
@@ -80,7 +80,9 @@ def stop_server(record: ServerRecord, state_dir: Path, timeout_s: float | None) 
     # The second one is immediate.
     _signal(record, signal.SIGTERM)
     if not _has_ended(record.owner, _KILL_WAIT_S):
-        what = f"{record.name} does not end: its owner, process {record.owner.pid}, still runs"
+        what = (
+            f"{record.name} does not stop: its owner, process {record.owner.pid}, is still running"
+        )
         hint = f"kill -9 {record.owner.pid}"
         raise ServerError(what, hint=hint, log_path=record.log_path)
     return "killed"
@@ -123,7 +125,9 @@ def _signal(record: ServerRecord, number: signal.Signals) -> None:
     except ProcessLookupError:
         return
     except PermissionError as error:
-        what = f"{record.name} cannot be stopped: process {record.owner.pid} is another user's"
+        what = (
+            f"{record.name} cannot be stopped: process {record.owner.pid} belongs to another user"
+        )
         raise ServerError(what, why=reason_of(error)) from error
     finally:
         os.close(handle)

@@ -150,7 +150,7 @@ def _last_word(words: IO[bytes], reporter: Reporter) -> DetachedServer:
         elif "error" in word:
             raise _error(word["error"])
     what = "the supervisor ended before the server was ready"
-    raise ServerError(what, why="somebody killed it, or what it wrote above says why")
+    raise ServerError(what, why="it was killed, or its output above says why")
 
 
 def _spoken(words: IO[bytes]) -> Iterator[dict[str, Any]]:

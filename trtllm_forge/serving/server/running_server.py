@@ -259,9 +259,7 @@ class RunningServer:
             return _EXIT_S
         left_s = timeout_s - (time.monotonic() - started)
         if left_s <= 0:
-            self._reporter.warning(
-                f"requests were still running after {timeout_s:g} s, which ends them"
-            )
+            self._reporter.warning(f"requests still running after {timeout_s:g} s are cut off")
             return 0.0
         return max(left_s, _EXIT_S)
 
@@ -317,8 +315,8 @@ class RunningServer:
         self._write("restarting")
         because = f" ({error.why})" if error.why else ""
         self._reporter.warning(
-            f"{error.what}{because}; it is started again in {delay_s:g} s, "
-            f"{self._restarts} of {max_restarts} times"
+            f"{error.what}{because}; restarting in {delay_s:g} s, "
+            f"restart {self._restarts} of {max_restarts}"
         )
 
     def _http(self) -> TritonHttp:
@@ -378,7 +376,7 @@ def _was_asked_to_end(process: ManagedProcess) -> bool:
 
 
 def _given_up(error: ServerError, restarts: int) -> ServerError:
-    why = f"it was started again {restarts} times before (--max-restarts {restarts})"
+    why = f"it was restarted {restarts} times before (--max-restarts {restarts})"
     return ServerError(
         error.what,
         why="; ".join(filter(None, (error.why, why))),

@@ -82,7 +82,7 @@ def _choose_start(
         reporter,
         remembered=before.ports() if before else None,
         holders={
-            port: f"the server {record.name} is on it, which is {record.state}"
+            port: f"the server {record.name} uses it and is {record.state}"
             for record in running_servers(settings.state_dir)
             for port in record.ports().values()
         },
@@ -102,15 +102,15 @@ def _choose_start(
 def _server_name(options: ServeOptions, settings: Settings) -> str:
     name = options.name
     if name is not None and not _NAME.fullmatch(name):
-        what = f"{name!r} is no name for a server"
-        raise ConfigError(what, why="wanted: letters, digits, dots and dashes")
+        what = f"{name!r} is not a valid server name"
+        raise ConfigError(what, why="expected: letters, digits, dots and dashes")
     if name is None:
         names = "-".join(repository.name for repository in options.repositories)
         return free_server_name(settings.state_dir, names)
     running = running_servers(settings.state_dir)
     taken = next((record for record in running if record.name == name), None)
     if taken is not None:
-        what = f"a server named {name} is {taken.state} already"
+        what = f"a server named {name} is already {taken.state}"
         why = f"it serves {taken.repository_dir} at {taken.urls.http}"
         raise ConfigError(what, why=why, hint=f"forge stop {shlex.quote(name)}")
     return name

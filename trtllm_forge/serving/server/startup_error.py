@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trtllm_forge.serving.server.stub_watch import DeadStub
 
 # On TERM and INT Triton exits by itself, with 0.
-_OUTSIDE = "somebody stopped it from outside"
+_OUTSIDE = "it was stopped from outside"
 _OUTSIDE_ENDINGS = ("exit code 0", "signal SIGTERM", "signal SIGINT")
 _LAST_LINES = 3
 _READ_BYTES = 10_000_000

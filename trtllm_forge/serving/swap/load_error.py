@@ -44,7 +44,7 @@ def load_error(
     return ServerError(
         with_new.real_paths(f"model {short} of {repository.name} did not load: {message}"),
         why=with_new.real_paths(
-            "; ".join(filter(None, (*facts, "what was served before is served on")))
+            "; ".join(filter(None, (*facts, "what was served before is still served")))
         ),
         hint=known.hint if known else "",
         log_path=log_path,

@@ -173,7 +173,7 @@ class ModelControl:
             if name in models.folders and state in _HERE
         ]
         if taken:
-            what = f"{taken[0]} of an earlier {repository.name} still ends its requests"
+            what = f"{taken[0]} of an earlier {repository.name} is still finishing its requests"
             why = "two models of one name and version would write the same metrics"
             raise ServerError(what, why=why, log_path=self._log_path)
 
@@ -212,8 +212,9 @@ class ModelControl:
                 self._http.load(name)
             except TritonAnswerError as error:
                 # Its rehearsal did load, so this is nothing of the repository's.
-                what = f"version {repository.version} of {repository.name} is loaded, {name} is not"
-                why = f"{error.what}; {name} serves its old version on, others may be new"
+                version = f"version {repository.version} of {repository.name}"
+                what = f"{version} is loaded, but {name} is not"
+                why = f"{error.what}; {name} still serves the old version, others may be new"
                 hint = f"forge reload {repository.name}"
                 raise ServerError(what, why=why, hint=hint, log_path=self._log_path) from error
 

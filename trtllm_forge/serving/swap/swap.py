@@ -56,7 +56,7 @@ class ChangedServer:
             case "load":
                 first = f"{self.server} serves {name} as {fronts}, loaded in {change.load_s:.1f} s"
             case "unload":
-                first = f"{self.server} serves {name} no more"
+                first = f"{self.server} no longer serves {name}"
             case "reload":
                 first = (
                     f"{self.server} serves version {version} of {name} as {fronts}, "
@@ -65,10 +65,9 @@ class ChangedServer:
         if change.is_drained:
             return first
         if self.verb == "unload":
-            return f"{first}\nsome of its requests still run, and end by themselves"
-        return (
-            f"{first}\nrequests of the old version still run; the next reload clears up after them"
-        )
+            return f"{first}\nsome of its requests are still running and will finish"
+        left = "requests of the old version still run; the next reload cleans up after them"
+        return f"{first}\n{left}"
 
     def document(self) -> Mapping[str, object]:
         """Return the same for ``--json``."""
@@ -120,7 +119,7 @@ def load_repository(
     with changing(served.view_dir, record.name):
         served = _served_set(record, settings)
         if (other := served.find(name)) is not None:
-            what = f"{record.name} serves {name} already"
+            what = f"{record.name} already serves {name}"
             why = f"from {other.repository_dir}"
             raise ConfigError(
                 what, why=why, hint=shlex.join(("forge", "reload", name, "--server", record.name))
@@ -201,7 +200,7 @@ def _served_set(record: ServerRecord, settings: Settings) -> ServedSet:
     what = f"the models of {record.name} cannot be changed while it runs"
     hint = f"forge stop {shlex.quote(record.name)} && {again}"
     if served is None:
-        why = "that takes a server of one rank, whose Triton does not run in a container"
+        why = "only a server of one rank, with its Triton outside a container, can be changed"
         raise ServerError(what, why=why, hint=hint)
     return served
 
@@ -229,11 +228,11 @@ def _require_loadable(
 ) -> None:
     folder = repository.repository_dir
     if not config_paths(folder):
-        what = f"{folder} is no model repository"
-        raise ConfigError(what, why="it holds no model: there is no */config.pbtxt in it")
+        what = f"{folder} is not a model repository"
+        raise ConfigError(what, why="it holds no model: it has no */config.pbtxt")
     if completes_config(folder) and not served.completes_config:
         what = f"{repository.name} cannot be loaded into {record.name}"
-        why = "its model completes its configuration, which a server is started for"
+        why = "its model completes its own configuration, which is set when a server starts"
         raise ServerError(what, why=why, hint=_serve_command(folder, settings))
     command = f"forge {verb} {shlex.quote(repository.name)}"
     require_trusted(
@@ -242,7 +241,7 @@ def _require_loadable(
     again = _serve_command(record.repository_dir, settings)
     require_memory(
         folder,
-        what=f"another engine, of {folder},",
+        what=f"another engine, from {folder},",
         held_bytes=_held_bytes(record),
         hint=f"forge stop {shlex.quote(record.name)} && {again}",
     )

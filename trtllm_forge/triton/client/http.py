@@ -239,7 +239,7 @@ class TritonHttp:
             raise self._foreign(why) from error
 
     def _foreign(self, why: str) -> ServerError:
-        return ServerError(f"{self.url} does not answer as a Triton does", why=why)
+        return ServerError(f"{self.url} does not answer like a Triton server", why=why)
 
     def _is_healthy(self, path: str) -> bool:
         connection = self._connection(_HEALTH_TIMEOUT_S)

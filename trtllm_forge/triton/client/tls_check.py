@@ -36,7 +36,7 @@ def check_tls(tls: GrpcTls) -> GrpcTrust:
     if "ENCRYPTED" in key:
         what = f"{tls.key_path} is encrypted"
         hint = f"openssl pkey -in {shlex.quote(str(tls.key_path))} -out plain.key"
-        raise ConfigError(what, why="Triton reads a key without a passphrase alone", hint=hint)
+        raise ConfigError(what, why="Triton reads only keys without a passphrase", hint=hint)
     server = _server_context(tls)
     client = _client_context(certificate)
     try:
@@ -95,7 +95,7 @@ def _require_authorities(server: ssl.SSLContext, ca_path: Path) -> None:
     ends = [str(entry["notAfter"]) for entry in server.get_ca_certs()]
     if not ends:
         what = f"{ca_path} holds no certificate of an authority"
-        raise ConfigError(what, why="clients' certificates are held to it (--grpc-tls-ca)")
+        raise ConfigError(what, why="clients' certificates are checked against it (--grpc-tls-ca)")
     if all(ssl.cert_time_to_seconds(end) < time.time() for end in ends):
         what = f"{ca_path} has expired"
         raise ConfigError(what, why=f"it was valid until {ends[0]}")
@@ -125,7 +125,7 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> Mapping[str, A
 def _refuse(tls: GrpcTls, error: ssl.SSLError) -> NoReturn:
     shown = shlex.quote(str(tls.cert_path))
     why = getattr(error, "verify_message", "") or str(error.reason)
-    what = f"no client would take {tls.cert_path}"
+    what = f"no client would accept {tls.cert_path}"
     hint = f"openssl x509 -noout -dates -purpose -in {shown}"
     raise ConfigError(what, why=why, hint=hint) from error
 
@@ -141,5 +141,5 @@ def _pem(path: Path, mark: str, kind: str, flag: str) -> str:
     text = read_pem(path, flag)
     if mark not in text:
         what = f"{path} holds no {kind}"
-        raise ConfigError(what, why=f"{flag} is wanted in PEM")
+        raise ConfigError(what, why=f"{flag} must be a PEM file")
     return text

@@ -109,7 +109,7 @@ def _point_inside(config: Any, root: Path, model: str) -> set[Path]:
             continue  # mounted by its own path
         found = found or folder_below(root, model, text)
         if found is None:
-            what = f"model {model} names an engine that is not there: {text}"
+            what = f"model {model} names an engine that does not exist: {text}"
             why = f"{key} in {root / model / 'config.pbtxt'}"
             raise ServerError(what, why=why)
         config.parameters[key].string_value = str(MODELS_DIR / found.relative_to(root))
@@ -154,7 +154,7 @@ def _link_targets(root: Path) -> Iterator[Path]:
             target = path.readlink()
             if not target.is_absolute():
                 what = f"{path} leads out of the repository, where a container cannot follow"
-                why = f"it is a link to {target}, which names another file there"
+                why = f"it is a link to {target}, which is another file in the container"
                 hint = shlex.join(("ln", "-sfn", str(path.resolve()), str(path)))
                 raise PrerequisiteError(what, why=why, hint=hint)
             if path.exists():

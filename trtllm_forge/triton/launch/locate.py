@@ -129,7 +129,7 @@ def named_installation(named: Path) -> TritonInstallation:
     executable = (named / "bin" / "tritonserver" if named.is_dir() else named).absolute()
     if not executable.is_file():
         what = f"--triton {named}: there is no {executable}"
-        why = "wanted: a tritonserver, or a folder that holds bin/tritonserver"
+        why = "expected: a tritonserver, or a folder that holds bin/tritonserver"
         raise PrerequisiteError(what, why=why)
     if not os.access(executable, os.X_OK):
         what = f"--triton {named}: {executable} is not executable"

@@ -78,7 +78,7 @@ def locate_launcher(wanted: LauncherKind | None, environ: Mapping[str, str]) -> 
         if found:
             return Launcher(kind="srun", executable=Path(found), label=f"Slurm's {found}")
         if wanted == "srun":
-            what = "--launcher srun is wanted, there is no srun on PATH"
+            what = "--launcher srun needs srun, which is not on PATH"
             raise PrerequisiteError(what, why="it belongs to Slurm and runs in an allocation")
     found = shutil.which("mpirun", path=path)
     version = _open_mpi_version(Path(found)) if found else None
@@ -87,7 +87,11 @@ def locate_launcher(wanted: LauncherKind | None, environ: Mapping[str, str]) -> 
     in_wheel = _wheel_mpirun()
     if in_wheel is not None:
         return in_wheel
-    what = f"{found} is not Open MPI's" if found else "several ranks need mpirun, there is none"
+    what = (
+        f"{found} is not Open MPI's"
+        if found
+        else "several ranks need mpirun, which is not installed"
+    )
     why = f"the {_WHEEL} wheel, which has one, is not installed either"
     raise PrerequisiteError(what, why=why, hint=f"pip install {_WHEEL}")
 

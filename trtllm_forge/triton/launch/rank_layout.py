@@ -69,7 +69,7 @@ def lay_out_ranks(
     tensorrt = [engine for engine in engines if engine.kind == "trtllm"]
     llmapi = [engine for engine in engines if engine.kind == "llmapi"]
     if mode == "orchestrator" and not tensorrt:
-        what = "--mode orchestrator is wanted, and no model here is a TensorRT engine"
+        what = "--mode orchestrator needs a TensorRT engine, and no model here has one"
         raise ConfigError(what, why="it is a mode of the tensorrtllm backend", hint=command)
     if tensorrt:
         chosen = mode or _fitting_mode(tensorrt)
@@ -124,7 +124,8 @@ def _orchestrator(engines: Sequence[EngineRanks], wanted: int | None, command: s
             raise ConfigError(what, why=engine.source)
     taken = sorted(rank for engine in engines for rank in engine.participants)
     if taken != list(range(1, len(taken) + 1)):
-        what = f"participant_ids names ranks {', '.join(map(str, taken))}, each from 1 on is needed"
+        shown = ", ".join(map(str, taken))
+        what = f"participant_ids names ranks {shown}; it must name each rank from 1 on once"
         raise ConfigError(what, why="rank 0 is the orchestrator, and no rank serves two engines")
     found = f"the orchestrator and its participants are {_ranks(len(taken) + 1)}"
     why = f"participant_ids names {_ranks(len(taken))}, and rank 0 is the orchestrator"
@@ -150,7 +151,7 @@ def _llmapi(engines: Sequence[EngineRanks], wanted: int | None, command: str) ->
 
 def _require_size(size: int, found: str, why: str, wanted: int | None, command: str) -> None:
     if wanted is not None and wanted != size:
-        what = f"--world-size {wanted} is wanted, {found}"
+        what = f"--world-size {wanted} does not fit: {found}"
         raise ConfigError(what, why=why, hint=f"{command} --world-size {size}")
 
 

@@ -68,7 +68,7 @@ def _message(message: Message, descriptor: Any) -> Iterator[tuple[int, str]]:
             slot = choice.name if choice is not None else field.name
             if slot in seen:
                 other = "" if seen[slot] == field.name else f" beside {seen[slot]}"
-                yield field.line, f"{field.name} stands here a second time{other}"
+                yield field.line, f"{field.name} appears a second time{other}"
             seen[slot] = field.name
         yield from _value(field, described)
 

@@ -110,7 +110,7 @@ def point_at_repository(config: Any, repository_dir: Path, model: str) -> bool:
             continue
         found = folder_below(repository_dir, model, text)
         if found is None:
-            what = f"model {model} names an engine that is not there: {text}"
+            what = f"model {model} names an engine that does not exist: {text}"
             why = f"{key} in {repository_dir / model / 'config.pbtxt'}"
             raise ServerError(what, why=why)
         config.parameters[key].string_value = str(found)

@@ -174,7 +174,7 @@ class _Reader:
     def _mistake(self, token: _Token, wanted: str) -> None:
         message = f"{wanted} was expected, not {token.text[:40]}"
         if token.kind == "other" and token.text in "\"'":
-            message = "a text without its closing quote"
+            message = "a string without a closing quote"
         self.mistakes.append(SyntaxMistake(self._line(token.start), message))
 
     def message(self, *, closing: str | None, line: int, start: int) -> Message:

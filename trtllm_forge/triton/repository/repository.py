@@ -44,7 +44,7 @@ def parse_model_config(path: Path) -> Any:
     try:
         return text_format.Parse(text, model_config_messages().ModelConfig())
     except text_format.ParseError as error:
-        what = f"{path} is no Triton ModelConfig"
+        what = f"{path} is not a Triton ModelConfig"
         raise RenderError(what, why=str(error)) from error
 
 
