@@ -98,7 +98,7 @@ def test_enough_memory_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     say_free(monkeypatch, host.host_bytes - 1, gpu.gpu_bytes - 1)
     for folder in folders:
-        with pytest.raises(PrerequisiteError, match=r"^it needs 1\.\d MiB of "):
+        with pytest.raises(PrerequisiteError, match=r"^it needs at least 1\.\d MiB of "):
             require_memory(folder, what="it", held_bytes=0, hint="")
 
 
