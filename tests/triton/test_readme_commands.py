@@ -40,7 +40,7 @@ ASK = (
 FOLLOW = "forge logs coder -f"
 STOP = "forge stop coder"
 STOP_ALL = "forge stop --all --timeout 5"
-IN_BACKGROUND = sorted(shown_commands(), key=lambda command: command.page != "docs/serving.md")
+IN_BACKGROUND = sorted(shown_commands(), key=lambda command: command.page != "docs/serve.md")
 INTERRUPTED = 130
 
 
