@@ -52,7 +52,8 @@ class ShownCommand:
 
 def pages() -> dict[str, str]:
     """Return the text of each page, by its path from the root."""
-    paths = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+    names = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+    paths = [*(ROOT / name for name in names), *sorted((ROOT / "docs").glob("*.md"))]
     return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths}
 
 
@@ -95,8 +96,8 @@ def anchors(text: str) -> set[str]:
 
 
 def marked_table(name: str) -> str:
-    """Return the table that README holds between its marks of this name."""
-    text = pages()["README.md"]
+    """Return the table that a page holds between its marks of this name."""
+    text = next(text for text in pages().values() if f"<!-- {name} -->" in text)
     return text.split(f"<!-- {name} -->\n")[1].split(f"<!-- /{name} -->")[0]
 
 

@@ -184,6 +184,13 @@ def test_no_page_names_a_folder_of_one_machine(page: str) -> None:
     assert found == []
 
 
+def test_every_page_is_in_the_index() -> None:
+    linked = {target.partition("#")[0] for target in links(pages()["docs/index.md"])}
+
+    pages_of_docs = {name.removeprefix("docs/") for name in pages() if name.startswith("docs/")}
+    assert pages_of_docs - {"index.md"} <= linked
+
+
 def test_table_of_presets_is_that_of_the_data() -> None:
     assert marked_table("presets") == presets_table()
 
