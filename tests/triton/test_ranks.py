@@ -142,7 +142,7 @@ def test_a_port_that_is_taken_is_told_before_any_rank_starts(
             code = run.wait()
 
     assert code == 7
-    assert error_of(run)["what"] == f"port {port}, wanted for HTTP, is taken"
+    assert error_of(run)["what"] == f"port {port}, requested for HTTP, is taken"
     assert not (run.state_dir / "logs").exists()
 
 

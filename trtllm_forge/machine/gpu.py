@@ -1,8 +1,8 @@
-"""Which GPUs this machine has, and what the common ones are like.
+"""Finds the GPUs of this machine, and knows the properties of common ones.
 
 ``detect_gpus`` and ``probe_gpus`` ask NVIDIA's management library (NVML); ``named_gpu`` answers
-from ``data/gpus.yaml``, so that a plan can be made for a GPU that is elsewhere. Nothing here
-needs CUDA, and MIG instances are left to whoever made them.
+from ``data/gpus.yaml``, so that a plan can be made for a GPU of another machine. Nothing here
+needs CUDA, and MIG instances are never changed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Gpu:
     """One GPU, found here or looked up by name.
 
     Attributes:
-        name: What the vendor calls it.
-        memory_bytes: Its whole memory; NVML's figure, else the data sheet's GB as GiB.
+        name: The vendor's name.
+        memory_bytes: Total memory; NVML's figure, else the data sheet's GB as GiB.
         compute_capability: Major and minor, such as ``9.0``.
-        driver_version: The driver's version, None for a GPU that was only looked up.
-        index: NVML's index, None for a GPU that was only looked up.
-        uuid: NVML's UUID, None for a GPU that was only looked up.
+        driver_version: The driver's version, None for a GPU looked up by name.
+        index: NVML's index, None for a GPU looked up by name.
+        uuid: NVML's UUID, None for a GPU looked up by name.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuReport:
-    """What NVML said.
+    """The GPUs that NVML reports.
 
     Attributes:
         gpus: The visible GPUs, in the order in which CUDA numbers them.
-        reason: Why there are none, or why some are missing; empty when there is nothing to say.
+        reason: Why there are none, or why some are missing; else empty.
     """
 
     gpus: tuple[Gpu, ...]
@@ -67,14 +67,14 @@ def detect_gpus() -> tuple[Gpu, ...]:
 
 
 def probe_gpus(environment: Mapping[str, str] | None = None) -> GpuReport:
-    """Return the visible GPUs, and in words why there are none or fewer than there could be.
+    """Return the visible GPUs, and why there are none or some are missing.
 
-    ``CUDA_VISIBLE_DEVICES`` is honoured: indices or UUIDs, and like CUDA's own reading the list
-    ends at the first entry that names no GPU. Indices are taken in PCI bus order, which is
+    ``CUDA_VISIBLE_DEVICES`` is honoured: indices or UUIDs; as in CUDA, the list ends at the
+    first entry that matches no GPU. Indices are taken in PCI bus order, which is
     CUDA's when ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` and on every machine whose GPUs are alike.
 
     Args:
-        environment: Variables to read; this process's when None.
+        environment: Variables to read; None for those of this process.
     """
     try:
         pynvml: Any = importlib.import_module("pynvml")
@@ -98,7 +98,7 @@ def probe_gpus(environment: Mapping[str, str] | None = None) -> GpuReport:
 
 
 def free_gpu_bytes() -> tuple[int, ...]:
-    """Return the memory that is free on each GPU of this machine; nothing without a driver."""
+    """Return the free memory of each GPU of this machine; empty without a driver."""
     try:
         pynvml: Any = importlib.import_module("pynvml")
     except ImportError:
@@ -117,10 +117,10 @@ def free_gpu_bytes() -> tuple[int, ...]:
 
 
 def named_gpu(name: str) -> Gpu:
-    """Return a common GPU by its short name, such as ``h100-80g``, upper and lower case alike.
+    """Return a common GPU by its short name, such as ``h100-80g``, ignoring case.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: Unknown name.
     """
     known = _load()
     wanted = name.strip().lower().replace("_", "-").replace(" ", "-")
@@ -162,7 +162,7 @@ def _all_gpus(pynvml: Any) -> tuple[tuple[Gpu, ...], str]:
     found: list[Gpu] = []
     silent: list[str] = []
     for index in range(pynvml.nvmlDeviceGetCount()):
-        # One broken or forbidden GPU must not hide the others.
+        # One broken or inaccessible GPU must not hide the others.
         try:
             found.append(_gpu(pynvml, index, driver_version))
         except pynvml.NVMLError as error:
@@ -189,7 +189,7 @@ def _shut_down(pynvml: Any) -> None:
     try:
         pynvml.nvmlShutdown()
     except pynvml.NVMLError:
-        # What was read stays true.
+        # What was already read stays valid.
         return
 
 
@@ -214,11 +214,11 @@ def _entry(gpus: Sequence[Gpu], entry: str) -> Gpu | None:
         return next((gpu for gpu in gpus if gpu.index == int(entry)), None)
     if not entry.startswith("GPU-"):
         return None
-    # CUDA takes any beginning of a UUID that fits one GPU alone.
+    # CUDA accepts any UUID prefix that matches exactly one GPU.
     found = [gpu for gpu in gpus if (gpu.uuid or "").startswith(entry)]
     return found[0] if len(found) == 1 else None
 
 
 def _text(value: str | bytes) -> str:
-    # nvidia-ml-py before 12 gave bytes, and some builds still do.
+    # nvidia-ml-py before 12 returned bytes, and some builds still do.
     return value.decode() if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""What this machine is: its GPUs, memory, cores and TensorRT-LLM."""
+"""Surveys this machine: its GPUs, memory, cores and TensorRT-LLM."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What forge's choices depend on.
+    """The facts that forge's choices depend on.
 
     Attributes:
-        gpus: The visible ones, or why there are none.
+        gpus: The visible GPUs, or why there are none.
         toolchain: TensorRT-LLM of this environment, or None.
         docker: The docker executable, or None.
-        free_memory_bytes: Of the host that a new process can have, a container's limit included.
+        free_memory_bytes: Host memory a new process can have, within a container's limit.
         cpu_count: Cores this process may use.
     """
 
@@ -43,12 +43,12 @@ class Machine:
 
     @property
     def can_build_engines(self) -> bool:
-        """Return whether a GPU and a way to run TensorRT-LLM's tools are here."""
+        """Return whether this machine has a GPU and a way to run TensorRT-LLM's tools."""
         return self.has_gpu and (self.toolchain is not None or self.docker is not None)
 
 
 def look_at_machine() -> Machine:
-    """Return what this machine is; starts no TensorRT-LLM and no container."""
+    """Return the survey of this machine, without starting TensorRT-LLM or a container."""
     docker = shutil.which("docker")
     return Machine(
         gpus=probe_gpus(),
@@ -60,7 +60,7 @@ def look_at_machine() -> Machine:
 
 
 def free_memory_bytes() -> int:
-    """Return the memory a new process can have, in bytes: what is free, within the cgroup."""
+    """Return the free memory for a new process in bytes, within the cgroup's limit."""
     free = 0
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):

@@ -1,1 +1,1 @@
-"""Acts on a built repository: serve it, probe what is served, ask it for a completion."""
+"""Serves built repositories: plans, records, running servers and model changes."""

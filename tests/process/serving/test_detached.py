@@ -134,7 +134,7 @@ def test_a_name_that_runs_is_refused() -> None:
     assert result.exit_code == 2
     repository_dir = read_settings().model_repos_dir.absolute() / "mock"
     assert result.stderr == (
-        "error: a server named coder is ready already\n"
+        "error: a server named coder is already ready\n"
         f"  why:  it serves {repository_dir} at {document['http']}\n"
         "  try:  forge stop coder\n"
     )
@@ -299,7 +299,7 @@ def test_the_restarts_of_a_server_have_an_end_and_its_last_words_stay() -> None:
     )
     ended = status("coder")["error"]
     assert ended["what"].startswith(f"Triton (process {again['pid']}), which served coder")
-    assert ended["why"].endswith("; it was started again 1 times before (--max-restarts 1)")
+    assert ended["why"].endswith("; no restarts left (--max-restarts 1)")
 
 
 def test_the_logs_of_five_starts_are_kept() -> None:

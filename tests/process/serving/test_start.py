@@ -322,7 +322,7 @@ def test_a_wanted_port_that_is_taken_is_refused_with_its_holder(
     # Before them, notes of ports that another server of this machine holds.
     error, why, hint = stderr.splitlines()[-3:]
     assert code == 7
-    assert error == f"error: port {port}, wanted for gRPC, is taken"
+    assert error == f"error: port {port}, requested for gRPC, is taken"
     assert why == f"  why:  process {os.getpid()} ({own_name()}) listens on it"
     assert hint.startswith("  try:  forge serve mock --grpc-port ")
 

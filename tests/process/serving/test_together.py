@@ -54,7 +54,7 @@ def test_a_server_that_starts_while_another_does_sees_the_ports_it_will_take(
     assert states == ["starting"]
     assert second.returncode == 7
     error = json.loads(stdout)["error"]
-    assert error["what"] == f"port {ports['http_port']}, wanted for HTTP, is taken"
+    assert error["what"] == f"port {ports['http_port']}, requested for HTTP, is taken"
     assert error["why"] == "the server mock uses it and is starting"
     assert len(log_paths()) == 1
 

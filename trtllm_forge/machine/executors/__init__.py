@@ -1,7 +1,7 @@
 """Where a stage's commands run: on this machine, or in the image of the release.
 
-An executor wraps the commands that a runtime composes and says beforehand what it lacks. What is
-run, and with which arguments, is the runtime's business.
+An executor wraps the commands that a runtime composes and checks in advance that they can run.
+The runtime decides what is run and with which arguments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Executor(Protocol):
 
     @property
     def name(self) -> ExecutorName:
-        """Return the word the executor is known by."""
+        """Return the executor's name."""
 
     def wrap(
         self,
@@ -34,9 +34,9 @@ class Executor(Protocol):
         needs_network: bool = False,
         label: str,
     ) -> Command:
-        """Return what is executed for ``command``, whose own argv stays as ``inner_argv``.
+        """Return the command to execute for ``command``, keeping its own argv as ``inner_argv``.
 
-        Pure, so that a plan shows what a build runs. ``label`` is letters, digits, ``_``, ``.``
+        Pure, so that a plan can show what a build runs. ``label`` is letters, digits, ``_``, ``.``
         and ``-``, and belongs to one command at a time of one cache: a stage and its key.
         """
 
@@ -50,8 +50,8 @@ class Executor(Protocol):
         """
 
     def clean_up(self, label: str, reporter: Reporter) -> None:
-        """End what a command of this label has left running; never raises.
+        """End whatever a command of this label left running; never raises.
 
-        For before a command, as forge may have been killed during the last one, and after one
-        that failed or was interrupted.
+        Call it before a command, because forge may have been killed during the last one, and
+        after one that failed or was interrupted.
         """

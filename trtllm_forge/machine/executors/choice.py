@@ -21,7 +21,7 @@ _NAMES = ("auto", "docker", "local")
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorChoice:
-    """The executor that was taken, and why, in one line."""
+    """The chosen executor, and the reason in one line."""
 
     executor: Executor
     reason: str
@@ -37,7 +37,7 @@ def choose_executor(
     release: str | None = None,
     command_with_image: str = "forge versions",
 ) -> ExecutorChoice:
-    """Return the executor of this name; ``auto`` takes what this machine has.
+    """Return the executor of this name; ``auto`` picks what this machine has.
 
     Looks at PATH and at the packages of ``trtllm-build``'s Python, and starts no container.
 
@@ -45,13 +45,13 @@ def choose_executor(
         name: ``auto``, ``local`` or ``docker``.
         image: The image that carries the release, or None when there is none.
         image_bytes: What pulling it downloads, or None when that is not known.
-        offline: Nothing may be fetched.
-        cache_dir: The store; containers are told apart by it, and the log of a pull is kept there.
-        release: The TensorRT-LLM the plan is for, or None when any will do.
-        command_with_image: What to type where docker is asked for and there is no image.
+        offline: Whether downloads are forbidden.
+        cache_dir: The store; it is part of container names, and pull logs are kept there.
+        release: The TensorRT-LLM the plan is for, or None for any.
+        command_with_image: The command for the hint when docker is requested without an image.
 
     Raises:
-        ConfigError: There is no executor of that name, or no image for docker to run.
+        ConfigError: Unknown executor, or no image for docker to run.
     """
     from trtllm_forge.machine.executors.docker import DockerExecutor
     from trtllm_forge.machine.executors.local import LocalExecutor, local_toolchain

@@ -8,11 +8,12 @@ What is executed::
         --mount type=bind,source=<path>,target=<path>[,readonly] ...
         --workdir <path> --env <name>=<value> ... <image> <the command>
 
-Shared memory of the host and the two limits are those of NVIDIA's own line, because ranks talk
-through it (NVIDIA/TensorRT-LLM docs/source/quick-start-guide.md). The image's entrypoint stays: it
-prints a banner, finds CUDA's compatibility libraries and then becomes the command.
+Host shared memory and the two limits follow NVIDIA's own command, because ranks communicate
+through shared memory (NVIDIA/TensorRT-LLM docs/source/quick-start-guide.md). The image's
+entrypoint stays: it prints a banner, finds CUDA's compatibility libraries and then becomes the
+command.
 
-Nothing of forge's environment goes into a container, and so no token does.
+No variable of forge's environment goes into a container, so no token does either.
 """
 
 from __future__ import annotations
@@ -49,23 +50,23 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-# The first container of an image of 30 GB takes its time.
+# The first container of a 30 GB image starts slowly.
 _TRIAL_WAIT_S = 300.0
 _VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DockerExecutor:
-    """Runs each command in a container of its own.
+    """Runs each command in its own container.
 
     Attributes:
-        image: What it is started from; never pulled without asking.
+        image: The image; never pulled without confirmation.
         image_bytes: What pulling it downloads, or None when that is not known.
-        offline: Nothing may be fetched.
-        cache_dir: The store. Containers are told apart by it, and a pull's log is kept there.
+        offline: Whether downloads are forbidden.
+        cache_dir: The store; it is part of container names, and pull logs are kept there.
         gpus: The value of ``--gpus``, or None when ``CUDA_VISIBLE_DEVICES`` hides every GPU.
-        user: Who the command runs as, ``<uid>:<gid>``: the owner of what it writes.
-        answer_wait_s: How long docker may take to answer a question.
+        user: The command runs as this ``<uid>:<gid>``, which owns the files it writes.
+        answer_wait_s: Timeout of one query to docker.
     """
 
     image: str
@@ -78,19 +79,19 @@ class DockerExecutor:
 
     @property
     def name(self) -> ExecutorName:
-        """Return the word the executor is known by."""
+        """Return the executor's name."""
         return "docker"
 
     @property
     def client(self) -> DockerClient:
-        """Return what docker is asked through."""
+        """Return the docker client."""
         purpose = f"executor docker runs {self.image}; inside it, --executor local needs no docker"
         return DockerClient(purpose=purpose, answer_wait_s=self.answer_wait_s)
 
     def container_name(self, label: str) -> str:
-        """Return what the container of ``label`` is called, apart from other users and caches."""
+        """Return the container name of ``label``, unique per user and cache."""
         if not _LABEL.fullmatch(label):
-            message = f"not a label of a container: {label!r}"
+            message = f"not a container label: {label!r}"
             raise ValueError(message)
         return f"forge-{sha256_text(f'{self.user} {self.cache_dir}')[:8]}-{label}"
 
@@ -115,8 +116,8 @@ class DockerExecutor:
             argv += ["--gpus", gpus or "all"]
         argv += ["--ipc", "host", *LIMITS, "--user", self.user]
         if not needs_network:
-            # Without a network, /etc/hosts has no other name that leads here, and ranks look for
-            # their own.
+            # Without a network, /etc/hosts resolves only localhost to this container, and ranks
+            # look up their own host name.
             argv += ["--network", "none", "--hostname", "localhost"]
         for mount in dict.fromkeys(mounts):
             argv += ["--mount", mount_option(mount)]
@@ -129,10 +130,10 @@ class DockerExecutor:
     def require(
         self, reporter: Reporter, *, confirm: Callable[[str], bool], needs_gpu: bool = True
     ) -> None:
-        """Make sure that docker runs, has the image, and gives it a GPU.
+        """Check that docker runs, has the image, and gives it a GPU.
 
         Raises:
-            PrerequisiteError: It does not, or the pull of the image was refused or failed.
+            PrerequisiteError: A check fails, or the image pull was declined or failed.
         """
         self.client.require_daemon(reporter)
         if needs_gpu and self.gpus is None:
@@ -208,18 +209,18 @@ class DockerExecutor:
 
 
 class _PullReporter(SilentReporter):
-    """Hands on a pull's lines, and counts its layers."""
+    """Passes on a pull's output lines and counts its layers."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._done: dict[str, bool] = {}
 
     def command_started(self, argv: Sequence[str]) -> None:
-        """Hand it on."""
+        """Pass it on."""
         self._reporter.command_started(argv)
 
     def child_line(self, source: str, line: str) -> None:
-        """Hand it on; ``<layer>: Pull complete`` is progress."""
+        """Pass it on; count ``<layer>: Pull complete`` as progress."""
         self._reporter.child_line(source, line)
         layer, _, state = line.partition(": ")
         if state in {"Pulling fs layer", "Already exists", "Pull complete"}:

@@ -1,4 +1,4 @@
-"""Runs commands on this machine, with the TensorRT-LLM that is installed here."""
+"""Runs commands on this machine, with the TensorRT-LLM installed here."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Source: triton-inference-server/tensorrtllm_backend dockerfile/Dockerfile.triton
 """
 
 _ANSWER_WAIT_S = 60.0
-# The metadata of the package, not the package: importing it takes half a minute and a GPU.
+# Read the package's metadata: importing the package takes half a minute and a GPU.
 _VERSION_CODE = "from importlib.metadata import version; print(version('tensorrt_llm'))"
 
 
@@ -38,7 +38,7 @@ class Toolchain:
     Attributes:
         executable: The ``trtllm-build`` on PATH.
         python: The interpreter it runs under, for the scripts that go with it.
-        version: Of its ``tensorrt_llm``, or None when that Python has no such package.
+        version: Version of its ``tensorrt_llm``, or None when that Python has no such package.
         examples_dir: TensorRT-LLM's examples, or None where there are none.
     """
 
@@ -51,7 +51,7 @@ class Toolchain:
 def local_toolchain(*, examples_dir: Path = IMAGE_EXAMPLES_DIR) -> Toolchain | None:
     """Return the TensorRT-LLM of this machine, or None without a ``trtllm-build`` on PATH.
 
-    Starts that installation's Python to ask for the version and imports no TensorRT-LLM.
+    Starts that installation's Python to read the version, without importing TensorRT-LLM.
     """
     found = shutil.which("trtllm-build")
     if found is None:
@@ -68,11 +68,11 @@ def local_toolchain(*, examples_dir: Path = IMAGE_EXAMPLES_DIR) -> Toolchain | N
 
 @dataclass(frozen=True, kw_only=True)
 class LocalExecutor:
-    """Runs commands as they are.
+    """Runs commands unchanged.
 
     Attributes:
-        toolchain: What is installed here, or None.
-        release: The TensorRT-LLM the plan is for, or None when any will do.
+        toolchain: The installed TensorRT-LLM, or None.
+        release: The TensorRT-LLM the plan is for, or None for any.
     """
 
     toolchain: Toolchain | None
@@ -80,17 +80,17 @@ class LocalExecutor:
 
     @property
     def name(self) -> ExecutorName:
-        """Return the word the executor is known by."""
+        """Return the executor's name."""
         return "local"
 
     @property
     def is_of_release(self) -> bool:
-        """Return whether the toolchain is here and of the release that is wanted."""
+        """Return whether the toolchain is installed and of the planned release."""
         if self.toolchain is None:
             return False
         if self.release is None:
             return True
-        # A build's local part, as in 1.2.1+cu13, makes no other release of it.
+        # A local version part, as in 1.2.1+cu13, does not make it another release.
         return (self.toolchain.version or "").partition("+")[0] == self.release
 
     def wrap(
@@ -112,7 +112,7 @@ class LocalExecutor:
         confirm: Callable[[str], bool],  # noqa: ARG002 (of the protocol)
         needs_gpu: bool = True,  # noqa: ARG002 (of the protocol)
     ) -> None:
-        """Make sure that the release is installed here.
+        """Check that the release is installed here.
 
         Raises:
             PrerequisiteError: There is no ``trtllm-build``, or it is of another release.
@@ -146,8 +146,8 @@ class LocalExecutor:
 def _interpreter_of(executable: Path) -> Path:
     """Return the Python that a console script runs under.
 
-    pip writes it into the first line, or, where that would be too long or holds a space, behind
-    an ``exec`` for ``sh`` in the second.
+    pip writes it into the first line or, where that is too long or contains a space, after an
+    ``exec`` for ``sh`` in the second.
     """
     with executable.open("rb") as file:
         first, second = (file.readline(4096).decode(errors="replace").strip() for _ in range(2))
@@ -175,7 +175,7 @@ def _version_in(python: Path) -> str | None:
             text=True,
             timeout=_ANSWER_WAIT_S,
             env=environment_without_secrets(),
-            # Python looks for packages in the working directory first.
+            # Python searches the working directory for packages first.
             cwd="/",
             check=False,
         )

@@ -1,4 +1,4 @@
-"""Runs one command of a stage to its end and turns a failure into an error that says why."""
+"""Runs one command of a stage and turns a failure into an error with its cause."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
 
 _SHOWN_LINES = 8
-# Ranks that fail together write hundreds of lines of stack after the one that tells.
+# Ranks that fail together write hundreds of stack lines after the telling one.
 _SEARCHED_BYTES = 1 << 18
 _STAGES: dict[str, Where] = {"convert": "convert", "compile": "compile"}
 
@@ -33,14 +33,14 @@ def run_command(
     log_path: Path,
     reporter: Reporter,
 ) -> None:
-    """Run ``command``, pass its lines on, and keep them in ``log_path``.
+    """Run ``command``, report its lines, and keep them in ``log_path``.
 
-    The child gets forge's environment but for the token of the Hub, which no command needs.
+    The child gets forge's environment without the Hub token, which no command needs.
 
     Raises:
         ForgeError: Of the class ``error``: the command failed or was killed.
         PrerequisiteError: It could not be started.
-        OSError: It says that no space is left; the runner knows on which disk.
+        OSError: The command reported a full disk; the runner knows which one.
     """
     log_path.unlink(missing_ok=True)
     with ManagedProcess(
@@ -68,7 +68,7 @@ def run_command(
 
 
 def _is_full_disk(line: str) -> bool:
-    # A full /dev/shm is memory, and the catalogue says what to do about it.
+    # A full /dev/shm is memory; the catalogue has the hint for it.
     return os.strerror(errno.ENOSPC) in line and "shm" not in line and "shared memory" not in line
 
 

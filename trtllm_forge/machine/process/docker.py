@@ -1,6 +1,6 @@
-"""Talks to the ``docker`` command: whether it runs, what it has, and the words it is spoken to in.
+"""Runs the ``docker`` command: checks and queries, and the syntax of its options.
 
-Building and serving share this. What docker says goes into the errors as it is.
+Building and serving share this. Errors quote docker's own messages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LABEL_KEY = "trtllm-forge"
 """The label of every container that forge starts."""
 
 LIMITS = ("--ulimit", "memlock=-1", "--ulimit", "stack=67108864")
-"""Those of NVIDIA's own line (NVIDIA/TensorRT-LLM docs/source/quick-start-guide.md)."""
+"""The limits of NVIDIA's own command (NVIDIA/TensorRT-LLM docs/source/quick-start-guide.md)."""
 
 _GPU = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z/-]+")
 _SHOWN_LINES = 8
@@ -36,18 +36,18 @@ class DockerClient:
     """The ``docker`` command.
 
     Attributes:
-        purpose: Why it is asked at all, for when there is none.
-        answer_wait_s: How long it may take to answer a question.
+        purpose: What docker is needed for; shown when it is missing.
+        answer_wait_s: Timeout of one query.
     """
 
     purpose: str
     answer_wait_s: float = 60.0
 
     def require_daemon(self, reporter: Reporter) -> None:
-        """Make sure that a daemon answers.
+        """Check that the daemon answers.
 
         Raises:
-            PrerequisiteError: There is no docker, no daemon, or none that talks to this user.
+            PrerequisiteError: No docker, no daemon, or this user may not access it.
         """
         answer = self.ask(["docker", "version", "--format", "{{.Server.Version}}"], reporter)
         if answer.returncode == 0:
@@ -65,7 +65,7 @@ class DockerClient:
         """Return whether the daemon has an image.
 
         Raises:
-            PrerequisiteError: It cannot tell.
+            PrerequisiteError: Docker does not answer the query.
         """
         argv = ["docker", "image", "inspect", "--format", "{{.Id}}", image]
         answer = self.ask(argv, reporter)
@@ -77,9 +77,9 @@ class DockerClient:
         raise PrerequisiteError(what, why=last_line(answer), hint=" ".join(argv[:3] + argv[-1:]))
 
     def require_some_gpu_support(self, reporter: Reporter) -> None:
-        """Refuse a pull of many GB for a docker that has never heard of a GPU.
+        """Refuse to pull many GB when docker has no GPU support.
 
-        The daemon finds GPU support by an executable of NVIDIA's toolkit on its own PATH
+        The daemon detects GPU support by an executable of NVIDIA's toolkit on its PATH
         (moby/moby@18a2f3f01538:daemon/nvidia_linux.go), or by what ``docker info`` lists.
         """
         tools = ("nvidia-container-runtime-hook", "nvidia-ctk")
@@ -94,7 +94,7 @@ class DockerClient:
     def ask(
         self, argv: Sequence[str], reporter: Reporter, *, wait_s: float | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Return docker's answer to a short question.
+        """Return docker's answer to a short query.
 
         Raises:
             PrerequisiteError: There is no docker, or it does not answer in time.
@@ -109,7 +109,7 @@ class DockerClient:
                 errors="replace",
                 timeout=wait_s or self.answer_wait_s,
                 env=environment_without_secrets(),
-                # A Ctrl-C is forge's to act on, and cleaning up has to outlive it.
+                # forge handles Ctrl-C itself, and cleanup has to survive it.
                 start_new_session=True,
                 check=False,
             )
@@ -123,9 +123,9 @@ class DockerClient:
 
 
 def gpu_request(visible: str | None) -> str | None:
-    """Return what ``docker run --gpus`` is given, or None when every GPU is hidden.
+    """Return the value of ``docker run --gpus``, or None when every GPU is hidden.
 
-    The value is a line of CSV, so several GPUs are one quoted field (docker/cli opts/gpus.go).
+    The value is a CSV line, so several GPUs form one quoted field (docker/cli opts/gpus.go).
 
     Args:
         visible: ``CUDA_VISIBLE_DEVICES``; CUDA ignores what follows the first invalid entry.
@@ -138,25 +138,25 @@ def gpu_request(visible: str | None) -> str | None:
 
 
 def gpu_devices(gpus: Sequence[str]) -> str:
-    """Return what ``--gpus`` is given for some GPUs, by index or UUID."""
+    """Return the value of ``--gpus`` for some GPUs, by index or UUID."""
     return csv_field(f"device={','.join(gpus)}")
 
 
 def container_environment(env: Mapping[str, str], *, needs_network: bool) -> dict[str, str]:
-    """Return what is set in the container: where it may write, who it is, and ``env``.
+    """Return the container's variables: writable folders, the user's name, and ``env``.
 
     The user has no entry in the image's /etc/passwd, so HOME is not writable and torch, which
-    asks for the user's name when it is imported, ends with a KeyError unless USER tells it.
+    reads the user's name when it is imported, fails with a KeyError unless USER is set.
     """
     own = {"HOME": "/tmp", "USER": "forge"}
     if not needs_network:
-        # Else libraries try again and again before they use what is there.
+        # Otherwise libraries retry the Hub before they use local files.
         own["HF_HUB_OFFLINE"] = "1"
     return {**own, **env}
 
 
 def mount_option(mount: Mount) -> str:
-    """Return the value of ``--mount``, a line of CSV (docker/cli@02cae2f7e950:opts/mount.go)."""
+    """Return the value of ``--mount``, a CSV line (docker/cli@02cae2f7e950:opts/mount.go)."""
     fields = ["type=bind", f"source={mount.source.absolute()}", f"target={mount.target}"]
     if mount.read_only:
         fields.append("readonly")
@@ -164,14 +164,14 @@ def mount_option(mount: Mount) -> str:
 
 
 def csv_field(text: str) -> str:
-    """Return a text as one field of a line of CSV, as docker reads its options."""
+    """Return a text as one CSV field, as docker reads its options."""
     if not any(character in text for character in ',"\n\r'):
         return text
     return '"' + text.replace('"', '""') + '"'
 
 
 def no_nvidia_runtime(why: str) -> PrerequisiteError:
-    """Return the error of a docker that can give no container a GPU."""
+    """Return the error for a docker without GPU support."""
     what = "docker has no NVIDIA runtime, so a container gets no GPU"
     hint = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
     return PrerequisiteError(
@@ -182,12 +182,12 @@ def no_nvidia_runtime(why: str) -> PrerequisiteError:
 
 
 def last_line(answer: subprocess.CompletedProcess[str]) -> str:
-    """Return the last line of what docker answered."""
+    """Return the last line of docker's answer."""
     return last_lines(answer.stderr or answer.stdout).splitlines()[-1]
 
 
 def last_lines(text: str) -> str:
-    """Return the end of what docker wrote, without its advice to read its own help."""
+    """Return the end of docker's output, without its pointer to its own help."""
     written = [line.rstrip() for line in text.splitlines() if line.strip()]
     said = [line for line in written if not line.startswith(("Run 'docker ", "See 'docker "))]
     return "\n".join(said[-_SHOWN_LINES:]) or "it printed nothing"
@@ -197,7 +197,7 @@ def last_lines(text: str) -> str:
 class Mount:
     """A folder or file that a command in a container sees.
 
-    A link inside leads somewhere only if its target is mounted too: the Hub's snapshots are links
+    A link inside works only if its target is mounted too: the Hub's snapshots are links
     into ``blobs``, so mount the folder that holds both.
 
     Attributes:

@@ -1,10 +1,9 @@
-r"""Known failures of the tools that forge starts: what they print, why, and what to do.
+r"""Known failures of the tools that forge starts: messages, causes and remedies.
 
 ``data/failures.yaml`` holds one entry per failure, the most specific first, and documents its own
-fields. Building and serving share it. It is read at the first failure and not before.
+fields. Building and serving share it. It is read at the first failure.
 
-The lines of a child come with marks of whoever passed them on; these go before anything is
-compared::
+Programs that pass on a child's lines put marks before them, which are removed before matching::
 
     [1,0]<stderr>:[TensorRT-LLM][ERROR] Assertion failed: mpiSize == tp * pp
     [11/10/2023-06:30:40] [TRT] [E] 2: [virtualMemoryBuffer.cpp::resizePhysical::140] Error ...
@@ -29,7 +28,7 @@ Where = Literal["convert", "compile", "docker", "serve", "mpi", "any"]
 # Any stage may run inside a container or under mpirun, so their failures may appear in each.
 _WRAPPERS = frozenset({"docker", "mpi", "any"})
 _MAX_SHOWN_LENGTH = 400
-# What tells stands early in a line; the rest of a longer one is a table's or a stack's.
+# The telling part is early in a line; the rest of a long one is a table or a stack.
 _MAX_SEARCHED_LENGTH = 4000
 _MARKS = re.compile(
     r"""^(?:
@@ -50,15 +49,15 @@ class KnownFailure:
     """One entry of the catalogue.
 
     Attributes:
-        code: A stable word for it.
-        where: The kinds of child that fail so.
-        pattern: Found in the lines, its ``^`` and ``$`` at the ends of any; None when the exit
-            code alone tells.
-        returncodes: Exit codes that tell by themselves, a signal's number negative.
+        code: Its stable name.
+        where: The kinds of child that fail this way.
+        pattern: Searched in the lines, ``^`` and ``$`` matching at every line; None when the
+            exit code is enough.
+        returncodes: Exit codes that identify it, a signal's number negative.
         cause: Why, in one sentence; may name groups of the pattern in braces.
-        hint: What to do: a command, or an edit; may name groups as well.
+        hint: The remedy, a command or an edit; may name groups as well.
         message: A recorded message.
-        thread: Where people met it, or empty.
+        thread: A public report of it, or empty.
         evidence: Where the wording comes from.
     """
 
@@ -75,14 +74,14 @@ class KnownFailure:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """What a known failure means in the case at hand.
+    """A known failure, applied to the case at hand.
 
     Attributes:
         code: The failure's code.
         cause: Why it happened.
-        hint: What to do.
-        thread: Where people met it, or empty.
-        line: The line that tells, without the marks before it; empty when the exit code told.
+        hint: The remedy.
+        thread: A public report of it, or empty.
+        line: The matching line without the marks before it; empty when the exit code matched.
     """
 
     code: str
@@ -99,12 +98,12 @@ def known_failures() -> tuple[KnownFailure, ...]:
 
 
 def find_failure(lines: Sequence[str], *, where: Where, returncode: int | None) -> Diagnosis | None:
-    """Return what is known about a child that failed, or None.
+    """Return the known failure that explains a failed child, or None.
 
     Args:
-        lines: What it printed, or the last of it.
-        where: What kind of child it was; ``any`` when that is not known.
-        returncode: Its exit code, minus the signal's number for a signal; None when it still runs.
+        lines: Its output, or the end of it.
+        where: The kind of child; ``any`` when unknown.
+        returncode: Its exit code, minus the signal's number for a signal; None while it runs.
     """
     text = "\n".join(_searched(lines))
     for failure in known_failures():
@@ -137,7 +136,7 @@ def _applies(failure: KnownFailure, where: Where) -> bool:
 
 
 def _diagnosis(failure: KnownFailure, *, groups: Mapping[str, str | None], line: str) -> Diagnosis:
-    # A group is as the child wrote it, which may be over two lines.
+    # A group may span two of the child's lines.
     values = {name: " ".join((value or "").split()) for name, value in groups.items()}
     return Diagnosis(
         code=failure.code,

@@ -1,18 +1,18 @@
-"""Ends a process group when the forge that started it is gone, however it went.
+"""Ends a process group when the forge that started it is gone, for whatever reason.
 
 Run as a script, by ``process.ManagedProcess``, in a session of its own::
 
     python lifeline.py GRACE_S RECORD PATTERN...    stdin: a pipe whose other end forge holds
 
-The first line of stdin is the process group and when its leader started. A further byte means
-that forge has cleaned up. The end of the pipe without one means that forge was killed: the
-group gets TERM, a wait and KILL, and what matches the patterns is removed: files, and, by a
-pattern ``container:LABEL``, the containers with a label of docker's. So is the file ``RECORD``,
-if it is not empty and tells of that very leader. Uses the standard library alone, so that it
-starts with ``-I -S``.
+The first line of stdin is the process group and its leader's start time. One more byte means
+that forge has cleaned up. End of file without it means that forge was killed: the group gets
+TERM, a wait and KILL, and whatever matches the patterns is removed: files or, for a pattern
+``container:LABEL``, the containers with that docker label. The file ``RECORD`` is removed too if
+it is not empty and describes that same leader. Only the standard library is imported, so that
+``-I -S`` works.
 
-A group is everything in the session that its leader began: ``mpirun`` gives each rank a process
-group of its own, and leaves them all behind when it is killed.
+A group means the whole session that its leader started: ``mpirun`` gives each rank a process
+group of its own and leaves them all behind when it is killed.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ START_TIME_FIELD = 19
 """Field 22 of ``/proc/<pid>/stat``, counted from the state, which is field 3."""
 
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "SLURM_PROCID")
-"""What tells a process its rank, the surest first."""
+"""Variables that tell a process its rank, the most reliable first."""
 
 CONTAINER_PREFIX = "container:"
-"""How a pattern begins that is no path and means containers, by their label."""
+"""Prefix of a pattern that names containers, by their label, instead of paths."""
 
 _SESSION_FIELD = 3
 _POLL_S = 0.05
 _DOCKER_WAIT_S = 60.0
-# Pauses before each look for containers. Of a docker that was killed while it made one, the daemon
-# may still be at it.
+# Pauses before each look for containers. When docker was killed while creating one, the daemon
+# may still be creating it.
 _LOOKS_S = (0.0, 0.0, 0.0)
 _PATIENT_LOOKS_S = (0.0, 0.5, 1.0, 2.0)
 
 
 def living_members(group: int) -> tuple[int, ...]:
-    """Return the processes of a group, zombies left out."""
+    """Return the processes of a group, without zombies."""
     members = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -60,7 +60,7 @@ def living_members(group: int) -> tuple[int, ...]:
 def stat_fields(pid: int) -> tuple[str, ...]:
     """Return ``/proc/<pid>/stat`` from the state on, or nothing when there is no such process.
 
-    The command, which stands before the state, is in parentheses and may hold any character.
+    The command before it is in parentheses and may contain any character.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
@@ -70,14 +70,14 @@ def stat_fields(pid: int) -> tuple[str, ...]:
 
 
 def signal_group(group: int, number: signal.Signals) -> None:
-    """Send a signal to a group; one that is gone is fine."""
+    """Send a signal to a group, ignoring one that is gone."""
     _signal(living_members(group), number)
 
 
 def ask_to_end(group: int) -> None:
-    """Send TERM to those who end the others: rank 0 of an MPI job, else the whole group.
+    """Send TERM to rank 0 of an MPI job, else to the whole group.
 
-    ``mpirun`` answers TERM by killing its ranks a second later. When rank 0 ends, the others
+    ``mpirun`` reacts to TERM by killing its ranks a second later. When rank 0 ends, the others
     follow, and ``mpirun`` after them.
     """
     members = living_members(group)
@@ -115,11 +115,11 @@ def wait_for_end(group: int, seconds: float) -> bool:
 
 
 def remove_leftovers(patterns: tuple[str, ...], *, is_patient: bool = False) -> None:
-    """Remove the files, folders and containers that match; links are removed and not followed.
+    """Remove the files, folders and containers that match; links are not followed.
 
     Args:
         patterns: What to remove.
-        is_patient: Whether a container may still be in the making.
+        is_patient: Whether a container may still be being created.
     """
     for pattern in patterns:
         if pattern.startswith(CONTAINER_PREFIX):
@@ -150,7 +150,7 @@ def _remove_containers(label: str, *, is_patient: bool) -> None:
 
 
 def _ask_docker(*arguments: str) -> str:
-    """Return what docker answers, or nothing when it does not."""
+    """Return docker's answer, or an empty text without one."""
     import subprocess
 
     try:
@@ -159,7 +159,7 @@ def _ask_docker(*arguments: str) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_DOCKER_WAIT_S,
-            # A Ctrl-C is not meant for it.
+            # Keep Ctrl-C away from it.
             start_new_session=True,
             check=False,
         )
@@ -169,7 +169,7 @@ def _ask_docker(*arguments: str) -> str:
 
 
 def remove_record(path: str, pid: int, started_ticks: int) -> None:
-    """Remove a server's record, unless it tells of another process by now."""
+    """Remove a server's record, unless it now describes another process."""
     try:
         document = json.loads(Path(path).read_text())
         is_own = (document["pid"], document["started_ticks"]) == (pid, started_ticks)
@@ -181,7 +181,7 @@ def remove_record(path: str, pid: int, started_ticks: int) -> None:
 
 
 def main() -> None:
-    """Wait for forge's word or its end."""
+    """Wait until forge reports cleanup or ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     grace_s, record, patterns = float(sys.argv[1]), sys.argv[2], tuple(sys.argv[3:])

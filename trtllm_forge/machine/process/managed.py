@@ -1,7 +1,7 @@
-"""Child processes that are owned: started, watched, logged and stopped as a whole group.
+"""Owned child processes: started, watched, logged and stopped as a whole group.
 
-A ``ManagedProcess`` leads its own process group. What it writes goes into a log file and, line
-by line, to the reporter. It is stopped with TERM, a wait and KILL on the whole group; a small
+A ``ManagedProcess`` leads its own process group. Its output goes into a log file and,
+line by line, to the reporter. It is stopped with TERM, a wait and KILL on the whole group; a small
 ``lifeline`` process does the same when forge itself is killed.
 """
 
@@ -43,24 +43,24 @@ _DRAIN_WAIT_S = 1.0
 
 
 class ManagedProcess:
-    """A child process and all it starts, as a context manager.
+    """A child process and everything it starts, as a context manager.
 
     Args:
         argv: The command.
-        source: What its lines are tagged with when they go to the reporter.
-        log_path: Where its stdout and stderr go; appended to.
+        source: The tag of its lines in the reporter.
+        log_path: The file its stdout and stderr are appended to.
         reporter: Gets the command before it runs and each line, from a thread of its own.
         env: The child's whole environment, or None for forge's own.
         cwd: Its working directory, or None for forge's own.
-        grace_s: How long it may take to end after TERM.
-        leftovers: Patterns of absolute paths that are removed once the group has ended.
-        shares_cores: It steps back where processes of its own, or others, compute: they are not
-            interrupted whenever it has something to do.
-        record_path: A JSON file that may be written while it runs; removed as well should
-            forge be killed, if its ``pid`` and ``started_ticks`` are the child's.
-        split_rank: Tells which rank wrote a line, where it starts several; see ``rank_log``.
-        secrets: Parts of the command, each with what is put there when it is run. Messages and
-            reports show the parts.
+        grace_s: Seconds between TERM and KILL.
+        leftovers: Patterns of absolute paths to remove once the group has ended.
+        shares_cores: Run it as a batch process, so that it does not interrupt processes that
+            compute on the same cores.
+        record_path: A JSON file that may be written while it runs; also removed when forge is
+            killed, if its ``pid`` and ``started_ticks`` are the child's.
+        split_rank: Tells which rank wrote a line, if it starts several; see ``rank_log``.
+        secrets: Placeholders in the command, each with the secret that replaces it when run.
+            Messages and reports show the placeholders.
     """
 
     def __init__(
@@ -134,10 +134,10 @@ class ManagedProcess:
             what = f"{self.argv[0]} cannot be started"
             raise PrerequisiteError(what, why=reason_of(error)) from error
         if self._shares_cores:
-            # Before it has threads, which inherit this. Where it is not allowed, it only costs.
+            # Set before it has threads, which inherit it. If not allowed, only speed is lost.
             with contextlib.suppress(OSError):
                 os.sched_setscheduler(self._child.pid, os.SCHED_BATCH, os.sched_param(0))
-        # Not waited for, it has its place in the table of processes, even when it has ended.
+        # Until it is reaped, its process id stays taken even after it has ended.
         fields = lifeline.stat_fields(self._child.pid)
         self._started_ticks = int(fields[lifeline.START_TIME_FIELD]) if fields else 0
         self._tell_lifeline(f"{self._child.pid} {self._started_ticks}\n".encode())
@@ -171,7 +171,7 @@ class ManagedProcess:
 
     @property
     def is_running(self) -> bool:
-        """Return whether it was started and has not ended."""
+        """Return whether it is running."""
         return self._child is not None and self._child.poll() is None
 
     @property
@@ -194,8 +194,8 @@ class ManagedProcess:
     def wait_until(self, ready: Callable[[], bool], deadline_s: float) -> WaitOutcome:
         """Wait until ``ready`` holds, the child ends or ``deadline_s`` seconds have passed.
 
-        Asks whether the child is alive before it asks ``ready``, at every turn: another
-        process could be the one that answers.
+        Each time, checks that the child is alive before calling ``ready``: another process
+        could be the one that answers.
         """
         deadline = time.monotonic() + deadline_s
         while True:
@@ -224,7 +224,7 @@ class ManagedProcess:
         return False
 
     def stop(self, grace_s: float | None = None) -> None:
-        """End the whole group: TERM, a wait, KILL. Nothing running is fine.
+        """End the whole group, if any: TERM, a wait, KILL.
 
         An exception during the wait, such as a second Ctrl-C, goes straight to KILL.
         """
@@ -238,12 +238,12 @@ class ManagedProcess:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=self._grace_s if grace_s is None else grace_s)
         finally:
-            # Whoever is left of the group: a child deaf to TERM, or the processes it started.
+            # The rest of the group: a child that ignores TERM, or processes it started.
             lifeline.signal_group(child.pid, signal.SIGKILL)
             child.wait()
             lifeline.wait_for_end(child.pid, _KILL_WAIT_S)
             self._join_drain()
-            # One that was broken off may have left something in the making.
+            # An interrupted docker client may have left a container being created.
             is_patient = was_running and child.returncode != 0
             lifeline.remove_leftovers(self._leftovers, is_patient=is_patient)
             self._release_lifeline()
@@ -271,8 +271,8 @@ class ManagedProcess:
     def _drain_output(self, stream: IO[bytes], log: RankLog) -> None:
         with stream, log:
             while raw := stream.readline(_LINE_LIMIT_BYTES):
-                # A full disk or a closed terminal must not end the child, which a pipe that
-                # nobody reads would do.
+                # A full disk or a closed terminal must not end the child, as a pipe without
+                # a reader would.
                 rank, line = log.write(raw)
                 if rank == 0:
                     self._lines.append(line)
@@ -281,7 +281,7 @@ class ManagedProcess:
                     self._reporter.child_line(source, line)
 
     def _join_drain(self) -> None:
-        # A process that left the group may hold the pipe open for ever.
+        # A process that left the group may keep the pipe open forever.
         if self._drain is not None:
             self._drain.join(timeout=_DRAIN_WAIT_S)
 

@@ -8,7 +8,7 @@ from trtllm_forge.machine.process.lifeline import living_members
 
 
 def memory_bytes(group: int) -> int:
-    """Return what the processes of a group hold in memory, what they share counted once."""
+    """Return the memory of a process group in bytes, counting shared pages once."""
     return sum(map(_proportional_bytes, living_members(group)))
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    sample-4711_1.log          rank 0, and whatever started the ranks
+    sample-4711_1.log          rank 0 and the launcher
     sample-4711_1.rank1.log    rank 1
 """
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 def rank_log_path(log_path: Path, rank: int) -> Path:
-    """Return where a rank's lines are, beside rank 0's."""
+    """Return the path of a rank's log, beside rank 0's."""
     return log_path.with_suffix(f".rank{rank}.log") if rank else log_path
 
 
 class RankLog:
-    """The open files. What cannot be written is lost, and no error: a full disk ends no server.
+    """The open files. A write error drops the line: a full disk must not end a server.
 
     Args:
-        log_path: The log of rank 0; its folder is made. Appended to.
-        split_rank: Tells from a line which rank wrote it, or None, and what. Without it all
-            lines are rank 0's.
+        log_path: The log of rank 0, appended to; its folder is created.
+        split_rank: Splits a line into the rank that wrote it, or None, and its text. Without
+            it all lines belong to rank 0.
 
     Raises:
-        OSError: The log or its folder cannot be made.
+        OSError: The log or its folder cannot be created.
     """
 
     def __init__(self, log_path: Path, split_rank: SplitRank | None = None) -> None:
@@ -63,7 +63,7 @@ class RankLog:
             file.close()
 
     def write(self, raw: bytes) -> tuple[int, str]:
-        """Write a line, or a part of a long one, and return whose it is and its text."""
+        """Write a line, or a part of a long one; return its rank and its text."""
         text = raw.decode(errors="replace").rstrip("\r\n")
         rank = self._unfinished
         if rank is None and self._split_rank is not None:

@@ -11,10 +11,10 @@ _CREDENTIALS = re.compile(r"(?<=:)//[^/?#\s\"'<>]*@")
 
 
 def environment_without_secrets() -> dict[str, str]:
-    """Return forge's environment without tokens of the Hub and of NGC, which no child needs."""
+    """Return forge's environment without Hub and NGC tokens, which no child needs."""
     return {name: value for name, value in os.environ.items() if name not in _SECRETS}
 
 
 def without_credentials(text: str) -> str:
-    """Return ``text`` with no user and password in the addresses it holds."""
+    """Return ``text`` with user names and passwords removed from its URLs."""
     return _CREDENTIALS.sub("//", text)

@@ -1,4 +1,4 @@
-"""The ``forge serve`` that stands for what is served, for hints that can be typed as they are."""
+"""The ``forge serve`` command of what is served, for hints that can be pasted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def serve_command(repositories: Sequence[NamedRepository], model_repos_dir: Path) -> str:
-    """Return the command that serves repositories, from the present folder."""
+    """Return the command that serves repositories from the current folder."""
     words = []
     for repository in repositories:
         folder = repository.folder

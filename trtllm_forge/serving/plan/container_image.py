@@ -1,8 +1,8 @@
-"""Which image a repository is served in, and whether it is of the repository's release.
+"""Chooses the image a repository is served in, and compares its release with the repository's.
 
-An engine loads in the TensorRT-LLM that built it and in no other, so both are compared before
-anything is started. A known image's tag tells its release, under any registry; any other image is
-asked: the variables and labels that NVIDIA's images have are inherited by those built on them.
+An engine loads only in the TensorRT-LLM that built it, so both are compared before anything is
+started. A known image's tag gives its release, under any registry; any other image is inspected:
+images built on NVIDIA's inherit their variables and labels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trtllm_forge.reporter import Reporter
     from trtllm_forge.triton.repository.release import RecordedRelease
 
-# An image may say it itself; else it says which Triton it is, and so which of those that are known.
+# An image may name the release itself; otherwise its Triton version identifies a known image.
 _TRTLLM_VARIABLES = ("TRT_LLM_VERSION", "TRTLLM_VERSION", "TENSORRT_LLM_VERSION")
 _TRITON_VARIABLE = "NVIDIA_TRITON_SERVER_VERSION"
 _SERVER_LABEL = "com.nvidia.tritonserver.version"
@@ -35,7 +35,7 @@ _NVIDIAS = re.compile(r"(?:.*/)?nvidia/tritonserver:\d\d\.\d\d(?P<rest>-[\w.-]+)
 
 
 def wanted_release(repository_dir: Path) -> RecordedRelease | None:
-    """Return the release that a repository has to be served by; None for any, or if unknown."""
+    """Return the release that must serve a repository; None for any or an unknown one."""
     manifest = read_manifest(repository_dir)
     if manifest is not None and manifest.runtime == "openvino":
         return None
@@ -54,7 +54,7 @@ def wanted_release(repository_dir: Path) -> RecordedRelease | None:
 
 
 def candidate_images(repository_dir: Path, catalogue: Catalogue) -> tuple[str, ...]:
-    """Return the images that carry a repository's release: the one it was built in comes first."""
+    """Return the images with a repository's release, the one it was built in first."""
     wanted = wanted_release(repository_dir)
     if wanted is None:
         return ()
@@ -69,7 +69,7 @@ def candidate_images(repository_dir: Path, catalogue: Catalogue) -> tuple[str, .
 
 
 def no_image_error(repository_dir: Path, command: str) -> PrerequisiteError:
-    """Return the error of a repository for which no image is known."""
+    """Return the error for a repository without a known image."""
     wanted = wanted_release(repository_dir)
     if wanted is None:
         what = (
@@ -83,7 +83,7 @@ def no_image_error(repository_dir: Path, command: str) -> PrerequisiteError:
 
 
 def known_image(reference: str, catalogue: Catalogue) -> Image | None:
-    """Return what is known of an image, by its tag, whichever registry it is in."""
+    """Return the known image with this tag, under any registry."""
     own = _last_part(reference)
     return next((i for i in catalogue.images if _last_part(i.reference) == own), None)
 
@@ -102,10 +102,10 @@ def require_release(
     Args:
         reference: The image.
         repository_dir: The repository.
-        catalogue: The images that are known.
-        client: Whom to ask about one that is not; None when nobody is to be asked.
-        reporter: Told when nothing tells.
-        command: What serves the repository, without ``--triton``.
+        catalogue: The known images.
+        client: The docker that inspects an unknown image; None to skip that.
+        reporter: Gets a warning when the release cannot be found out.
+        command: The command that serves the repository, without ``--triton``.
 
     Raises:
         PrerequisiteError: They differ, or the image has no TensorRT-LLM at all.
@@ -139,7 +139,7 @@ def require_release(
 def _asked(
     reference: str, catalogue: Catalogue, client: DockerClient, reporter: Reporter
 ) -> str | None:
-    """Return what an image that is here says of itself."""
+    """Return the release that a local image declares."""
     argv = ["docker", "image", "inspect", "--format", "{{json .Config}}", reference]
     answer = client.ask(argv, reporter)
     if answer.returncode != 0:
@@ -163,7 +163,7 @@ def _asked(
 
 
 def _without_release(reference: str) -> str | None:
-    """Return what an image of NVIDIA's that has no TensorRT-LLM has, or None for any other."""
+    """Return what an NVIDIA image without TensorRT-LLM contains; None for any other image."""
     match = _NVIDIAS.fullmatch(reference)
     return "none" if match and not match["rest"].startswith("-trtllm") else None
 

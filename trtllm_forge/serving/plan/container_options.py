@@ -1,4 +1,4 @@
-"""Makes sure that docker can serve a repository here, and decides what its container gets."""
+"""Checks that docker can serve a repository here, and chooses image, GPUs and user."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def choose_container(
     """Return the image, the GPUs and the user of a repository's container.
 
     Args:
-        source: Which image was asked for, if one was.
+        source: The requested image, if any.
         options: What is served.
-        reporter: Told what was chosen.
-        command: What serves the repository, for hints.
+        reporter: Gets the choices as notes.
+        command: The command that serves the repository, for hints.
         layout: Its ranks.
-        is_plan: Nothing will be started: docker, the image and the GPUs need not be here.
+        is_plan: Only plan: docker, the image and the GPUs need not be on this machine.
 
     Raises:
-        PrerequisiteError: Docker, the image, the release or the GPUs are not what is needed.
-        ConfigError: What was asked for goes together with no container.
+        PrerequisiteError: Docker, the image, the release or the GPUs are missing or do not fit.
+        ConfigError: An option does not work with a container.
     """
     _require_one_machine(options, command)
     catalogue = read_catalogue(options.releases_file)
@@ -83,7 +83,7 @@ def choose_container(
 
 
 def gpus_needed(repository_dir: Path, layout: RankLayout) -> int:
-    """Return how many GPUs the engines of a repository run on together."""
+    """Return the number of GPUs the engines of a repository need together."""
     engines = read_engine_ranks(repository_dir)
     sizes = [engine.world_size for engine in engines if engine.kind != "twin"]
     share_ranks = layout.mode == "leader" and layout.world_size > 1
@@ -93,18 +93,18 @@ def gpus_needed(repository_dir: Path, layout: RankLayout) -> int:
 def choose_gpus(
     wanted: str | None, needed: int, command: str, reporter: Reporter, *, is_plan: bool = False
 ) -> tuple[str | None, int]:
-    """Return what ``docker run --gpus`` is given, and how many GPUs that is.
+    """Return the value of ``docker run --gpus`` and its number of GPUs.
 
     Args:
-        wanted: What ``--gpus`` says, or None for as many of the visible ones as are needed.
-        needed: How many ranks need one.
-        command: What serves the repository.
-        reporter: Told of a plan for GPUs that are not here.
-        is_plan: They need not be here.
+        wanted: The value of ``--gpus``, or None for as many visible GPUs as needed.
+        needed: Number of ranks that need a GPU.
+        command: The command that serves the repository.
+        reporter: Gets a note when a plan needs GPUs that are missing here.
+        is_plan: Only plan: the GPUs may be missing.
 
     Raises:
-        ConfigError: ``--gpus`` says nothing that can be read, or too few.
-        PrerequisiteError: There are fewer.
+        ConfigError: ``--gpus`` is malformed or names too few.
+        PrerequisiteError: This machine has too few.
     """
     if wanted is not None:
         return _wanted_gpus(wanted, needed, command)
@@ -150,7 +150,7 @@ def _image(
     reporter: Reporter,
     command: str,
 ) -> str:
-    """Return the image that was named, else the first that carries the release and is here."""
+    """Return the named image, else the first local one that carries the release."""
     candidates = (source.image,) if source.image else candidate_images(repository_dir, catalogue)
     if not candidates:
         raise no_image_error(repository_dir, command)
@@ -180,7 +180,7 @@ def _require_one_machine(options: ServeOptions, command: str) -> None:
 
 
 def _address(host: str) -> str:
-    """Return a host as docker publishes on it: as an address, and no name."""
+    """Return a host as the address that docker publishes on; docker takes no names."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -190,9 +190,9 @@ def _address(host: str) -> str:
 
 
 def _user(options: ServeOptions, reporter: Reporter) -> str | None:
-    """Return who runs in the container: whoever serves, so that what is mounted can be read.
+    """Return the container's user: the serving user, who can read what is mounted.
 
-    For root it is the image's own user, as long as that one can read everything.
+    For root it is the image's own user if that one can read everything.
     """
     if os.getuid() != 0:
         return f"{os.getuid()}:{os.getgid()}"

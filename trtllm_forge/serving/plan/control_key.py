@@ -1,14 +1,14 @@
 """The key that opens a server's model control, shared memory, tracing and logging.
 
-Each start makes one. It is in a file of its own, which its user alone can read, and which goes
-with the server::
+Each start makes one. It is in a file of its own, which only its user can read and which is
+removed with the server::
 
     <state>/keys/<stamp>.key     0ab3...     mode 0600, the folder 0700
 
-With it one may load a model, and a model is code: whoever has it runs what he likes as the
-server's user. Triton takes it as an argument alone, and arguments can be read by every user of a
-machine. So plans and reports hold a word in its place, and once Triton has read its arguments the
-key is overwritten in them. What remains is the moment between the two.
+The key allows loading a model, and a model is code: anyone with the key can run code as the
+server's user. Triton takes it only as an argument, and every user of a machine can read
+arguments. So plans and reports hold a placeholder, and the key is overwritten in the arguments
+once Triton has read them. It is exposed only in between.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 KEY_WORD = "CONTROL_KEY"
-"""Stands for the key wherever a command is shown."""
+"""Placeholder of the key in commands that are shown."""
 
 _ARG_START, _ARG_END = 45, 46
 """Fields 48 and 49 of ``/proc/<pid>/stat``, counted from the state, which is field 3."""
 
-# Triton has read its arguments before it writes its first line, whose form is one of them.
+# Triton reads its arguments before its first log line, because one of them sets the log format.
 _TRITON_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z [IWEF] \d+ \w+\.cc:\d+\]")
 
 
 def key_path(state_dir: Path, stamp: str) -> Path:
-    """Return where the key of a start is."""
+    """Return the path of a start's key."""
     return state_dir / "keys" / f"{stamp}.key"
 
 
 def put_into_command(key: str) -> Mapping[str, str]:
-    """Return what the word is replaced with when the command is run: name and key of the header."""
+    """Return the placeholder's replacement when the command is run: header name and key."""
     return {f"{CONTROL_HEADER}={KEY_WORD}": f"{CONTROL_HEADER}={key}"}
 
 
 class KeyInArguments:
-    """Overwrites a key in the arguments of a server that has read them.
+    """Overwrites the key in a server's arguments once the server has read them.
 
     Args:
         key: The key.
-        log_path: Where the server's lines go.
-        log_offset: Where in it the lines of this start begin, in bytes.
-        inner_group: Gives the group of a container's processes, where the server is in one.
+        log_path: The server's log.
+        log_offset: Offset in it of this start's first line, in bytes.
+        inner_group: Returns the process group inside a container, if the server is in one.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class KeyInArguments:
         self._is_hidden = not key
 
     def hide(self, group: int, *, is_ready: bool = False) -> None:
-        """Overwrite it in all processes of a group, once one of them has written a line."""
+        """Overwrite it in all processes of a group once one of them has written a line."""
         if self._is_hidden or not (is_ready or self._has_begun()):
             return
         for leader in filter(None, (group, self._inner_group())):
@@ -83,7 +83,7 @@ class KeyInArguments:
 
 
 def overwrite_in_arguments(pid: int, words: Iterable[bytes]) -> None:
-    """Overwrite words in what ``ps`` shows of a child; where the system forbids it, leave them."""
+    """Overwrite words in a child's arguments as ``ps`` shows them, if the system allows it."""
     fields = stat_fields(pid)
     if len(fields) <= _ARG_END:
         return

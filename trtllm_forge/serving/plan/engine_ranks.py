@@ -1,4 +1,4 @@
-"""How many ranks the engines of a repository run on, read from the engines themselves."""
+"""Reads from a repository's engines how many ranks they run on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_engine_ranks(repository_dir: Path) -> tuple[EngineRanks, ...]:
     """Return the ranks of each engine model, by name; models without an engine are left out.
 
     Raises:
-        CheckpointError: An engine lacks the files of some of its ranks, or its sizes are none.
+        CheckpointError: An engine lacks some rank files, or has invalid parallel sizes.
     """
     found = [*_tensorrt(repository_dir), *_llmapi(repository_dir), *_twins(repository_dir)]
     return tuple(sorted(found, key=lambda engine: engine.model))
@@ -44,7 +44,7 @@ def _tensorrt(repository_dir: Path) -> Iterator[EngineRanks]:
 
 
 def _engine_size(folder: Path | None) -> tuple[int, str] | None:
-    """Return the world size an engine folder tells, and where."""
+    """Return the world size of an engine folder, and where it is recorded."""
     if folder is None:
         return None
     mapping = json_object(folder / "config.json").get("pretrained_config", {}).get("mapping")
@@ -79,7 +79,7 @@ def _participants(config: Any) -> tuple[int, ...]:
     if "participant_ids" not in config.parameters:
         return ()
     text = config.parameters["participant_ids"].string_value
-    # Instances are parted by semicolons; a placeholder that was not filled names nobody.
+    # Semicolons separate instances; an unfilled placeholder names no ranks.
     words = text.replace(";", ",").split(",") if "${" not in text else []
     return tuple(int(word) for word in words if word.strip().isdigit())
 
@@ -102,7 +102,7 @@ def _twins(repository_dir: Path) -> Iterator[EngineRanks]:
 
 
 def _product(values: Mapping[str, Any], names: tuple[str, ...], path: str) -> tuple[int, str]:
-    """Return the product of some sizes, each 1 where it is not written, and what they are."""
+    """Return the product of some sizes, each 1 by default, and their text."""
     sizes = {name: values[name] for name in names if values.get(name) is not None}
     world_size = 1
     for name, size in sizes.items():
@@ -115,7 +115,7 @@ def _product(values: Mapping[str, Any], names: tuple[str, ...], path: str) -> tu
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """Return the object in a file, or an empty one where there is none that can be read."""
+    """Return the JSON object in a file, or an empty one if it cannot be read."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What is open to whom when a server listens on more than the loopback device."""
+"""Describes who can reach what when a server listens beyond the loopback device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an address is reached from this machine alone."""
+    """Return whether an address can be reached only from this machine."""
     if host == "localhost":
         return True
     try:
@@ -23,7 +23,7 @@ def is_loopback(host: str) -> bool:
 
 
 def exposure_warning(host: str, ports: Ports, tls: GrpcTls | None) -> str | None:
-    """Return what to tell of a server that others can reach, or None of one they cannot."""
+    """Return the warning for a server that other machines can reach, else None."""
     if is_loopback(host):
         return None
     where = "every address of this machine" if host in _EVERY_ADDRESS else host

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from trtllm_forge.triton.launch.rank_layout import RankLayout
 
 DOCUMENT_SCHEMA = 1
-# The twin's engine model has it, and no other.
+# Only the twin's engine model has it.
 _TWIN_FILES = "*/*/engine_worker.py"
-# Of the time until the server has to be ready: how long its ranks may take to meet.
+# The share of the ready timeout within which the ranks have to meet.
 _MEETING_SHARE = 0.75
 _STAMP = re.compile(r"[0-9A-Za-z_]+")
 
@@ -53,28 +53,28 @@ class LaunchPlan:
     """One server that could be started.
 
     Attributes:
-        name: By which ``probe`` and ``complete`` find it.
+        name: The name by which ``probe`` and ``complete`` find it.
         repository_dir: What it serves.
         urls: Where it answers.
-        http_port: The port of ``urls.http``, by which the server is told from another's.
+        http_port: The port of ``urls.http``, which distinguishes it from other servers.
         front_models: The models that have to be ready.
         ready_timeout_s: How long they may take.
         rank_argvs: The ``tritonserver`` command of each rank.
-        argv: The one command that is started: rank 0's, or a launcher's with all of them.
-        launcher: What that launcher is, or None.
+        argv: The command to start: rank 0's, or a launcher's with those of all ranks.
+        launcher: The launcher, or None.
         env: Variables to set on top of forge's own environment.
-        log_path: What it writes goes there.
-        state_dir: Where its record is while it runs.
+        log_path: Its log.
+        state_dir: The folder of its record while it runs.
         links: Links to make before it starts, each with what it leads to.
         texts: Files to write before it starts.
-        stamp: The word that is in the names of its leftovers.
-        leftovers: Patterns of what is removed after it, and of nobody else's.
-        shares_cores: The engine computes on the same cores as Triton: it is the twin's.
+        stamp: The unique word in the names of its leftovers.
+        leftovers: Patterns of what to remove after it; they match nothing of other servers.
+        shares_cores: Whether the engine, the twin's, computes on the same cores as Triton.
         drain_timeout_s: How long running requests may take to end when it is stopped.
         is_detached: Whether its record outlives it.
-        command: What serves the same again.
-        control_key: The key that stands in ``argv`` and ``texts`` as a word; see ``control_key``.
-        container: What Triton runs in, where ``argv`` starts one.
+        command: The command that serves the same again.
+        control_key: The key; ``argv`` and ``texts`` hold its placeholder, see ``control_key``.
+        container: The container that ``argv`` starts Triton in, if any.
     """
 
     name: str
@@ -142,14 +142,14 @@ class LaunchPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStart:
-    """One start of a server: what no other start has.
+    """What is unique to one start of a server.
 
     Attributes:
         name: The server's name.
         stamp: A word that no other start on this machine has, of letters, digits and ``_``.
-        state_dir: Where forge keeps what runs.
+        state_dir: Folder of the records of running servers.
         ports: The ports to take.
-        control_key: What its restricted APIs will ask for.
+        control_key: The key of its restricted APIs.
         ready_timeout_s: How long its front models may take to be ready.
     """
 
@@ -162,12 +162,12 @@ class ServerStart:
 
     @property
     def run_dir(self) -> Path:
-        """Return the folder that belongs to this start."""
+        """Return this start's own folder."""
         return _run_dir(self.state_dir, self.stamp)
 
 
 def plan_launch(request: ServeRequest, start: ServerStart) -> LaunchPlan:
-    """Return what has to be started to serve what was asked for.
+    """Return the plan that serves a request.
 
     Raises:
         ServerError: An engine is neither where its configuration says nor in the repository.
@@ -229,7 +229,7 @@ def _rank_argvs(
         ports=start.ports,
         shm_prefix=_shm_prefix(start.stamp),
         control_key=KEY_WORD,
-        # Where the drain cannot be ours, on a TERM from elsewhere, it is Triton's.
+        # On a TERM that does not come from forge, Triton drains by itself.
         exit_timeout_s=math.ceil(request.options.section.drain_timeout_s),
         layout=request.layout,
         completes_config=completes_config,
@@ -294,20 +294,20 @@ def _again(request: ServeRequest) -> str:
 def _environment(
     installation: TritonInstallation, layout: RankLayout, start: ServerStart
 ) -> dict[str, str]:
-    # Whatever the locale: a path or a prompt of any language has to pass.
+    # In any locale: paths and prompts may be in any language.
     env = {**installation.env, "PYTHONUTF8": "1"}
     if layout.mode == "orchestrator":
         env["TRTLLM_ORCHESTRATOR"] = "1"
         env["TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES"] = "1" if layout.spawns else "0"
     if layout.is_topology_only and layout.needs_launcher:
         env["FORGE_RENDEZVOUS"] = start.stamp
-        # Rank 0 says who is missing, and has to come before forge, which only sees it wait.
+        # Rank 0 reports the missing ranks and must time out before forge, which only sees it wait.
         env["FORGE_RENDEZVOUS_DEADLINE_S"] = f"{start.ready_timeout_s * _MEETING_SHARE:g}"
     return env
 
 
 def completes_config(repository_dir: Path) -> bool:
-    """Return whether a model of the LLM API takes parts of its configuration from model.yaml."""
+    """Return whether an LLM API model takes parts of its configuration from model.yaml."""
     return any(
         "def auto_complete_config" in model_path.read_text(encoding="utf-8", errors="replace")
         for path in repository_dir.glob("*/[0-9]*/model.yaml")
@@ -316,9 +316,9 @@ def completes_config(repository_dir: Path) -> bool:
 
 
 def leftovers(state_dir: Path, stamp: str, *, in_container: bool = False) -> tuple[str, ...]:
-    """Return patterns of what the server of a stamp may leave, and no other's.
+    """Return patterns that match only the leftovers of a stamp's server.
 
-    A container goes first: as long as it runs, it uses the others.
+    The container comes first: while it runs, it uses the others.
     """
     if not _STAMP.fullmatch(stamp):
         return ()
@@ -330,7 +330,7 @@ def leftovers(state_dir: Path, stamp: str, *, in_container: bool = False) -> tup
 
 
 def view_dir(state_dir: Path, stamp: str) -> Path:
-    """Return the folder from which the Triton of a stamp loads, where it is a mirror."""
+    """Return the mirror folder of a stamp's Triton."""
     return _run_dir(state_dir, stamp) / "repository"
 
 
@@ -344,7 +344,7 @@ def _run_dir(state_dir: Path, stamp: str) -> Path:
 
 
 def _urls(request: ServeRequest, start: ServerStart) -> ServerUrls:
-    # A server on every address is reached on this machine's own.
+    # A server on every address can be reached on loopback.
     host = request.options.section.host
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     shown = f"[{reached}]" if ":" in reached else reached

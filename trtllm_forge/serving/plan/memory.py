@@ -1,9 +1,9 @@
-"""Is there memory for another engine beside those that a server has?
+"""Checks whether another engine fits into memory beside those of a server.
 
-While a version is replaced both are loaded, the old one for the requests that it still answers.
-What is counted is the least that the new one takes: its files, which an engine holds in memory,
-and for the twin the KV cache of one request of full length. That something more is taken is no
-reason to refuse.
+While a version is replaced both are loaded, the old one for the requests it still answers. Only
+the minimum of the new one is counted: its files, which an engine holds in memory, and for the
+twin the KV cache of one request of full length. It may take more, but that is not a reason to
+refuse.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryNeed:
-    """The least a version needs.
+    """The minimum memory of a version.
 
     Attributes:
-        host_bytes: Of the machine's memory.
-        gpu_bytes: Of one GPU's: its largest rank.
+        host_bytes: Host memory.
+        gpu_bytes: Memory of one GPU, for the largest rank.
     """
 
     host_bytes: int = 0
@@ -40,7 +40,7 @@ class MemoryNeed:
 
 
 def memory_need(repository_dir: Path) -> MemoryNeed:
-    """Return the least memory that a repository's engines take."""
+    """Return the minimum memory of a repository's engines."""
     gpu_bytes = 0
     for model, config in cpp_models(repository_dir).items():
         folder = engine_dir(config, repository_dir, model)
@@ -54,16 +54,16 @@ def memory_need(repository_dir: Path) -> MemoryNeed:
 
 
 def require_memory(repository_dir: Path, *, what: str, held_bytes: int, hint: str) -> None:
-    """Raise unless there may be memory for another engine.
+    """Raise if memory is certainly too small for another engine.
 
     Args:
-        repository_dir: What is to be loaded.
-        what: What it is, for the message.
-        held_bytes: What the server holds now.
-        hint: What frees it.
+        repository_dir: The repository to load.
+        what: Its description in the message.
+        held_bytes: Memory that the server holds now.
+        hint: The command that frees it.
 
     Raises:
-        PrerequisiteError: There is clearly less than it needs; says both numbers.
+        PrerequisiteError: Less is free than it needs; names both numbers.
     """
     need = memory_need(repository_dir)
     free = free_memory_bytes()
@@ -88,7 +88,7 @@ def require_memory(repository_dir: Path, *, what: str, held_bytes: int, hint: st
 
 
 def kv_bytes_per_token(limits: Mapping[str, int]) -> int:
-    """Return the KV cache of one token of the twin, exact as it is by default, in bytes."""
+    """Return the KV cache of one token of the twin in bytes, at its default precision."""
     per_layer = 2 * limits["num_kv_heads"] * limits["head_dim"] * _FLOAT_BYTES
     return limits["num_layers"] * per_layer
 

@@ -1,9 +1,9 @@
-"""Do the engines of several repositories fit into the memory that they share?
+"""Checks whether the engines of several repositories fit into the memory they share.
 
-An engine takes its weights and, for its KV cache, a share of what is free: the fraction
-``kv_cache_free_gpu_mem_fraction``, 0.9 where nothing else is said. Triton loads models at the same
-time, so each may find the same memory free, and the shares have to add up to no more than there is.
-The twin takes no more than its largest batch can use, at ``max_seq_len`` tokens each.
+An engine takes its weights and, for its KV cache, a share of the free memory: the fraction
+``kv_cache_free_gpu_mem_fraction``, 0.9 by default. Triton loads models at the same time, so each
+may find the same memory free, and the shares must not add up to more than that. The twin takes
+no more than its largest batch can use, at ``max_seq_len`` tokens each.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _BLOCK_TOKENS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryShare:
-    """What one engine takes.
+    """The memory of one engine.
 
     Attributes:
-        place: ``the machine``, or which GPUs.
-        weight_bytes: Its files.
-        fraction: Of what is free, for its KV cache.
-        most_kv_bytes: The KV cache it can use, or None for any size.
+        place: ``the machine``, or its GPUs.
+        weight_bytes: Size of its files.
+        fraction: Share of the free memory for its KV cache.
+        most_kv_bytes: The largest KV cache it can use, or None without a limit.
     """
 
     place: str
@@ -49,16 +49,16 @@ class MemoryShare:
     most_kv_bytes: int | None = None
 
     def kv_bytes(self, free_bytes: int) -> int:
-        """Return the KV cache it takes where so much is free."""
+        """Return the KV cache it takes of the given free memory."""
         wanted = int(self.fraction * max(0, free_bytes - self.weight_bytes))
         return wanted if self.most_kv_bytes is None else min(wanted, self.most_kv_bytes)
 
 
 def require_shares(folders: Sequence[Path]) -> None:
-    """Raise unless the engines of several repositories fit beside each other.
+    """Raise unless the engines of several repositories fit together.
 
     Raises:
-        PrerequisiteError: They take more than is free; says what each takes.
+        PrerequisiteError: They take more than is free; lists the memory of each.
     """
     placed: dict[str, list[tuple[Path, MemoryShare]]] = defaultdict(list)
     for folder in folders:
@@ -70,7 +70,7 @@ def require_shares(folders: Sequence[Path]) -> None:
         if len(shares) < 2:
             continue
         free = free_memory_bytes() if place == "the machine" else _free_on(place, gpus)
-        if free == 0:  # no GPU here: the engines do not load, which Triton says
+        if free == 0:  # no GPU here: Triton reports that the engines do not load
             continue
         taken = sum(share.weight_bytes + share.kv_bytes(free) for _, share in shares)
         if taken <= free:
@@ -95,15 +95,15 @@ def require_shares(folders: Sequence[Path]) -> None:
 
 
 def _free_on(place: str, gpus: Sequence[int]) -> int:
-    """Return what is free on each of the GPUs that a place names, or 0 where that is not known."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:  # it numbers them anew, and may name them otherwise
+    """Return the free memory of each GPU of a place, 0 if unknown."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:  # it renumbers the GPUs and may name them differently
         return max(gpus, default=0)
     numbers = [int(word) for word in re.findall(r"\d+", place)]
     return min((gpus[number] for number in numbers if number < len(gpus)), default=0)
 
 
 def memory_share(folder: Path) -> MemoryShare | None:
-    """Return what the engine of a repository takes, or None where that is not known."""
+    """Return the memory of a repository's engine, or None if unknown."""
     path = folder / CORE / "config.pbtxt"
     if not path.is_file():
         return None
@@ -116,7 +116,7 @@ def memory_share(folder: Path) -> MemoryShare | None:
 
     try:
         fraction = float(parameter("kv_cache_free_gpu_mem_fraction") or DEFAULT_KV_FRACTION)
-    except ValueError:  # which forge check tells
+    except ValueError:  # forge check reports it
         return None
     if config.backend == CPP_BACKEND:
         engine = engine_dir(config, folder, CORE)

@@ -1,4 +1,4 @@
-"""What ``forge serve`` is asked for."""
+"""The options of ``forge serve``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ServeOptions:
 
     Attributes:
         repositories: The model repositories, at least one.
-        section: The options that ``forge.yaml`` may set as well.
-        name: The server's name; None takes those of the repositories.
+        section: The options that ``forge.yaml`` can set too.
+        name: The server's name; None derives it from the repositories.
         is_detached: Whether its owner runs in the background, and its record outlives it.
         releases_file: Describes releases and images that are newer than this forge.
     """
@@ -46,13 +46,13 @@ class ServeOptions:
 
     @property
     def hostfile(self) -> Path | None:
-        """Return the list of hosts for the ranks, or None for this one."""
+        """Return the hostfile of the ranks, or None for this host only."""
         hostfile = self.section.hostfile
         return None if hostfile is None else Path(hostfile).absolute()
 
     @property
     def max_restarts(self) -> int:
-        """Return how often the server may be started again in a row."""
+        """Return how many restarts in a row are allowed."""
         return self.section.max_restarts if self.section.restart == "on-failure" else 0
 
     @property
@@ -65,13 +65,15 @@ class ServeOptions:
         section = self.section
         if section.grpc_tls_cert is None:
             return None
-        from trtllm_forge.triton.client.tls import grpc_tls  # takes a while, and few have TLS
+        from trtllm_forge.triton.client.tls import (
+            grpc_tls,
+        )  # slow to import, and few servers have TLS
 
         return grpc_tls(section.grpc_tls_cert, section.grpc_tls_key, section.grpc_tls_ca)
 
 
 def without_verify(flags: Mapping[str, object]) -> Mapping[str, object]:
-    """Return flags with ``--no-verify`` as the value of ``--verify`` that it stands for.
+    """Return flags with ``--no-verify`` translated to its value of ``--verify``.
 
     Raises:
         ConfigError: ``--verify`` is given as well.

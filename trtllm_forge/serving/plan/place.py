@@ -1,4 +1,4 @@
-"""Where a repository and a Triton are, as Triton itself sees it: here, or in a container."""
+"""Paths and addresses as Triton sees them, on this machine or in a container."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _SCRATCH = "mpi"
 
 @dataclass(frozen=True, kw_only=True)
 class ServedPlace:
-    """What is different between a Triton on this machine and one in a container.
+    """What differs between a Triton on this machine and one in a container.
 
     Attributes:
         repository_dir: The folder Triton is given.
         host: The address it listens on.
         installation: The Triton.
-        scratch_dir: Where what starts the ranks keeps its own files.
-        links: Links to make first, each with what it leads to.
+        scratch_dir: Folder of the launcher's own files.
+        links: Links to make first, each with its target.
         texts: Files to write first.
-        mounts: What a container sees of this machine.
+        mounts: The container's view of this machine.
         fronts: The model of each repository that clients ask.
     """
 
@@ -56,15 +56,15 @@ def served_place(
     is_mirrored: bool,
     completes_config: bool,
 ) -> ServedPlace:
-    """Return how repositories are served by a Triton; files go below ``run_dir``.
+    """Return how a Triton serves repositories; files go below ``run_dir``.
 
     Args:
         repositories: See ``served_view``; a container has one.
         installation: The Triton.
         host: The address to listen on.
-        run_dir: What belongs to this start.
+        run_dir: This start's own folder.
         is_mirrored: See ``served_view``.
-        completes_config: See there.
+        completes_config: See ``served_view``.
 
     Raises:
         ServerError: An engine is neither where its configuration says nor in the repository.
@@ -105,6 +105,6 @@ def served_place(
 
 
 def tls_mounts(tls: GrpcTls) -> tuple[Mount, ...]:
-    """Return what a container sees of the files of a gRPC service, by their own paths."""
+    """Return the mounts of the gRPC TLS files, at their own paths."""
     paths = (tls.cert_path, tls.key_path, tls.ca_path)
     return tuple(Mount(source=p, target=str(p), read_only=True) for p in paths if p is not None)

@@ -1,4 +1,4 @@
-"""Chooses the ports of a server, and names who holds a port that is taken.
+"""Chooses the ports of a server, and names the process that holds a taken port.
 
 Sockets are looked up in ``/proc``: psutil names only one of the processes that share a socket,
 and a server's may be another one.
@@ -35,16 +35,16 @@ def choose_ports(
     remembered: Mapping[str, int] | None = None,
     holders: Mapping[int, str] | None = None,
 ) -> Ports:
-    """Return the ports to serve on: those wanted, else the remembered or usual, else free ones.
+    """Return the ports to serve on: requested, else remembered or usual, else free ones.
 
     Args:
         host: The address to listen on.
-        wanted: ``http``, ``grpc`` and ``metrics`` to a port, or None for any.
+        wanted: The port of ``http``, ``grpc`` and ``metrics``, each None for any.
         command: The command as typed, without port flags, for the hint.
-        reporter: Told of each usual port that was taken.
-        remembered: What a server of that name had before, instead of the usual ones.
-        holders: Ports that servers of forge have chosen, each with what to say of it; they may
-            not listen yet.
+        reporter: Gets a note for each usual port that is taken.
+        remembered: Ports a server of that name had before, tried instead of the usual ones.
+        holders: Ports that other forge servers have chosen, each with its description; they
+            may not listen yet.
 
     Raises:
         ConfigError: One port is given twice.
@@ -78,7 +78,7 @@ def choose_ports(
 
 
 def is_port_free(host: str, port: int) -> bool:
-    """Return whether one could listen on a port now.
+    """Return whether a port is free to listen on now.
 
     Raises:
         ServerError: ``host`` is no address of this machine.
@@ -94,7 +94,7 @@ def is_port_free(host: str, port: int) -> bool:
 
 
 def free_port(host: str, avoid: set[int] | None = None) -> int:
-    """Return a port the system has free.
+    """Return a free port.
 
     Raises:
         ServerError: ``host`` is no address of this machine.
@@ -107,19 +107,19 @@ def free_port(host: str, avoid: set[int] | None = None) -> int:
 
 
 def port_holder(port: int) -> tuple[int, str] | None:
-    """Return process id and command of who listens on a port, where the system tells."""
+    """Return process id and command of a port's listener, if the system shows it."""
     return next(port_holders(port), None)
 
 
 def is_held_by_group(port: int, group: int) -> bool:
-    """Return whether a process of a group listens on a port, or the system does not tell who.
+    """Return whether a process of a group, or an unknown one, listens on a port.
 
-    A group is a whole session, as ``lifeline`` says.
+    A group is a whole session, as in ``lifeline``.
     """
     sockets = _listening_inodes(port)
     if sockets == set():
         return False
-    # Its own processes first: looking at all of the machine's takes three times as long.
+    # Its own processes first: scanning the whole machine takes three times as long.
     if sockets and any(_holds(Path(f"/proc/{pid}"), sockets) for pid in living_members(group)):
         return True
     groups = set()
@@ -128,12 +128,12 @@ def is_held_by_group(port: int, group: int) -> bool:
             groups.add(os.getsid(pid))
     if groups:
         return group in groups
-    # Whoever held it may have gone before he was looked for; then nobody is known to hold it.
+    # The holder may have exited before the lookup; then the holder is unknown.
     return _listening_inodes(port) == sockets
 
 
 def port_holders(port: int) -> Iterator[tuple[int, str]]:
-    """Give process id and command of each that listens on a port, where the system tells."""
+    """Yield process id and command of each listener of a port, if the system shows it."""
     inodes = _listening_inodes(port)
     if not inodes:
         return
@@ -146,14 +146,14 @@ def port_holders(port: int) -> Iterator[tuple[int, str]]:
 
 
 def _holds(process_dir: Path, inodes: set[str]) -> bool:
-    # Other users' processes do not show their files, and any may end in between.
+    # Other users' processes hide their files, and any may end in between.
     with contextlib.suppress(OSError):
         return any(_is_link_to(path, inodes) for path in (process_dir / "fd").iterdir())
     return False
 
 
 def _listening_inodes(port: int) -> set[str] | None:
-    """Return the sockets that listen on a port, or None where the system does not tell."""
+    """Return the sockets that listen on a port, or None if the system hides them."""
     inodes = None
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):

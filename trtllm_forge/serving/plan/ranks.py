@@ -1,4 +1,4 @@
-"""Decides which ranks a repository is served with, and what starts them."""
+"""Decides the ranks that serve a repository, and their launcher."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def choose_ranks(options: ServeOptions, command: str) -> RankLayout:
 
     Raises:
         ConfigError: The flags contradict the engine, or each other.
-        CheckpointError: An engine is not whole.
+        CheckpointError: An engine is incomplete.
     """
     engines = read_engine_ranks(options.repository_dir)
     if len(options.folders) > 1:
@@ -38,7 +38,7 @@ def choose_ranks(options: ServeOptions, command: str) -> RankLayout:
 
 
 def _require_one_rank(options: ServeOptions) -> None:
-    """Raise where one of several repositories has an engine of several ranks."""
+    """Raise if one of several repositories has an engine of several ranks."""
     for folder in options.folders:
         engines = read_engine_ranks(folder)
         ranks = max((engine.world_size for engine in engines), default=1)
@@ -51,9 +51,9 @@ def _require_one_rank(options: ServeOptions) -> None:
 
 
 def choose_launcher(options: ServeOptions) -> Launcher:
-    """Return what starts several ranks.
+    """Return the launcher of several ranks.
 
     Raises:
-        PrerequisiteError: Nothing here can.
+        PrerequisiteError: No launcher is available.
     """
     return locate_launcher(options.section.launcher, os.environ)

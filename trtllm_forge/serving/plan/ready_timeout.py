@@ -1,4 +1,4 @@
-"""How long repositories may take to be ready."""
+"""Computes the time within which repositories have to be ready."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 BASE_TIMEOUT_S = 120.0
 BYTES_PER_S = 100e6
-"""What a slow network disk gives; a local one is ten times as fast."""
+"""The speed of a slow network disk; a local one is ten times as fast."""
 
 
 def default_ready_timeout_s(*repository_dirs: Path) -> tuple[float, str]:
-    """Return how long repositories may take to be ready, and why, in words."""
+    """Return the ready timeout of repositories, and its explanation."""
     checkpoint_dirs = (path for folder in repository_dirs for path in _checkpoint_dirs(folder))
     folders = (*repository_dirs, *checkpoint_dirs)
     size = sum({folder.resolve(): _size_bytes(folder) for folder in folders}.values())
@@ -29,9 +29,9 @@ def default_ready_timeout_s(*repository_dirs: Path) -> tuple[float, str]:
 
 
 def _checkpoint_dirs(repository_dir: Path) -> Iterator[Path]:
-    """Give the folders outside the repository that models of the LLM API load."""
+    """Yield the folders outside the repository that LLM API models load."""
     for path in repository_dir.glob("*/*/model.yaml"):
-        import yaml  # takes a while, and most repositories have none
+        import yaml  # slow to import, and most repositories have none
 
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         named = document.get("model") if isinstance(document, dict) else None

@@ -1,4 +1,4 @@
-"""Finds the model repository that a command means."""
+"""Finds the model repository that a command names."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _NAMED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)=(?P<folder>.+)")
 def find_repository(
     name: str | None, model_repos_dir: Path, reporter: Reporter, *, command: str = "forge serve"
 ) -> Path:
-    """Return the repository named, or the one built last where no name is given.
+    """Return the named repository, or the last built one without a name.
 
     Args:
-        name: A folder, or the name of one below ``model_repos_dir``. A bare name means that
-            one first: a working folder of the same name is often no repository.
+        name: A folder, or the name of one below ``model_repos_dir``. A bare name is looked up
+            there first: a folder of that name here is often not a repository.
         model_repos_dir: Where ``forge build`` puts repositories.
-        reporter: Told which repository was taken when none was named.
-        command: What is typed before the name.
+        reporter: Gets a note with the choice when none was named.
+        command: The command before the name, for hints.
 
     Raises:
-        ConfigError: There is none of that name, or none at all.
+        ConfigError: No repository of that name, or none at all.
     """
     built = [path for path in _subfolders(model_repos_dir) if is_repository(path)]
     if name is not None:
@@ -50,15 +50,15 @@ def find_repository(
 def named_folder(folder: Path, model_repos_dir: Path, *, command: str) -> Path:
     """Return the folder, or the one of that name below ``model_repos_dir``.
 
-    For commands that take any folder, and say themselves what one lacks.
+    For commands that take any folder and check it themselves.
 
     Args:
         folder: As it was typed.
         model_repos_dir: Where ``forge build`` puts repositories.
-        command: What is typed before it.
+        command: The command before it, for hints.
 
     Raises:
-        ConfigError: There is none, and one with a name near it is.
+        ConfigError: It does not exist, and a similar name does.
     """
     built = model_repos_dir / folder
     if not any(folder.glob("*/config.pbtxt")) and any(built.glob("*/config.pbtxt")):
@@ -75,7 +75,7 @@ def named_folder(folder: Path, model_repos_dir: Path, *, command: str) -> Path:
 
 def is_repository(folder: Path) -> bool:
     """Return whether a folder was built by forge, or has an ensemble to be served."""
-    if folder.name.startswith("."):  # what a build puts together, before it has its name
+    if folder.name.startswith("."):  # a build in progress
         return False
     return (folder / LOCK_NAME).is_file() or (folder / ENSEMBLE / "config.pbtxt").is_file()
 
@@ -121,7 +121,7 @@ def _built_at(repository_dir: Path) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class NamedRepository:
-    """A repository's folder, and what it is called in a server."""
+    """A repository's folder and its name in a server."""
 
     name: str
     folder: Path
@@ -130,7 +130,7 @@ class NamedRepository:
 def named_repository(
     text: str | None, model_repos_dir: Path, reporter: Reporter, *, command: str = "forge serve"
 ) -> NamedRepository:
-    """Return what was named; None is the repository built last.
+    """Return the named repository; None is the last built one.
 
     Raises:
         ConfigError: There is none of that name.
@@ -145,7 +145,7 @@ def named_repository(
 def named_repositories(
     texts: Sequence[str] | None, model_repos_dir: Path, reporter: Reporter
 ) -> tuple[NamedRepository, ...]:
-    """Return what ``forge serve`` serves: what was named, else the repository built last.
+    """Return the repositories to serve: those named, else the last built one.
 
     Raises:
         ConfigError: There is none of that name.

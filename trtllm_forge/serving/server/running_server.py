@@ -376,7 +376,7 @@ def _was_asked_to_end(process: ManagedProcess) -> bool:
 
 
 def _given_up(error: ServerError, restarts: int) -> ServerError:
-    why = f"it was restarted {restarts} times before (--max-restarts {restarts})"
+    why = f"no restarts left (--max-restarts {restarts})"
     return ServerError(
         error.what,
         why="; ".join(filter(None, (error.why, why))),
