@@ -1,1 +1,1 @@
-"""Triton itself: its model repositories, where it is, how it is started and spoken to."""
+"""Triton itself: its model repositories, its installations, starting it and its clients."""

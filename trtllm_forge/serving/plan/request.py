@@ -1,4 +1,4 @@
-"""What is to be served, decided before anything is started: which Triton, on which ranks."""
+"""Decides what to serve before anything is started: which Triton, on which ranks."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeRequest:
-    """What is to be served, and by what.
+    """What to serve, and with what.
 
     Attributes:
-        options: What was asked for.
+        options: The options of ``forge serve``.
         command: The command that serves the same repositories, for hints.
         layout: The ranks.
         installation: The Triton.
-        container: What its container gets, where it runs in one.
-        launcher: What starts several ranks.
-        gpu_count: GPUs that an orchestrator may give to its ranks.
+        container: The options of its container, if it runs in one.
+        launcher: The launcher of several ranks, if needed.
+        gpu_count: Number of GPUs an orchestrator can give to its ranks.
         grpc_tls: The files of its gRPC service.
-        grpc_trust: What forge's own gRPC clients hold it to.
+        grpc_trust: How forge's own gRPC clients verify it.
     """
 
     options: ServeOptions
@@ -66,18 +66,18 @@ class ServeRequest:
 def make_request(
     options: ServeOptions, settings: Settings, reporter: Reporter, *, is_dry_run: bool = False
 ) -> ServeRequest:
-    """Return what is to be served, for repositories that are what they say they are.
+    """Return what to serve, after verifying the repositories.
 
     Args:
-        options: What was asked for.
-        settings: Where forge keeps things.
-        reporter: Told what was chosen.
-        is_dry_run: Nothing will be started. TensorRT engines can then be planned where nothing
-            runs them: an NGC image's Triton and any ``mpirun`` stand in for what is not here.
+        options: The options of ``forge serve``.
+        settings: The folders of forge.
+        reporter: Gets the choices as notes.
+        is_dry_run: Only plan. TensorRT engines can then be planned on a machine that cannot run
+            them: an NGC image's Triton and any ``mpirun`` stand in for what is missing.
 
     Raises:
-        PrerequisiteError: There is no Triton here, or not one that can run a repository.
-        CheckpointError: A repository is not what its manifest says, or an engine is not whole.
+        PrerequisiteError: No Triton here can run the repositories.
+        CheckpointError: A repository does not match its manifest, or an engine is incomplete.
         ConfigError: Options contradict each other or the repositories.
     """
     command = serve_command(options.repositories, settings.model_repos_dir)
@@ -96,7 +96,7 @@ def make_request(
         )
     container = None
     if in_container:
-        # Imported where it is needed: what starts is to be up as soon as Triton itself is.
+        # Imported where needed, to keep the start fast.
         from trtllm_forge.serving.plan.container_options import choose_container
 
         container = choose_container(
@@ -132,12 +132,12 @@ def make_request(
 
 @contextmanager
 def writing(folder: Path, variable: str, command: str) -> Iterator[None]:
-    """Turn a folder of forge's that cannot be written into an error with a way out.
+    """Turn the OSError of an unwritable forge folder into an error with a hint.
 
     Args:
         folder: The folder.
-        variable: The environment variable that names another one.
-        command: What is to be run again.
+        variable: The environment variable that selects another folder.
+        command: The command to run again.
 
     Raises:
         PrerequisiteError: It cannot be written.
@@ -196,7 +196,7 @@ def _launcher(
     *,
     is_dry_run: bool,
 ) -> Launcher | None:
-    """Return what starts several ranks: in a container it is the image's own ``mpirun``."""
+    """Return the launcher of several ranks; in a container the image's own ``mpirun``."""
     if not layout.needs_launcher:
         return None
     if container is not None:

@@ -1,4 +1,4 @@
-"""Which repositories a server has now: ``served.json``, beside the folder its Triton loads from.
+"""The repositories a server has now: ``served.json``, beside the folder its Triton loads from.
 
 ::
 
@@ -6,7 +6,7 @@
      "repositories": [{"name": "coder", "repository": "/srv/model_repos/coder",
                        "prefix": "coder.", "version": 2}]}
 
-The folder is the run's own: a server that is started again has what it was started with.
+The folder belongs to one run: a restarted server has the repositories it was started with.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class ServedSet:
     completes_config: bool = False
 
     def find(self, name: str) -> ServedRepository | None:
-        """Return the repository of a name."""
+        """Return the repository of that name."""
         return next((one for one in self.repositories if one.name == name), None)
 
     def with_repository(self, new: ServedRepository) -> ServedSet:
-        """Return it with a repository in its old one's place, or behind the others."""
+        """Return it with a repository replaced by its new version, or appended."""
         if self.find(new.name) is None:
             return replace(self, repositories=(*self.repositories, new))
         return replace(
@@ -66,10 +66,10 @@ class ServedSet:
         )
 
     def real_paths(self, text: str) -> str:
-        """Name files where the repositories have them, and not in the folder of links."""
+        """Replace paths in the folder of links by those of the repositories."""
         for one in sorted(self.repositories, key=lambda one: -len(one.prefix)):
             served = re.escape(f"{self.view_dir}/{one.prefix}")
-            # A second version's folder has its number, and leads to the repository's own.
+            # A later version's folder is named by its number and links to the repository's 1.
             text = re.sub(
                 rf"{served}([^/\s]+?)(?:\.\d+)?/(\d+)/",
                 lambda match, one=one: (  # type: ignore[misc]
@@ -80,7 +80,7 @@ class ServedSet:
         return text
 
     def text(self) -> str:
-        """Return what is written of it."""
+        """Return its JSON document."""
         entries = [
             {
                 "name": one.name,
@@ -99,7 +99,7 @@ class ServedSet:
 
 
 def read_served_set(view_dir: Path) -> ServedSet | None:
-    """Return what a server has now, or None where that cannot be changed while it runs."""
+    """Return a server's repositories, or None if they cannot be changed while it runs."""
     try:
         document = json.loads(served_set_path(view_dir).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -120,21 +120,21 @@ def read_served_set(view_dir: Path) -> ServedSet | None:
 
 
 def write_served_set(served: ServedSet) -> None:
-    """Write down what a server has now, whole or not at all."""
+    """Write a server's repositories atomically."""
     write_whole(served_set_path(served.view_dir), served.text())
 
 
 def served_set_path(view_dir: Path) -> Path:
-    """Return where it is written."""
+    """Return the path of the file."""
     return view_dir.with_name(_NAME)
 
 
 @contextmanager
 def changing(view_dir: Path, server: str) -> Iterator[None]:
-    """Let one command at a time change what a server has.
+    """Let one command at a time change a server's repositories.
 
     Raises:
-        ServerError: Another one does, or the server ends meanwhile.
+        ServerError: Another command is changing them, or the server ends meanwhile.
     """
     try:
         with exclusive_now(served_set_path(view_dir).with_suffix(".lock"), name=str(os.getpid())):

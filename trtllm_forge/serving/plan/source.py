@@ -1,11 +1,11 @@
-"""Where the Triton comes from that serves a repository: ``--triton``.
+"""Chooses the source of the Triton that serves a repository: ``--triton``.
 
 ::
 
     auto             tritonserver on PATH, else an NGC image's own folder, else the wheel; a
-                     container where a model needs the C++ backend, only the wheel is here, and
-                     docker is
-    wheel            the one of the nvidia-pytriton wheel, whatever else is here
+                     container if a model needs the C++ backend, only the wheel is installed,
+                     and docker is available
+    wheel            the one of the nvidia-pytriton wheel, whatever else is installed
     docker           a container of the NGC image with the release the repository was made for
     docker:IMAGE     a container of that image
     PATH             a tritonserver, or a folder that holds bin/tritonserver
@@ -34,12 +34,12 @@ _IMAGE_PREFIX = "docker:"
 
 @dataclass(frozen=True, kw_only=True)
 class TritonSource:
-    """What was asked for.
+    """The requested source.
 
     Attributes:
-        kind: Where it comes from.
-        path: The executable or folder that was named.
-        image: The image that was named.
+        kind: The kind of source.
+        path: The named executable or folder.
+        image: The named image.
     """
 
     kind: Literal["auto", "docker", "path", "wheel"]
@@ -48,10 +48,10 @@ class TritonSource:
 
 
 def read_source(text: str) -> TritonSource:
-    """Return what a value of ``--triton`` means.
+    """Return the source that a value of ``--triton`` means.
 
     Raises:
-        ConfigError: It is no word that is known, and no path.
+        ConfigError: It is neither a known word nor a path.
     """
     match text:
         case "auto" | "docker" | "wheel":
@@ -67,11 +67,11 @@ def read_source(text: str) -> TritonSource:
 
 
 def choose_source(text: str, repository_dir: Path, reporter: Reporter) -> TritonSource:
-    """Return where the Triton comes from that serves a repository, and tell why a container.
+    """Return the source of the Triton for a repository; note the reason for a container.
 
     Raises:
         ConfigError: See ``read_source``.
-        PrerequisiteError: It is a twin, which no image can serve.
+        PrerequisiteError: The repository is a twin, which no image can serve.
     """
     source = read_source(text)
     if source.kind == "docker":
@@ -88,10 +88,10 @@ def choose_source(text: str, repository_dir: Path, reporter: Reporter) -> Triton
 
 
 def named_triton(source: TritonSource, cache_dir: Path) -> TritonInstallation:
-    """Return the Triton of a source that says which one is meant, and is no container.
+    """Return the Triton of a definite source other than a container.
 
     Raises:
-        PrerequisiteError: It is not here, or cannot run here.
+        PrerequisiteError: It is missing or cannot run here.
     """
     return named_installation(source.path) if source.path else locate_wheel(cache_dir)
 

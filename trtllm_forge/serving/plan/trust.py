@@ -1,16 +1,16 @@
-"""Refuses to serve a repository that is not what its manifest says, or not on this machine.
+"""Refuses a repository that does not match its manifest or cannot run on this machine.
 
-What is a refusal and what a warning follows from what breaks:
+Whether a difference is refused or warned about depends on what breaks:
 
-- A TensorRT engine loads on the GPU architecture and in the TensorRT-LLM release it was built
-  with, and in no other: both are refusals.
-- OpenVINO reads models of older releases and not those of newer ones (openvinotoolkit/openvino
-  issue 300): an older OpenVINO than the one that exported is a refusal, a newer one a warning.
-- The LLM API reads the checkpoint itself; another release may know other settings: a warning.
-- Files beside the folders are nothing to Triton. It takes each folder for a model, a hidden or
-  an empty one too, and each number in one for a version: in folders everything counts.
+- A TensorRT engine loads only on the GPU architecture and in the TensorRT-LLM release it was
+  built with: another one is refused.
+- OpenVINO reads models of older releases, not of newer ones (openvinotoolkit/openvino issue
+  300): an OpenVINO older than the exporting one is refused, a newer one is a warning.
+- The LLM API reads the checkpoint itself; another release may have other settings: a warning.
+- Triton ignores files beside the folders. It treats every folder as a model, even a hidden or
+  empty one, and every number in it as a version: inside folders every difference counts.
 
-A repository without a manifest is served as it is.
+A repository without a manifest is served unverified.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def require_trusted(
 
     Args:
         repository_dir: The repository.
-        verify: How much is read: see ``verification``; ``off`` compares nothing and warns.
+        verify: How much is read, see ``verification``; ``off`` compares nothing and warns.
         cache_dir: Where digests of large files are remembered.
-        reporter: Told what is not right but does not break.
-        command: What serves the repository.
-        in_container: It is served in a container, so what is installed here does not matter.
+        reporter: Gets warnings about differences that do not break serving.
+        command: The command that serves the repository.
+        in_container: Whether it is served in a container, so that local packages do not matter.
 
     Raises:
-        CheckpointError: Its files are not those that were built.
+        CheckpointError: Its files differ from those that were built.
         PrerequisiteError: This machine cannot run what was built.
     """
     if verify == "off":
@@ -100,7 +100,7 @@ def _require_files(
 
 
 def _is_served(name: str) -> bool:
-    """Return whether it is a folder, which Triton takes for a model, or lies in one."""
+    """Return whether it is or lies in a folder, which Triton treats as a model."""
     return "/" in name
 
 
@@ -127,7 +127,7 @@ def _require_gpu(repository_dir: Path, manifest: Manifest, hint: str) -> None:
         return
     from trtllm_forge.machine.gpu import detect_gpus
 
-    # Without a GPU it is Triton that says so, or another machine that serves.
+    # Without a GPU, Triton reports it, or another machine serves.
     others = [gpu for gpu in detect_gpus() if gpu.architecture != _plain(wanted)]
     if others:
         what = (
@@ -165,7 +165,7 @@ def _require_openvino(
 
 
 def _compare(here: str | None, built: str | None) -> Literal["same", "older", "newer"]:
-    """Compare what is installed with what a repository was built with; unknown is the same."""
+    """Compare an installed version with the built one; an unknown one counts as equal."""
     if not here or not built or here == built:
         return "same"
     from trtllm_forge.releases.catalogue import version_key

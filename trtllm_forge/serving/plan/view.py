@@ -1,7 +1,7 @@
-"""The repositories of one server, in the folder that its Triton loads from.
+"""Lays out the repositories of one server in the folder that its Triton loads from.
 
-One repository keeps the names of its models. Of several, whose models have the same names, each
-has its own name before those of its models: ``coder.ensemble`` and ``chat.ensemble``.
+A single repository keeps its model names. Several repositories have models of the same names, so
+each puts its own name in front: ``coder.ensemble`` and ``chat.ensemble``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ServedView:
 
     Attributes:
         path: The folder.
-        links: Links to make, each with what it leads to.
+        links: Links to make, each with its target.
         texts: Files to write, each with its text.
         fronts: The model of each repository that clients ask.
     """
@@ -47,17 +47,17 @@ def served_view(
     is_mirrored: bool,
     completes_config: bool,
 ) -> ServedView:
-    """Return what to start Triton with.
+    """Return the folder to start Triton with.
 
     Args:
-        repositories: What is served, at least one.
+        repositories: The repositories to serve, at least one.
         view_dir: The folder to make.
-        is_mirrored: Whether it can be changed while it serves, which one rank alone can.
+        is_mirrored: Whether it can be changed while serving, which requires a single rank.
         completes_config: Whether models may complete their own configuration.
 
     Raises:
-        ServerError: An engine is neither where the configuration says nor in the repository; or
-            a model calls others by names that are built into it.
+        ServerError: An engine is neither at its configured path nor in the repository, or a
+            model calls others by hard-coded names.
     """
     prefixed = served_repositories(repositories)
     path, links, texts = view_dir, dict[Path, Path](), dict[Path, str]()
@@ -86,7 +86,7 @@ def served_repositories(
     """Return each repository with its prefix.
 
     Raises:
-        ConfigError: Two of them have one name.
+        ConfigError: Two of them have the same name.
     """
     if len(repositories) == 1:
         (only,) = repositories
@@ -108,6 +108,6 @@ def served_repositories(
 
 
 def front_model(repository_dir: Path) -> str:
-    """Return the ensemble, or the first model of a repository that has none."""
+    """Return the ensemble, or the first model of a repository without one."""
     models = sorted(path.parent.name for path in repository_dir.glob("*/config.pbtxt"))
     return FRONT_MODEL if FRONT_MODEL in models else models[0]

@@ -1,1 +1,1 @@
-"""What is known of servers that run, or did."""
+"""Records of running and ended servers."""

@@ -1,7 +1,7 @@
-"""Finds servers by name or address, and keeps two from taking one name or one port.
+"""Finds servers by name or address; keeps two from taking the same name or port.
 
-What is known of a server stands in its ``server_record``; the folder of the records has one lock,
-held only while a name and ports are chosen.
+Each server has a record; the folder of the records has one lock, held only while a name and
+ports are chosen.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def state_lock(state_dir: Path) -> Iterator[None]:
 
 
 def running_servers(state_dir: Path) -> tuple[ServerRecord, ...]:
-    """Return the servers that somebody owns, ready or not, by name."""
+    """Return the servers with a living owner, ready or not, by name."""
     return tuple(record for record in all_records(state_dir) if record.is_running)
 
 
 def free_server_name(state_dir: Path, repository_name: str) -> str:
-    """Return the repository's name, with a number behind it while another server has it."""
+    """Return the repository's name, with a number appended if another server has it."""
     taken = {record.name for record in running_servers(state_dir)}
     name, number = repository_name, 2
     while name in taken:
@@ -59,13 +59,13 @@ def find_server(
     """Return the server of a name, or the only one.
 
     Args:
-        state_dir: Where forge keeps what runs.
+        state_dir: Folder of the records.
         name: The name, or None.
-        command: What is typed before the name, for hints.
-        with_ended: Whether one that has ended will do, where it is named.
+        command: The command before the name, for hints.
+        with_ended: Whether a named server may have ended.
 
     Raises:
-        ConfigError: Several run and none was named, or none has that name.
+        ConfigError: Several run and none was named, or no server has that name.
         ServerError: None runs.
     """
     records = all_records(state_dir)
@@ -99,12 +99,12 @@ def find_running_server(
 ) -> ServerAddress:
     """Return the server to talk to: the one at ``http``, the one named, or the only one.
 
-    An address that no record knows is taken as it is. ``command`` is what was typed, for hints;
-    ``model`` the front model to ask or the repository it is of, None the only one.
+    An address without a record is used as given. ``command`` is the typed command, for hints;
+    ``model`` is the front model to ask or its repository, None for the only one.
 
     Raises:
-        ConfigError: Several run and none was named, or none of them has that name; or the same
-            of its models.
+        ConfigError: Several servers run and none was named, or no server has that name; or
+            likewise for its models.
         ServerError: None runs, or the one that does is not ready.
     """
     if http is not None:
@@ -125,7 +125,7 @@ def find_running_server(
 
 
 def served_fronts(state_dir: Path, record: ServerRecord) -> Mapping[str, ServedRepository]:
-    """Return the model of each repository that clients ask, by the name it is served under."""
+    """Return each repository's front model, by its served name."""
     served = read_served_set(view_dir(state_dir, record.stamp))
     folder = record.repository_dir
     only = ServedRepository(name=folder.name, repository_dir=folder)

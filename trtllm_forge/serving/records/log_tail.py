@@ -1,4 +1,4 @@
-"""The end of a server's log, and what comes after it while the server runs."""
+"""Reads the end of a server's log, and follows it while the server runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LOOK_EACH_S = 0.1
 
 
 def last_lines(path: Path, count: int) -> tuple[list[str], int]:
-    """Return the last lines of a file, read from its end, and where the file ended then."""
+    """Return the last lines of a file, read from its end, and its size at that time."""
     with path.open("rb") as file:
         end = start = file.seek(0, os.SEEK_END)
         text = b""
-        # One line end more than lines: the one before the first of them.
+        # One more line end than lines: the one before the first line.
         while start > 0 and text.count(b"\n") <= count:
             size = min(_BLOCK_BYTES, start)
             start -= size
@@ -34,13 +34,13 @@ def last_lines(path: Path, count: int) -> tuple[list[str], int]:
 
 
 def follow(record: ServerRecord, state_dir: Path, offset: int) -> Iterator[str]:
-    """Give what is written to a server's log from ``offset`` on, until the server has ended."""
+    """Yield what is written to a server's log after ``offset`` until the server has ended."""
     path = record_path(state_dir, record.name)
     with record.log_path.open("r", errors="replace") as file:
         file.seek(offset)
         while True:
             current = read_record(path)
-            # Looked at before the text: what it writes last is read once more.
+            # Checked before reading, so that its last output is still read.
             is_over = (
                 current is None or current.log_path != record.log_path or not current.is_running
             )

@@ -1,4 +1,4 @@
-"""What is written down of a server: one JSON file per name, ``<state>/servers/<name>.json``.
+"""The record of a server: one JSON file per name, ``<state>/servers/<name>.json``.
 
 ::
 
@@ -11,9 +11,9 @@
      "repository": "/srv/model_repos/sample", "log": "...", "drain_timeout_s": 30.0,
      "restarts": 0, "container": null, "error": null}
 
-The owner is the process of forge that started Triton and stops it, and the only one that writes
-the file. Process ids come back, so each goes with its start time as the kernel counts it, and
-with the boot: a file that a killed forge or a crashed machine left is told from a live one.
+The owner is the forge process that started Triton and stops it, and the only writer of the file.
+Process ids are reused, so each is stored with its start time in kernel ticks and with the boot
+id: this tells a live record from one that a killed forge or a crashed machine left.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ _PORT = re.compile(r":(?P<port>\d+)(?:/\w*)?$")
 _BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
 
 ServerState = Literal["starting", "ready", "restarting", "stopping", "stopped", "failed", "lost"]
-"""``lost``: the owner was killed, or the machine went down, before it could write how it ended."""
+"""``lost``: the owner was killed, or the machine went down, before it could record the end."""
 
 _ENDED: frozenset[ServerState] = frozenset({"stopped", "failed", "lost"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessId:
-    """A process that cannot be taken for a later one: its id and when it started."""
+    """A process identified by its id and start time, so that a reused id is noticed."""
 
     pid: int
     started_ticks: int
     boot_id: str
 
     def is_running(self) -> bool:
-        """Return whether that very process still runs."""
+        """Return whether that same process still runs."""
         return start_ticks(self.pid) == self.started_ticks and self.boot_id == boot_id()
 
 
@@ -71,20 +71,20 @@ class ServerRecord:
     """One server.
 
     Attributes:
-        name: By which commands find it.
-        written_state: What its owner wrote last; ``state`` is what holds.
-        owner: The process of forge that owns it.
-        triton: What it started, the leader of a process group; None between two starts.
-        stamp: The word that its files in shared memory have in their names.
-        is_detached: Whether the owner runs by itself, without a terminal.
-        since_s: When it came into this state, in seconds since 1970.
-        urls: Where it answers.
-        repository_dir: What it serves.
-        log_path: What it writes.
+        name: The name by which commands find it.
+        written_state: The state its owner wrote last; ``state`` is the actual one.
+        owner: The forge process that owns it.
+        triton: The process it started, which leads a process group; None between two starts.
+        stamp: The unique word in the names of its shared memory files.
+        is_detached: Whether the owner runs in the background, without a terminal.
+        since_s: When it entered this state, in seconds since 1970.
+        urls: Its addresses.
+        repository_dir: The repository it serves.
+        log_path: Its log.
         drain_timeout_s: How long it lets running requests end when it is stopped.
-        restarts: How often it was started again.
-        error: Why it ended or was started again last.
-        container: What docker calls the container it runs in, if it does.
+        restarts: Number of restarts.
+        error: Why it ended or was last restarted.
+        container: The name of its container, if it runs in one.
     """
 
     name: str
@@ -104,7 +104,7 @@ class ServerRecord:
 
     @property
     def state(self) -> ServerState:
-        """Return the state it is in, which a dead owner cannot have written."""
+        """Return the actual state, which a dead owner could not write."""
         if self.written_state in _ENDED or self.owner.is_running():
             return self.written_state
         return "lost"
@@ -117,12 +117,12 @@ class ServerRecord:
 
     @property
     def is_running(self) -> bool:
-        """Return whether somebody owns it and has not ended it."""
+        """Return whether it has a living owner and has not ended."""
         return self.state not in _ENDED
 
 
 def boot_id() -> str:
-    """Return what this boot of the machine is called; empty where the system does not tell."""
+    """Return the id of this boot; empty if the system has none."""
     try:
         return _BOOT_ID_PATH.read_text().strip()
     except OSError:
@@ -138,7 +138,7 @@ def start_ticks(pid: int) -> int | None:
 
 
 def process_id(pid: int) -> ProcessId | None:
-    """Return the identity of a process that runs now, or None."""
+    """Return the identity of a running process, or None."""
     ticks = start_ticks(pid)
     return None if ticks is None else ProcessId(pid=pid, started_ticks=ticks, boot_id=boot_id())
 
@@ -146,23 +146,23 @@ def process_id(pid: int) -> ProcessId | None:
 def own_process_id() -> ProcessId:
     """Return the identity of this process."""
     own = process_id(getpid())
-    assert own is not None  # it runs this
+    assert own is not None  # this process is running
     return own
 
 
 def record_path(state_dir: Path, name: str) -> Path:
-    """Return where the record of a server is."""
+    """Return the path of a server's record."""
     return state_dir / "servers" / f"{name}.json"
 
 
 def write_record(state_dir: Path, record: ServerRecord) -> None:
-    """Write a server's record, whole or not at all, readable by its user alone."""
+    """Write a server's record atomically, readable only by its user."""
     text = json.dumps(_document(record), indent=2, sort_keys=True) + "\n"
     write_private(record_path(state_dir, record.name), text)
 
 
 def remove_record(state_dir: Path, record: ServerRecord) -> None:
-    """Remove a server's record, unless it is another owner's by now."""
+    """Remove a server's record, unless another owner has it now."""
     path = record_path(state_dir, record.name)
     found = read_record(path)
     if found is not None and found.owner == record.owner and found.stamp == record.stamp:
@@ -171,14 +171,14 @@ def remove_record(state_dir: Path, record: ServerRecord) -> None:
 
 
 def all_records(state_dir: Path) -> tuple[ServerRecord, ...]:
-    """Return every record that can be read, by name."""
+    """Return every readable record, by name."""
     folder = state_dir / "servers"
     paths = sorted(folder.glob("*.json")) if folder.is_dir() else []
     return tuple(filter(None, map(read_record, paths)))
 
 
 def read_record(path: Path) -> ServerRecord | None:
-    """Return a record, or None for a file that is damaged, of another schema, or not there."""
+    """Return a record, or None for a missing or damaged file or another schema."""
     try:
         document = json.loads(path.read_text())
         return _record(document) if document["schema"] == STATE_SCHEMA else None

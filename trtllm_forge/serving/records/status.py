@@ -1,4 +1,4 @@
-"""What ``forge ps`` and ``forge status`` tell of servers, as people and as programs read it."""
+"""The output of ``forge ps`` and ``forge status``, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ DOCUMENT_SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStatus:
-    """A server as it is now.
+    """The current state of a server.
 
     Attributes:
         record: What its owner wrote.
-        is_answering: Whether its front models say that they are ready.
+        is_answering: Whether its front models answer that they are ready.
         models: Each model with its state, while it answers.
-        fronts: Each front model, with whether it says that it is ready.
-        repository_dirs: What they are of.
-        memory_bytes: What its processes hold.
+        fronts: Each front model, with whether it answers that it is ready.
+        repository_dirs: Their repositories.
+        memory_bytes: Memory its processes hold.
     """
 
     record: ServerRecord
@@ -96,7 +96,7 @@ class ServerStatus:
 
 
 def look_at(state_dir: Path, record: ServerRecord) -> ServerStatus:
-    """Return how a server is, having asked it."""
+    """Return the current state of a server, queried from it."""
     models: dict[str, str] = {}
     served = served_fronts(state_dir, record) if record.is_running else {}
     fronts = dict.fromkeys(served, False)
@@ -105,13 +105,13 @@ def look_at(state_dir: Path, record: ServerRecord) -> ServerStatus:
         try:
             if http.is_live():
                 fronts = {name: http.is_model_ready(name) for name in fronts}
-                # A version that was replaced is listed for ever.
+                # Triton lists a replaced version forever.
                 models = {name: state for name, _, state in http.models() if state != "UNAVAILABLE"}
-        except ForgeError:  # it ended in between
+        except ForgeError:  # it ended meanwhile
             models = {}
     is_answering = bool(models) and all(fronts.values())
     triton = record.triton
-    # Of a container only docker's own client is among this user's processes.
+    # Of a container, only the docker client is a process of this user.
     is_seen = triton is not None and triton.is_running() and record.container is None
     size = memory_bytes(triton.pid) if triton is not None and is_seen else 0
     return ServerStatus(
@@ -162,7 +162,7 @@ def log_document(record: ServerRecord, lines: Sequence[str]) -> Mapping[str, obj
 
 
 def last_words(state_dir: Path, record: ServerRecord) -> list[str]:
-    """Return how a server has ended, and what to do; nothing while it runs."""
+    """Return how a server ended and what to do; empty while it runs."""
     current = read_record(record_path(state_dir, record.name))
     if current is None or current.log_path != record.log_path or current.is_running:
         return []
@@ -171,7 +171,7 @@ def last_words(state_dir: Path, record: ServerRecord) -> list[str]:
 
 
 def server_document(record: ServerRecord, now_s: float) -> Mapping[str, object]:
-    """Return what a record says, without what is nobody else's: the key."""
+    """Return a record for display, without the key."""
     return {
         "name": record.name,
         "state": record.state,
@@ -200,7 +200,7 @@ def _error_document(record: ServerRecord) -> Mapping[str, str] | None:
 
 
 def _key_file(record: ServerRecord) -> str:
-    """Return where the key to what a server restricts is, while it runs."""
+    """Return the path of a running server's control key."""
     path = record.urls.key_path
     return str(path) if path is not None and record.is_running else ""
 

@@ -1,4 +1,4 @@
-"""Stops servers from outside: asks the owner, and clears up after one that was killed."""
+"""Stops servers from outside: signals the owner, and cleans up after a killed one."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from trtllm_forge.serving.records.record import ProcessId, ServerRecord
 
 Stopped = Literal["drained", "killed", "cleared up", "not running"]
-"""How: its requests ended, they were ended, its owner had been killed, or it had ended before."""
+"""Outcome: requests finished, were cut off, the owner had been killed, or it had ended before."""
 
 _POLL_S = 0.02
 _KILL_WAIT_S = 20.0
-# Beside the requests' own time: what unloading the models takes.
+# On top of the drain: time to unload the models.
 _MARGIN_S = 15.0
 
 
 def stop_servers(
     records: Sequence[ServerRecord], state_dir: Path, timeout_s: float | None, *, forget: bool
 ) -> Mapping[str, Stopped]:
-    """Stop servers, all at once, and return how each was, by name.
+    """Stop servers concurrently and return each outcome, by name.
 
     Raises:
         ServerError: One cannot be stopped; the others are.
@@ -48,7 +48,7 @@ def stop_servers(
 
 
 def stopped_text(stopped: Mapping[str, Stopped]) -> str:
-    """Return what the command line prints of it."""
+    """Return the text that the command line prints."""
     words = {
         "drained": "stopped",
         "killed": "stopped; requests still running were cut off",
@@ -59,15 +59,15 @@ def stopped_text(stopped: Mapping[str, Stopped]) -> str:
 
 
 def stop_server(record: ServerRecord, state_dir: Path, timeout_s: float | None) -> Stopped:
-    """Stop a server and return how, once nothing of it runs.
+    """Stop a server, wait until nothing of it runs, and return the outcome.
 
     Args:
         record: The server.
-        state_dir: Where forge keeps what runs.
-        timeout_s: When to end requests that still run; None is the server's own drain timeout.
+        state_dir: Folder of the records.
+        timeout_s: When to cut off running requests; None for the server's drain timeout.
 
     Raises:
-        ServerError: Its owner is this user's to see and not to stop, or does not end.
+        ServerError: This user may not stop its owner, or the owner does not end.
     """
     if not record.is_running:
         end_orphan(record, state_dir)
@@ -77,7 +77,7 @@ def stop_server(record: ServerRecord, state_dir: Path, timeout_s: float | None) 
         timeout_s = record.drain_timeout_s + _MARGIN_S
     if _has_ended(record.owner, timeout_s):
         return "drained"
-    # The second one is immediate.
+    # A second signal stops it immediately.
     _signal(record, signal.SIGTERM)
     if not _has_ended(record.owner, _KILL_WAIT_S):
         what = (
@@ -89,7 +89,7 @@ def stop_server(record: ServerRecord, state_dir: Path, timeout_s: float | None) 
 
 
 def end_orphan(record: ServerRecord, state_dir: Path) -> None:
-    """End what still runs of a server whose owner is gone, and remove what it left."""
+    """End the rest of a server whose owner is gone, and remove its leftovers."""
     if record.is_running:
         return
     triton = record.triton
@@ -98,14 +98,14 @@ def end_orphan(record: ServerRecord, state_dir: Path) -> None:
         lifeline.signal_group(triton.pid, signal.SIGKILL)
         lifeline.wait_for_end(triton.pid, _KILL_WAIT_S)
     in_container = record.container is not None
-    # Docker's client may just have asked for a container.
+    # The docker client may have requested a container just before.
     lifeline.remove_leftovers(
         leftovers(state_dir, record.stamp, in_container=in_container), is_patient=was_running
     )
 
 
 def forget_server(record: ServerRecord, state_dir: Path) -> None:
-    """Remove the record of a server that has ended, and with it the ports it had."""
+    """Remove an ended server's record, and with it its remembered ports."""
     with state_lock(state_dir):
         path = record_path(state_dir, record.name)
         found = read_record(path)
@@ -115,7 +115,7 @@ def forget_server(record: ServerRecord, state_dir: Path) -> None:
 
 def _signal(record: ServerRecord, number: signal.Signals) -> None:
     try:
-        # Between the look and the signal its id could become another's, but for the handle.
+        # The handle prevents signalling another process that reused the id.
         handle = os.pidfd_open(record.owner.pid)
     except ProcessLookupError:
         return

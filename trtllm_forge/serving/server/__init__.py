@@ -1,1 +1,1 @@
-"""A server that runs, owned by this process."""
+"""A running server, owned by this process."""

@@ -1,4 +1,4 @@
-"""Looks at a container through docker: whether it runs, and at the Python models in it."""
+"""Watches a container through docker: whether it runs, and its Python models."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 _CLIENT = DockerClient(purpose="a server runs in a container", answer_wait_s=30.0)
 LOOK_EACH_S = 5.0
-"""Seconds between two looks, each of which costs docker's client a few hundredths of one core."""
+"""Seconds between queries; each costs the docker client a few hundredths of one core."""
 
 
 def is_container_running(container: Container) -> bool:
-    """Return whether docker says of a container that it runs, and that it is this start's."""
+    """Return whether docker reports this start's container as running."""
     wanted = f'{{{{index .Config.Labels "{STAMP_LABEL}"}}}} {{{{.State.Running}}}}'
     answer = _ask("container", "inspect", "--format", wanted, container.name)
     return answer.split() == [container.stamp, "true"]
 
 
 def container_leader(container: Container | None) -> int | None:
-    """Return the process that leads a container, as this machine counts, where it is one of its.
+    """Return a container's leading process id on this machine, if it has one here.
 
-    Where docker runs in a virtual machine, the number is of a process in there.
+    If docker runs in a virtual machine, the id is valid only there.
     """
     if container is None:
         return None
@@ -47,7 +47,7 @@ def container_leader(container: Container | None) -> int | None:
 class ContainerWatch:
     """The stubs of the server in a container; see ``stub_watch`` for what one is.
 
-    Docker shows its processes as ``ps`` does, also where they are no processes of this machine.
+    Docker lists its processes as ``ps`` does, even if they are not processes of this machine.
     """
 
     def __init__(self, container: Container) -> None:
@@ -57,7 +57,7 @@ class ContainerWatch:
         self._next = 0.0
 
     def look(self) -> DeadStub | None:
-        """Return a stub that was dead at the last look, too; looks again after some seconds."""
+        """Return a stub found dead twice in a row; queries docker every few seconds."""
         now = time.monotonic()
         if now < self._next:
             return None
@@ -84,7 +84,7 @@ def _processes(lines: Sequence[str]) -> list[tuple[int, str, str, Sequence[str]]
 
 
 def _ask(*arguments: str) -> str:
-    """Return what docker answers, or nothing when it does not."""
+    """Return docker's answer, or an empty text without one."""
     try:
         answer = _CLIENT.ask(("docker", *arguments), SilentReporter())
     except PrerequisiteError:

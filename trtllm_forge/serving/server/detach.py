@@ -1,8 +1,8 @@
 r"""Starts a server whose owner is a process of its own: ``forge serve --detach``.
 
-The owner is ``cli.supervisor``, in a session of its own, and no child of who started it. It says
-its process id, reads one request from its stdin and tells, a JSON object per line on stdout, what
-a reporter would be told, until the server is ready or is none::
+The owner is ``cli.supervisor``, in a session of its own and not a child of the starter. It writes
+its process id, reads one request from stdin, and writes the reporter's messages to stdout, one
+JSON object per line, until the server is ready or has failed::
 
     stdout  {"pid": 4711}
     stdin   {"options": {"repositories": [{"name": "sample", "folder": "/srv/..."}], ...},
@@ -11,7 +11,7 @@ a reporter would be told, until the server is ready or is none::
             {"ready": "serving sample, ready in 0.4 s\\n...", "document": {...}}
             {"error": {"what": "...", "why": "...", "hint": "...", "log": null, "exit_code": 7}}
 
-The last of these is its last word there; from then on it writes to the server's log.
+After the last of these it writes to the server's log.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _POLL_S = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class DetachedServer:
-    """A server that is ready and runs by itself: what the command line prints of it."""
+    """A detached server that is ready: what the command line prints."""
 
     text: str
     document: Mapping[str, object]
@@ -68,7 +68,7 @@ def start_detached(options: ServeOptions, settings: Settings, reporter: Reporter
     """Start a supervisor and return once its server is ready.
 
     Raises:
-        ForgeError: Whatever ``start_server`` raises, over there.
+        ForgeError: Whatever ``start_server`` raises in the supervisor.
     """
     starter = subprocess.Popen(
         [sys.executable, "-m", SUPERVISOR],
@@ -98,7 +98,7 @@ def request_text(options: ServeOptions, settings: Settings) -> str:
 
 
 def read_request(text: str) -> tuple[ServeOptions, Settings]:
-    """Return what a supervisor is asked to serve."""
+    """Return the request that a supervisor was given."""
     request = json.loads(text)
     options = request["options"]
     repositories = tuple(
@@ -111,7 +111,7 @@ def read_request(text: str) -> tuple[ServeOptions, Settings]:
 
 
 def error_word(error: ForgeError) -> Mapping[str, object]:
-    """Return the word that tells an error."""
+    """Return the document of an error."""
     return {
         "error": {
             "what": error.what,

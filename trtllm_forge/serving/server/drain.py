@@ -1,10 +1,10 @@
-"""Lets the running requests of a server end, while it takes no new ones.
+"""Lets a server finish its running requests without taking new ones.
 
-What Triton 2.51 does by itself on TERM is not that: it closes HTTP to new requests and waits for
-the connections that are open, all of them, also those that ask nothing; gRPC takes requests all
-the while; then every scheduler refuses, also the inner steps of ensembles that still run, whose
-streams break off. So the models are unloaded first, from the outside in: a model that unloads
-takes no request, ends those it has, and is gone when the last has ended.
+Triton 2.51 does not do that on TERM: it closes HTTP to new requests and waits for all open
+connections, even idle ones, while gRPC goes on taking requests; then every scheduler refuses
+requests, including the inner steps of running ensembles, whose streams break off. So the models
+are unloaded first, from the outside in: an unloading model takes no requests, finishes those it
+has, and is gone after the last one.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def drain(http: TritonHttp, timeout_s: float, tell_waiting: Callable[[], None]) 
                     has_told = True
                 time.sleep(_POLL_S)
     except ForgeError:
-        return False  # it does not answer any more, or its model control is not ours
+        return False  # it no longer answers, or forge has no key to its model control
     return True
 
 
 def called_models(http: TritonHttp, ready: Collection[str]) -> set[str]:
-    """Return which of some models others of them run, and which therefore are unloaded last.
+    """Return the models that other models call, which are therefore unloaded last.
 
-    Of those that are ready: one that unloads already, as an old version does, tells nothing of
-    itself any more.
+    Only ready models are considered: one that is already unloading, such as an old version,
+    no longer reports its configuration.
     """
     return {name for model in ready for name in http.inner_models(model)} & set(ready)
 

@@ -1,4 +1,4 @@
-"""What a plan says, as files and as a process that is not started yet."""
+"""Turns a plan into files and a process that is not started yet."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def managed_process(plan: LaunchPlan, reporter: Reporter) -> ManagedProcess:
         env={**environment_without_secrets(), **plan.env},
         grace_s=_GRACE_S,
         leftovers=plan.leftovers,
-        # A detached server's record stays, and tells that its owner was killed.
+        # A detached server's record stays, to show that its owner was killed.
         record_path=None if plan.is_detached else record_path(plan.state_dir, plan.name),
         shares_cores=plan.shares_cores,
         split_rank=None if plan.launcher is None else partial(split_rank, plan.launcher),
@@ -38,7 +38,7 @@ def managed_process(plan: LaunchPlan, reporter: Reporter) -> ManagedProcess:
 
 
 def make_files(plan: LaunchPlan) -> None:
-    """Write what has to be there before the process is started."""
+    """Write the files that the process needs before it starts."""
     make_private(plan.log_path.parent)
     plan.log_path.touch()
     if plan.urls.key_path is not None:

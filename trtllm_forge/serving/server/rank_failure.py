@@ -1,6 +1,6 @@
-"""Finds out which rank ended first, from what ``mpirun`` or ``srun`` says about it.
+"""Finds the rank that ended first in the messages of ``mpirun`` or ``srun``.
 
-The lines read here, of Open MPI 5; 4 says the same with other names and on other lines::
+The lines read here, of Open MPI 5; version 4 differs in names and line breaks::
 
     prterun noticed that process rank 1 with PID 4711 on node vm exited on
     signal 9 (Killed).
@@ -44,7 +44,7 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class RankEnding:
-    """How the rank that ended first ended, as exit code or minus the signal's number."""
+    """The rank that ended first, with its exit code or minus the signal's number."""
 
     rank: int
     returncode: int
@@ -71,7 +71,7 @@ def find_rank_ending(lines: Sequence[str]) -> RankEnding | None:
 
 
 def before_blame(lines: Sequence[str]) -> list[str]:
-    """Return what a log says before the launcher speaks of the rank that ended."""
+    """Return the lines of a log before the launcher's messages about the ended rank."""
     own: list[str] = []
     for line in lines:
         if _BLAME.match(line):

@@ -1,4 +1,4 @@
-"""Waits until a server is ready: how long that may take, and what it is doing meanwhile."""
+"""Waits until a server is ready, within a timeout, and reports progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trtllm_forge.serving.plan.launch_plan import LaunchPlan
 
 
-# A start that is over by then needs no progress, and looking at memory slows it down.
+# A faster start needs no progress, and measuring memory slows it down.
 _FIRST_TOLD_S = 2.0
 _TELL_EACH_S = 1.0
 
@@ -38,11 +38,11 @@ def wait_until_ready(
     """Wait until the front models are ready; return the seconds it took.
 
     Args:
-        plan: What was started.
+        plan: The started plan.
         process: Its process.
         timeout_s: How long it may take.
-        reporter: Told what it loads.
-        log_offset: Where in the log the lines of this start begin, in bytes.
+        reporter: Gets the loading progress.
+        log_offset: Offset in the log of this start's first line, in bytes.
 
     Raises:
         ServerError: It ended, or is not ready in time.
@@ -61,7 +61,7 @@ def wait_until_ready(
         return (
             http.is_live()
             and all(map(http.is_model_ready, plan.front_models))
-            # Another server on that port would answer as well.
+            # Another server on that port could answer instead.
             and (
                 is_held_by_group(plan.http_port, process.pid)
                 if plan.container is None
@@ -82,7 +82,7 @@ def wait_until_ready(
 
 
 class _Loading:
-    """Tells, once a second, which models are being loaded, for how long, and the memory."""
+    """Reports once a second the models being loaded, the time and the memory."""
 
     def __init__(
         self,
@@ -113,6 +113,6 @@ class _Loading:
         self._offset += len(whole) + 1 if whole else 0
         self._models.read(whole.decode(errors="replace").splitlines())
         detail = f"{now - self._started:.0f} s"
-        if not self._in_container:  # whose memory is not this user's to see
+        if not self._in_container:  # this user may not read its memory
             detail += f", {show_size(memory_bytes(self._process.pid))} of memory"
         self._reporter.waiting(self._models.text(), detail)

@@ -1,4 +1,4 @@
-"""A Triton that runs: started as a plan says, watched, started again, drained and stopped."""
+"""A running Triton: started from a plan, watched, restarted, drained and stopped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from trtllm_forge.triton.client.address import ServerUrls
     from trtllm_forge.triton.client.http import TritonHttp
 
-# What is left to do once the requests have ended and the models are gone.
+# The time to exit once the requests have ended and the models are unloaded.
 _EXIT_S = 3.0
 _LOOK_EACH_S = 1.0
 
@@ -57,13 +57,13 @@ class RunningServer:
     """A server that is ready; a context manager that stops it.
 
     Args:
-        plan: What is started.
-        reporter: Told what it is waiting for, and when it is started again.
+        plan: The plan to start.
+        reporter: Gets progress and restarts.
 
     Attributes:
-        plan: What was started.
-        process: Triton itself; it leads the group of all that was started.
-        models: What it serves.
+        plan: The started plan.
+        process: Triton itself; it leads the group of everything started.
+        models: The served models.
         ready_s: Seconds from the start of the process until the front model was ready.
     """
 
@@ -97,21 +97,21 @@ class RunningServer:
 
     @property
     def urls(self) -> ServerUrls:
-        """Return where it answers."""
+        """Return its addresses."""
         return self.plan.urls
 
     @property
     def pid(self) -> int:
-        """Return the process that was started, the leader of its group."""
+        """Return the id of the started process, which leads its group."""
         return self.process.pid
 
     @property
     def log_path(self) -> Path:
-        """Return the file with what it wrote."""
+        """Return the path of its log."""
         return self.plan.log_path
 
     def text(self) -> str:
-        """Return what the command line prints once the server is ready."""
+        """Return the text that the command line prints once the server is ready."""
         container = self._record.container
         return (
             f"serving {self.name}{self._ranks()}, ready in {self.ready_s:.1f} s\n"
@@ -163,7 +163,7 @@ class RunningServer:
             self.process.__enter__()
             self._record = replace(self._record, triton=process_id(self.pid))
             self._write(self._record.written_state)
-            # Imported while Triton starts, as all that watches it: it takes 30 ms.
+            # Imported while Triton starts, like all modules that watch it: this takes 30 ms.
             from trtllm_forge.serving.server.readiness import wait_until_ready
 
             with _real_paths(plan):
@@ -178,13 +178,14 @@ class RunningServer:
             stack.pop_all()
 
     def wait(self, *, max_restarts: int = 0) -> None:
-        """Watch the server, and start it again when it ends, as often as that is allowed.
+        """Watch the server, and restart it when it ends, as often as allowed.
 
         Args:
-            max_restarts: How often, until it was ready for ``STEADY_S``.
+            max_restarts: Restarts before giving up; the count resets after ``STEADY_S`` of being
+                ready.
 
         Raises:
-            ServerError: It ended, or one of its processes, and is not started again.
+            ServerError: It or one of its processes ended, and it is not restarted.
         """
         while True:
             ready_at = time.monotonic()
@@ -196,12 +197,12 @@ class RunningServer:
             self._start_again(error, max_restarts)
 
     def stop(self, error: ForgeError | None = None) -> None:
-        """Let running requests end, stop the server and remove what it leaves.
+        """Let running requests end, stop the server and remove its leftovers.
 
         An exception during the wait, such as a second Ctrl-C, kills it at once.
 
         Args:
-            error: What it is stopped for, which stays in its record when that outlives it.
+            error: Why it is stopped; kept in its record if that outlives it.
         """
         if self._is_stopped:
             return
@@ -216,7 +217,7 @@ class RunningServer:
             self.forget(error)
 
     def forget(self, error: ForgeError | None = None) -> None:
-        """Remove its record, or keep it with how it ended when it is detached."""
+        """Remove its record, or record how it ended if it is detached."""
         if self.plan.is_detached:
             self._record = replace(self._record, triton=None, error=_recorded(error))
             self._write("failed" if error else "stopped")
@@ -282,10 +283,10 @@ class RunningServer:
         )
 
     def _start_again(self, failed: ServerError, max_restarts: int) -> None:
-        """Start it again, after a while that grows each time, until it is ready.
+        """Restart it until it is ready, after a delay that grows each time.
 
         Raises:
-            ServerError: It was started too often.
+            ServerError: No restarts are left.
         """
         error = failed
         while True:
@@ -332,7 +333,7 @@ class RunningServer:
 
 
 def run_plan(plan: LaunchPlan, reporter: Reporter) -> RunningServer:
-    """Start what a plan says and return it once its front models are ready.
+    """Start a plan and return the server once its front models are ready.
 
     Raises:
         ServerError: It ended, or is not ready in time.
@@ -353,7 +354,7 @@ def _recorded(error: ForgeError | None) -> RecordedError | None:
 
 
 def planned_record(plan: LaunchPlan) -> ServerRecord:
-    """Return the record of a server that this process is about to start."""
+    """Return the record of a server this process is about to start."""
     return ServerRecord(
         name=plan.name,
         written_state="starting",
@@ -387,7 +388,7 @@ def _given_up(error: ServerError, restarts: int) -> ServerError:
 
 @contextmanager
 def _real_paths(plan: LaunchPlan) -> Iterator[None]:
-    """Have an error name files where the repository has them."""
+    """Make errors name files by their paths in the repository."""
     try:
         yield
     except ServerError as error:

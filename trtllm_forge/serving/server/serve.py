@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from trtllm_forge.serving.plan.options import ServeOptions
 
 _KEPT_LOGS = 5
-"""Logs of a server that are kept: this start's and those of the four before."""
+"""Number of logs kept per server: this start's and those of the four before."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _STAMPED = re.compile(r"-\d+_(?P<start>\d+)(?:\.rank\d+)?\.log")
 
 
 def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) -> RunningServer:
-    """Start Triton on repositories and return it once its front models are ready.
+    """Start Triton on repositories and return the server once its front models are ready.
 
     Raises:
-        PrerequisiteError: There is no Triton here, or not one that can run a repository.
-        CheckpointError: A repository is not what its manifest says.
+        PrerequisiteError: No Triton here can run the repositories.
+        CheckpointError: A repository does not match its manifest.
         ServerError: A port is taken, a model does not load, or it takes too long.
         ConfigError: Options contradict each other or the repositories.
     """
     request = make_request(options, settings, reporter)
     with writing(settings.state_dir, "FORGE_STATE_DIR", request.command):
-        # Triton takes its ports only after it has loaded. Until then the record holds them.
+        # Triton binds its ports only after loading. Until then the record reserves them.
         with state_lock(settings.state_dir):
             name = _server_name(options, settings)
             _clear_up(name, settings.state_dir)
@@ -56,10 +56,10 @@ def start_server(options: ServeOptions, settings: Settings, reporter: Reporter) 
 
 
 def plan_server(options: ServeOptions, settings: Settings, reporter: Reporter) -> LaunchPlan:
-    """Return what ``start_server`` would start now, having checked what it checks.
+    """Return what ``start_server`` would start now, after the same checks.
 
     Raises:
-        ForgeError: As ``start_server``, but for what is not needed to plan.
+        ForgeError: As for ``start_server``, except for checks that planning does not need.
     """
     request = make_request(options, settings, reporter, is_dry_run=True)
     name = _server_name(options, settings)
@@ -117,7 +117,7 @@ def _server_name(options: ServeOptions, settings: Settings) -> str:
 
 
 def _clear_up(name: str, state_dir: Path) -> None:
-    """Remove what the server of that name left when its owner was killed, and its old logs."""
+    """Remove the leftovers of a killed server of that name, and its old logs."""
     before = read_record(record_path(state_dir, name))
     if before is not None:
         end_orphan(before, state_dir)

@@ -1,4 +1,4 @@
-"""SIGTERM, for the commands that own a server."""
+"""Handles SIGTERM in the commands that own a server."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def leaving_on_sigterm() -> Iterator[None]:
-    """End with 0 on SIGTERM, through every context manager, so that the server is stopped.
+    """Exit with 0 on SIGTERM through all context managers, so that the server is stopped.
 
-    A second one, which comes while the server drains, ends the drain as well.
+    A second SIGTERM during the drain ends the drain.
     """
 
     def leave(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - what signal calls

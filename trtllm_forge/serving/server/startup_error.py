@@ -1,4 +1,4 @@
-"""The error of a server that ended, or did not get ready, with the cause from its log."""
+"""Makes the error of a server that ended or was not ready, with the cause from its log."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _OUTSIDE = "it was stopped from outside"
 _OUTSIDE_ENDINGS = ("exit code 0", "signal SIGTERM", "signal SIGINT")
 _LAST_LINES = 3
 _READ_BYTES = 10_000_000
-# What the twin's ranks say of others that did not come, or that ended.
+# Messages of the twin's ranks about ranks that did not join or that ended.
 _ABSENT_RANKS = re.compile(r"ranks? ([\d, ]+) of \d+ did not join in time")
 _OTHER_RANK = re.compile(r"RendezvousError: rank \d+ of \d+ (?:has gone|left before)")
 _SIGNAL = re.compile(r"signal (?P<name>SIG\w+)")
 
 
 def not_started_error(process: ManagedProcess, ranks: int = 1) -> ServerError:
-    """Return why a server ended before it was ready: one of its ``ranks``, or it."""
+    """Return why a server, or one of its ``ranks``, ended before it was ready."""
     lines = _log_lines(process)
     if ranks > 1:
         ending = find_rank_ending(lines)
@@ -49,9 +49,9 @@ def not_started_error(process: ManagedProcess, ranks: int = 1) -> ServerError:
 
 
 def _rank_to_blame(log_path: Path, ranks: int, ending: RankEnding | None) -> int | None:
-    """Return the rank whose model did not load, else the one that the launcher says ended first.
+    """Return the rank whose model did not load, else the one the launcher blames.
 
-    A rank that misses another one ends, too, and may be gone before the one that failed.
+    A rank that waits for a missing one ends too, possibly before the one that failed.
     """
     failures = {}
     for rank in range(ranks):
@@ -65,7 +65,7 @@ def _rank_to_blame(log_path: Path, ranks: int, ending: RankEnding | None) -> int
 
 
 def _absent_ranks(log_path: Path, message: str) -> list[str]:
-    """Return what the ranks wrote that did not come to meet rank 0."""
+    """Return the last lines of the ranks that did not join rank 0."""
     match = _ABSENT_RANKS.search(message)
     absent = [int(rank) for rank in match[1].split(", ")] if match else []
     return [
@@ -95,7 +95,7 @@ def _startup_error(
 
 
 def not_ready_error(process: ManagedProcess, ready_timeout_s: float, command: str) -> ServerError:
-    """Return what a server was doing when its deadline passed."""
+    """Return the error of a server that was not ready in time, with what it was doing."""
     loading = ", ".join(models_still_loading(_log_lines(process)))
     what = f"Triton was not ready within {ready_timeout_s:g} s"
     why = f"it is alive and still loading {loading}" if loading else "it is alive"
@@ -112,10 +112,10 @@ def ended_error(
     *,
     container: str | None = None,
 ) -> ServerError:
-    """Return how a server that was ready, or one of its ``ranks``, or its container, has ended.
+    """Return how a ready server, one of its ``ranks`` or its container ended.
 
-    ``log_offset`` is where its log ended when it was ready: what it said while it started is not
-    the cause.
+    ``log_offset`` is the size of its log when it became ready: startup messages are not the
+    cause.
     """
     ending = find_rank_ending(_log_lines(process)) if ranks > 1 else None
     if ending is not None:
@@ -138,7 +138,7 @@ def ended_error(
 def dead_stub_error(
     process: ManagedProcess, log_offset: int, dead: DeadStub, name: str, command: str
 ) -> ServerError:
-    """Return which process of a server that was ready has ended, and why where that is known."""
+    """Return which process of a ready server ended, and why if known."""
     number = _SIGNAL.fullmatch(dead.ending)
     returncode = -signal.Signals[number["name"]] if number else None
     lines = _log_lines(process, log_offset)
@@ -154,7 +154,7 @@ def dead_stub_error(
 
 def _log_lines(process: ManagedProcess, offset: int = 0) -> list[str]:
     lines = _lines_of(process.log_path, offset)
-    # A full disk has no log.
+    # On a full disk there is no log.
     return lines if lines or offset else list(process.last_lines)
 
 

@@ -1,8 +1,8 @@
-"""Sees that a Python model's process has died, which Triton does not tell.
+"""Detects that a Python model's process has died, which Triton does not report.
 
-Triton 2.51 goes on calling such a model ready and answers each of its requests with an error.
-Until it is told to end, it leaves the process unreaped: a stub that stays a zombie has died, one
-that Triton ended itself (an unload, a reload) is gone at once.
+Triton 2.51 still reports such a model as ready and answers each of its requests with an error.
+It leaves the process unreaped until it exits itself: a stub that stays a zombie has died, while
+one that Triton ended itself (an unload, a reload) is gone at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _STUB = "triton_python_backend_stub"
 UNKNOWN_ENDING = "an exit code that is not known"
 STUB_COMMAND = _STUB[:15]
-"""What the kernel calls a stub's process."""
+"""The kernel's name of a stub process."""
 
 _SESSION_FIELD = 3
 _EXIT_CODE_FIELD = 49
@@ -50,9 +50,9 @@ class StubWatch:
         self._suspects: frozenset[int] = frozenset()
 
     def look(self) -> DeadStub | None:
-        """Return a stub that was dead at the last look, too.
+        """Return a stub found dead twice in a row.
 
-        To be called every second or two: what Triton ends itself is a zombie for a moment.
+        Call it every second or two: a stub that Triton ends itself is a zombie for a moment.
         """
         zombies = set()
         for pid, state in _members(self._group):
@@ -69,7 +69,7 @@ class StubWatch:
 
 
 def _members(session: int) -> Iterator[tuple[int, str]]:
-    """Give the processes of a session and their states, zombies among them."""
+    """Yield the processes of a session and their states, including zombies."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             fields = stat_fields(int(entry.name))

@@ -1,7 +1,7 @@
-"""The owner of a detached server: no command that is typed, ``serving.detach`` starts it.
+"""The owner of a detached server, started by ``serving.detach`` and not by users.
 
-It owns Triton as the foreground ``forge serve`` does. What it has to say goes to who started it
-until the server is ready, and then into the server's log, marked ``forge:``.
+It owns Triton as the foreground ``forge serve`` does. Its messages go to the starter until the
+server is ready, and then into the server's log, marked ``forge:``.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class SupervisorReporter(SilentReporter):
-    """Tells the starter over stdout; once it has let go, the server's log."""
+    """Reports to the starter over stdout; once detached, to the server's log."""
 
     def __init__(self) -> None:
         self._log_path: Path | None = None
 
     def say(self, word: Mapping[str, object]) -> None:
-        """Tell the starter, which may be gone."""
+        """Send to the starter, which may be gone."""
         with contextlib.suppress(OSError):
             sys.stdout.write(json.dumps(word) + "\n")
             sys.stdout.flush()
 
     def let_go(self, log_path: Path) -> None:
-        """Leave the starter's streams, and write to the log from here on."""
+        """Detach from the starter's streams and write to the log from now on."""
         self._log_path = log_path
         log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(log, sys.stderr.fileno())
@@ -69,7 +69,7 @@ class SupervisorReporter(SilentReporter):
             self._report("command_started", list(argv))
 
     def child_line(self, source: str, line: str) -> None:
-        """Pass it on while somebody listens; the log has it anyway."""
+        """Pass it on while the starter listens; the log has it anyway."""
         if self._log_path is None:
             self._report("child_line", source, line)
 
@@ -84,9 +84,9 @@ class SupervisorReporter(SilentReporter):
 
 
 def main() -> None:
-    """Serve what stdin asks for, until it ends or SIGTERM."""
+    """Serve the request on stdin until the server ends or SIGTERM arrives."""
     if os.fork():
-        os._exit(0)  # who started it need not wait for it
+        os._exit(0)  # the starter need not wait for it
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reporter = SupervisorReporter()
     reporter.say({"pid": os.getpid()})

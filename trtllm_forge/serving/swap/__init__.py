@@ -1,1 +1,1 @@
-"""Models that are changed while a server runs."""
+"""Changes the models of a running server."""

@@ -1,4 +1,4 @@
-"""Why a model did not load into a server that serves, from Triton's answer and its log."""
+"""Explains why a model did not load into a running server, from Triton's answer and log."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def load_error(
     """Return the error of a model that did not load.
 
     Args:
-        error: What Triton answered.
+        error: Triton's answer.
         model: Its served name.
-        repository: The repository it is of.
-        served: What the server has beside.
+        repository: Its repository.
+        served: The other repositories of the server.
         log_path: Triton's log.
-        offset: Where that ended before.
+        offset: Size of the log before the load.
     """
     with log_path.open(errors="replace") as log:
         log.seek(offset)

@@ -47,14 +47,14 @@ _HERE = ("READY", "UNLOADING", "LOADING")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChange:
-    """What was changed.
+    """The result of a change.
 
     Attributes:
-        repository: As it is served now, or was.
+        repository: The repository as it is, or was, served.
         models: Its front models.
-        load_s: Until the new models answered.
-        drain_s: How long the old ones took after that to end their requests and to go.
-        is_drained: Whether they have gone.
+        load_s: Seconds until the new models answered.
+        drain_s: Seconds the old models then took to finish their requests and unload.
+        is_drained: Whether the old models are unloaded.
     """
 
     repository: ServedRepository
@@ -65,13 +65,13 @@ class ModelChange:
 
 
 class ModelControl:
-    """Changes what one server has; ``served_set.changing`` is held meanwhile.
+    """Changes the repositories of one server while ``served_set.changing`` is held.
 
     Args:
         http: The server, with the key to its model control.
-        served: What it has.
+        served: Its repositories.
         log_path: Its log, which says why a model did not load.
-        reporter: Told what is waited for.
+        reporter: Gets progress.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class ModelControl:
         """Load a repository that the server does not have.
 
         Raises:
-            ServerError: A model does not load; nothing of it is left. Or models of its names
-                still end the requests that they had when they were unloaded.
+            ServerError: A model does not load, and nothing of it is left; or unloaded models of
+                the same names are still finishing their requests.
         """
         started = time.monotonic()
         models = served_models(repository)
@@ -99,11 +99,11 @@ class ModelControl:
         )
 
     def unload(self, repository: ServedRepository, timeout_s: float) -> ModelChange:
-        """Let a repository's requests end, and take its models out of the server.
+        """Let a repository's requests end, and unload its models.
 
         Args:
             repository: As it is served.
-            timeout_s: How long its requests may take before its inner models go, too.
+            timeout_s: How long its requests may take before its inner models are unloaded too.
         """
         started = time.monotonic()
         own = self._own(repository)
@@ -124,15 +124,15 @@ class ModelControl:
         )
 
     def reload(self, repository: ServedRepository, timeout_s: float) -> ModelChange:
-        """Replace a repository by what its folder holds now.
+        """Replace a repository by the current content of its folder.
 
         Args:
             repository: As it is served.
-            timeout_s: How long to wait for the requests of the old version. What still runs
-                then runs on, and its models go with it, or with the next reload.
+            timeout_s: How long to wait for requests of the old version. Requests still running
+                then continue, and its models are unloaded with them or at the next reload.
 
         Raises:
-            ServerError: A model of the new version does not load; the old one serves on.
+            ServerError: A model of the new version does not load; the old one is still served.
         """
         started = time.monotonic()
         before = self._own(repository)
@@ -180,7 +180,7 @@ class ModelControl:
     def _load_new(
         self, names: Iterable[str], models: ServedModels, repository: ServedRepository
     ) -> None:
-        """Load models of which nothing is served yet, or none of them."""
+        """Load models that are not served yet: all of them or none."""
         loaded: list[str] = []
         for name in names:
             self._tell_loading(name)
@@ -190,7 +190,7 @@ class ModelControl:
             try:
                 self._http.load(name)
             except BaseException as error:
-                # Also those that did not load: the server is not ready while it knows of one.
+                # Also those that did not load: the server is not ready while it lists one.
                 for other in reversed(loaded):
                     self._http.unload(other)
                 self._wait_gone(loaded, None, None)
@@ -204,14 +204,14 @@ class ModelControl:
     def _replace(
         self, names: Iterable[str], models: ServedModels, repository: ServedRepository
     ) -> None:
-        """Load models again under names that are served."""
+        """Reload models under names that are already served."""
         for name in names:
             self._tell_loading(name)
             models.folders[name].write(self._served.view_dir / name)
             try:
                 self._http.load(name)
             except TritonAnswerError as error:
-                # Its rehearsal did load, so this is nothing of the repository's.
+                # Its rehearsal did load, so the cause is not in the repository.
                 version = f"version {repository.version} of {repository.name}"
                 what = f"{version} is loaded, but {name} is not"
                 why = f"{error.what}; {name} still serves the old version, others may be new"
@@ -219,7 +219,7 @@ class ModelControl:
                 raise ServerError(what, why=why, hint=hint, log_path=self._log_path) from error
 
     def _own(self, repository: ServedRepository) -> set[str]:
-        """Return the models of a repository that the server has, of whatever version."""
+        """Return a repository's models in the server, of any version."""
         return {name for name, _, state in self._rows(repository) if state in _HERE}
 
     def _next_version(self, repository: ServedRepository) -> int:
@@ -240,7 +240,7 @@ class ModelControl:
     def _wait_gone(
         self, names: Collection[str], version: int | None, timeout_s: float | None
     ) -> bool:
-        """Return whether models have gone in time, or all versions of them but one."""
+        """Return whether all versions of models, or all but one, were unloaded in time."""
         started = time.monotonic()
         while left := sorted(
             f"{name} {number}"

@@ -1,4 +1,4 @@
-"""What ``forge load``, ``unload`` and ``reload`` do to a running server, from its record on."""
+"""Implements ``forge load``, ``unload`` and ``reload`` on a recorded server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Verb = Literal["load", "unload", "reload"]
 
 @dataclass(frozen=True, kw_only=True)
 class ChangedServer:
-    """A server whose models were changed: what the command line prints of it."""
+    """A changed server: what the command line prints."""
 
     verb: Verb
     server: str
@@ -91,7 +91,7 @@ def server_to_change(settings: Settings, server: str | None, verb: Verb, name: s
     """Return the server of that name, or the only one that runs.
 
     Raises:
-        ConfigError: Several run and none was named, or none of them has that name.
+        ConfigError: Several run and none was named, or no server has that name.
         ServerError: None runs.
     """
     command = shlex.join(("forge", verb, name, "--server"))
@@ -110,7 +110,7 @@ def load_repository(
     """Load one more repository into a server.
 
     Raises:
-        ConfigError: The server has one of that name.
+        ConfigError: The server already has one of that name.
         CheckpointError: It is not what its manifest says.
         PrerequisiteError: This machine cannot run it, or has too little memory.
         ServerError: It does not load.
@@ -165,13 +165,13 @@ def reload_repository(
     verify: Verify,
     timeout_s: float | None,
 ) -> ChangedServer:
-    """Put what a repository's folder holds now in the place of what is served of it.
+    """Replace a served repository by the current content of its folder.
 
     Raises:
         ConfigError: The server has none of that name.
         CheckpointError: It is not what its manifest says.
         PrerequisiteError: This machine cannot run it, or has too little memory.
-        ServerError: It does not load; what was served is served on.
+        ServerError: It does not load; the old version is still served.
     """
     served = _served_set(record, settings)
     with changing(served.view_dir, record.name):
@@ -186,7 +186,7 @@ def reload_repository(
 
 
 def _served_set(record: ServerRecord, settings: Settings) -> ServedSet:
-    """Return what a server has, where it can be changed.
+    """Return a server's repositories, if they can be changed.
 
     Raises:
         ServerError: It is not ready, or was started in a way that cannot be changed.

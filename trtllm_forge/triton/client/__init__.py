@@ -1,1 +1,1 @@
-"""Triton's protocols as a client speaks them: HTTP, gRPC, TLS."""
+"""Clients of Triton's protocols: HTTP, gRPC, TLS."""

@@ -1,4 +1,4 @@
-"""Where a server is reached."""
+"""The addresses of a server."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from trtllm_forge.triton.client.tls import GrpcTrust
 
 CONTROL_HEADER = "forge-control-key"
-"""The header, over HTTP, that opens what a server of forge's restricts."""
+"""The HTTP header that carries the key to a forge server's restricted APIs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerUrls:
-    """Where a server answers; ``grpc`` and ``metrics`` may be unknown.
+    """The addresses of a server; ``grpc`` and ``metrics`` may be unknown.
 
     Attributes:
         http: Scheme, host and port.
         grpc: Host and port.
-        metrics: The whole address.
-        key_path: The file with the key to what it restricts.
-        grpc_trust: What gRPC clients hold it to, where that is encrypted.
+        metrics: The full URL.
+        key_path: The file with the key to its restricted APIs.
+        grpc_trust: How gRPC clients verify it, if gRPC is encrypted.
     """
 
     http: str
@@ -37,12 +37,12 @@ class ServerUrls:
 
     @property
     def own_grpc(self) -> str | None:
-        """Return host and port of gRPC, where forge's own clients are let in."""
+        """Return host and port of gRPC, if it accepts forge's own clients."""
         return self.grpc if self.grpc_trust is None or self.grpc_trust.can_call else None
 
     @property
     def control_key(self) -> str | None:
-        """Return the key to what it restricts, where it runs and is this user's."""
+        """Return the key to its restricted APIs, if it runs and belongs to this user."""
         return read_key(self.key_path)
 
 

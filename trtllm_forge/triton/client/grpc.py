@@ -1,4 +1,4 @@
-"""One generation over a gRPC stream of a Triton."""
+"""Runs one generation over a gRPC stream of Triton."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class GrpcGeneration:
-    """One generation over a gRPC stream, which starts at once and can be cancelled.
+    """One generation over a gRPC stream; starts immediately and can be cancelled.
 
     Args:
         address: Host and port.
         model: A text model.
         inputs: Values of its input tensors, one element each; int, float, bool or str.
-        trust: What the server is held to, where its gRPC is encrypted.
+        trust: How to verify the server, if its gRPC is encrypted.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class GrpcGeneration:
         )
 
     def chunks(self, timeout_s: float) -> Iterator[TextChunk]:
-        """Give the answers as they come, until the last or the cancel.
+        """Yield the answers as they arrive, until the last one or a cancel.
 
         Raises:
             TritonAnswerError: The request ended with an error, or nothing came in time.
@@ -77,9 +77,9 @@ class GrpcGeneration:
                 return
 
     def cancel(self) -> None:
-        """Cancel the request if it still runs, and end the stream.
+        """Cancel the request if it is still running, and end the stream.
 
-        Cancelled when it has just ended, Triton 2.51 keeps it, and its model, for ever.
+        If it is cancelled just after it ended, Triton 2.51 keeps it and its model forever.
         """
         self._client.stop_stream(cancel_requests=not self._has_ended)
         self._client.close()

@@ -1,4 +1,4 @@
-"""Speaks to a Triton: health, metadata, statistics, and the generate extension.
+"""Client of a Triton: health, metadata, statistics, and the generate extension.
 
 Thin, over the standard library's HTTP: a JSON key that a model declares becomes that tensor.
 Importing httpx instead adds 50 to 70 ms to each start of ``forge serve`` and ``forge ps``, and
@@ -33,7 +33,7 @@ _SHOWN_CHARACTERS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """A tensor as the server describes it; the shape has the batch axis where there is one."""
+    """A tensor as the server describes it; the shape includes a batch axis, if any."""
 
     name: str
     datatype: str
@@ -52,7 +52,7 @@ class ModelMetadata:
 
 @dataclass(frozen=True, kw_only=True)
 class TextChunk:
-    """One answer of a text model: the text, and token counts where the model gives them."""
+    """One answer of a text model: the text, and token counts if the model returns them."""
 
     text: str
     num_input_tokens: int | None
@@ -69,7 +69,7 @@ class TritonHttp:
     Args:
         url: Scheme, host and port: ``http://127.0.0.1:8000``.
         timeout_s: How long to wait for each piece of an answer.
-        control_key: What opens its model control, where that is restricted.
+        control_key: The key to its model control, if that is restricted.
 
     Raises:
         ConfigError: ``url`` is not of that form.
@@ -114,7 +114,7 @@ class TritonHttp:
 
         Raises:
             TritonAnswerError: Its model control is restricted, and the key is not known.
-            ServerError: No server answers, or it is no Triton.
+            ServerError: No server answers, or it is not a Triton.
         """
         with self._reading():
             index = self._json("POST", "/v2/repository/index")
@@ -122,30 +122,30 @@ class TritonHttp:
             return tuple(sorted(rows))
 
     def ready_models(self, usual: Sequence[str]) -> tuple[str, ...]:
-        """Return the models that can serve, of ``usual`` where it does not list them to us."""
+        """Return the models that can serve; those of ``usual`` if it does not list its models."""
         try:
             return tuple(name for name, _, state in self.models() if state == "READY")
         except TritonAnswerError:
             return tuple(name for name in usual if self.is_model_ready(name))
 
     def load(self, model: str) -> None:
-        """Load a model, again where it is loaded, and return once it is ready.
+        """Load or reload a model, and return once it is ready.
 
         Raises:
-            TritonAnswerError: It does not load; what was loaded before is served on.
+            TritonAnswerError: It does not load; what was loaded before is still served.
             ServerError: No server answers.
         """
         with self._answer("POST", f"/v2/repository/models/{quote(model)}/load", {}):
             pass
 
     def unload(self, model: str) -> None:
-        """Have no new request taken for a model; it goes when those that run have ended.
+        """Stop new requests to a model; it unloads when the running ones have ended.
 
         Raises:
             TritonAnswerError: The server refuses.
             ServerError: No server answers.
         """
-        # The inner models of an ensemble stay, which its running requests need.
+        # Keep an ensemble's inner models, which its running requests need.
         with self._answer("POST", f"/v2/repository/models/{quote(model)}/unload", {}):
             pass
 
@@ -168,7 +168,7 @@ class TritonHttp:
             )
 
     def is_decoupled(self, model: str) -> bool:
-        """Return whether a model may send several responses per request."""
+        """Return whether a model can send several responses per request."""
         with self._reading():
             config = self._json("GET", f"/v2/models/{quote(model)}/config")
             return bool(config.get("model_transaction_policy", {}).get("decoupled", False))
@@ -183,18 +183,18 @@ class TritonHttp:
         """Return a text model's single answer.
 
         Raises:
-            TritonAnswerError: The server refused the request or failed at it.
-            ServerError: No server answers, or it is no Triton.
+            TritonAnswerError: The server refused the request, or it failed.
+            ServerError: No server answers, or it is not a Triton.
         """
         with self._reading():
             return _text_chunk(self._json("POST", f"/v2/models/{quote(model)}/generate", inputs))
 
     def generate_stream(self, model: str, inputs: Mapping[str, JsonValue]) -> Iterator[TextChunk]:
-        """Give a text model's answers as they come; closing the iterator cancels the request.
+        """Yield a text model's answers as they arrive; closing the iterator cancels the request.
 
         Raises:
-            TritonAnswerError: The server refused the request or failed at it.
-            ServerError: No server answers, it went away in between, or it is no Triton.
+            TritonAnswerError: The server refused the request, or it failed.
+            ServerError: No server answers, it went away meanwhile, or it is not a Triton.
         """
         path = f"/v2/models/{quote(model)}/generate_stream"
         with self._answer("POST", path, inputs) as response:
@@ -209,7 +209,7 @@ class TritonHttp:
                     yield chunk
 
     def _lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
-        # HTTPResponse.readline takes a stream that was cut off for one that has ended.
+        # HTTPResponse.readline does not tell a stream that was cut off from one that ended.
         held = b""
         while True:
             with self._receiving():
@@ -231,7 +231,7 @@ class TritonHttp:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Take an answer that does not read as expected for that of another kind of server."""
+        """Report an unreadable answer as that of another kind of server."""
         try:
             yield
         except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -285,7 +285,7 @@ class TritonHttp:
         if not raw:
             return TritonAnswerError(status)
         try:
-            # A stream is refused with an event.
+            # A refused stream returns its error as an event.
             return TritonAnswerError(str(json.loads(raw.removeprefix("data:"))["error"]))
         except (ValueError, LookupError, TypeError):
             return self._foreign(f"{status}: {raw.splitlines()[0][:_SHOWN_CHARACTERS]}")
@@ -296,7 +296,7 @@ class TritonHttp:
 
 
 def new_request_id() -> str:
-    """Return an id that no other request has."""
+    """Return a unique request id."""
     return f"forge-{uuid.uuid4().hex}"
 
 

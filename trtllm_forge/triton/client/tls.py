@@ -1,4 +1,4 @@
-"""TLS of Triton's gRPC service: the files it is given, and who trusts it.
+"""TLS of Triton's gRPC service: its files, and how clients verify it.
 
 The HTTP service of Triton 2.51 has no TLS.
 """
@@ -14,12 +14,12 @@ from trtllm_forge.errors import ConfigError, reason_of
 
 @dataclass(frozen=True, kw_only=True)
 class GrpcTls:
-    """The files of a server.
+    """The TLS files of a server.
 
     Attributes:
-        cert_path: Its certificate, with those between it and the authority behind it.
+        cert_path: Its certificate, followed by the intermediate ones.
         key_path: The certificate's private key, without a passphrase.
-        ca_path: The authorities of clients' certificates; with it, every client has to have one.
+        ca_path: The authorities of client certificates; if set, every client needs one.
     """
 
     cert_path: Path
@@ -36,14 +36,14 @@ class GrpcTls:
 
 @dataclass(frozen=True, kw_only=True)
 class GrpcTrust:
-    """What forge's own clients hold a server to, and show to it.
+    """How forge's own clients verify a server and identify themselves.
 
     Attributes:
         certificate: The server's certificate as it was when it started, in PEM.
-        name: A name that it is for, whatever address it is reached by.
-        cert_path: The certificate that a client shows, where clients need one.
+        name: A name in the certificate, used for any address of the server.
+        cert_path: The client certificate, if clients need one.
         key_path: Its key.
-        can_call: Whether the server takes calls of forge's at all.
+        can_call: Whether the server accepts calls from forge at all.
     """
 
     certificate: str
@@ -53,7 +53,7 @@ class GrpcTrust:
     can_call: bool = True
 
     def credentials(self) -> Any:
-        """Return it for a gRPC channel.
+        """Return the credentials of a gRPC channel.
 
         Raises:
             ConfigError: A file of the client's certificate cannot be read.
@@ -69,12 +69,12 @@ class GrpcTrust:
         )
 
     def channel_options(self) -> list[tuple[str, Any]]:
-        """Return the options of that channel."""
+        """Return the options of the channel."""
         return [("grpc.ssl_target_name_override", self.name)]
 
 
 def grpc_tls(cert: str | None, key: str | None, ca: str | None) -> GrpcTls | None:
-    """Return the files as given, whole, or None where there are none."""
+    """Return the complete set of files, or None without TLS."""
     if cert is None or key is None:
         return None
     return GrpcTls(
@@ -85,7 +85,7 @@ def grpc_tls(cert: str | None, key: str | None, ca: str | None) -> GrpcTls | Non
 
 
 def read_pem(path: Path, flag: str = "") -> str:
-    """Return the text of a file that ``flag`` named, if one did.
+    """Return the text of a file named by ``flag``, if any.
 
     Raises:
         ConfigError: It cannot be read.

@@ -1,6 +1,6 @@
-"""Checks the files of a gRPC service before Triton reads them, by a handshake in memory.
+"""Checks the TLS files of a gRPC service before Triton starts, by a handshake in memory.
 
-Triton says little about a file that is wrong.
+Triton's own message about a wrong file says little.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _NO_PASSPHRASE = "none"
 
 
 def check_tls(tls: GrpcTls) -> GrpcTrust:
-    """Return what forge's clients trust, of files with which a server can be reached.
+    """Return how forge's clients verify a server with these files, after checking them.
 
     Raises:
-        ConfigError: A file is not there, is not what it should be, or does not fit another.
+        ConfigError: A file is missing, of the wrong kind, or does not match another one.
     """
     text = _pem(tls.cert_path, "CERTIFICATE-----", "certificate", "--grpc-tls-cert")
-    # What stands around them may be anything, in any language.
+    # The text around the blocks may be anything, in any language.
     certificate = "".join(f"{block}\n" for block in _CERTIFICATE.findall(text))
     key = _pem(tls.key_path, "PRIVATE KEY-----", "private key", "--grpc-tls-key")
     if "ENCRYPTED" in key:
@@ -47,7 +47,7 @@ def check_tls(tls: GrpcTls) -> GrpcTrust:
     if tls.ca_path is None:
         return GrpcTrust(certificate=certificate, name=name)
     _require_authorities(server, tls.ca_path)
-    # Clients of forge's own show the server's certificate, where that will do.
+    # forge's own clients present the server's certificate if that is accepted.
     client.load_cert_chain(tls.cert_path, tls.key_path, _NO_PASSPHRASE)
     try:
         _handshake(server, client)
@@ -77,14 +77,14 @@ def _server_context(tls: GrpcTls) -> ssl.SSLContext:
 def _client_context(certificate: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    # The very certificate is trusted, whoever signed it.
+    # This exact certificate is trusted, whoever signed it.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.load_verify_locations(cadata=certificate)
     return context
 
 
 def _require_authorities(server: ssl.SSLContext, ca_path: Path) -> None:
-    """Have the server ask for certificates of these authorities."""
+    """Make the server request client certificates of these authorities."""
     _pem(ca_path, "CERTIFICATE-----", "certificate", "--grpc-tls-ca")
     try:
         server.load_verify_locations(ca_path)
@@ -102,10 +102,10 @@ def _require_authorities(server: ssl.SSLContext, ca_path: Path) -> None:
 
 
 def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> Mapping[str, Any]:
-    """Return what the client has read in the server's certificate.
+    """Return the server's certificate as the client read it.
 
     Raises:
-        ssl.SSLError: One does not take the other.
+        ssl.SSLError: One side rejects the other.
     """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     caller = client.wrap_bio(to_client, to_server)
@@ -131,7 +131,7 @@ def _refuse(tls: GrpcTls, error: ssl.SSLError) -> NoReturn:
 
 
 def _name(names: Mapping[str, Any]) -> str:
-    """Return a name that a certificate is for; an authority's wildcard stands for any word."""
+    """Return a name in a certificate, with any word for a wildcard."""
     found = [value for _, value in names.get("subjectAltName", ())]
     found += [v for part in names.get("subject", ()) for k, v in part if k == "commonName"]
     return str(found[0]).replace("*", "forge") if found else ""

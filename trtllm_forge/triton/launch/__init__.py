@@ -1,1 +1,1 @@
-"""How Triton is started: where it is, its arguments, ranks, containers and its log."""
+"""Starting Triton: its installations, arguments, ranks, containers and log."""

@@ -1,7 +1,7 @@
 """The command line of ``tritonserver``, for each rank: pure functions.
 
-The options stand in the order in which upstream's launcher writes them, and then those that it
-does not; what differs and why is listed and held in the contract tests.
+The options of upstream's launcher come first, in its order, then forge's own; the contract tests
+list every difference and its reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEFAULT_HOST = "127.0.0.1"
 LLMAPI_LAUNCH = "trtllm-llmapi-launch"
 
 RESTRICTED_APIS = ("model-repository", "shared-memory", "trace", "logging")
-"""What asks for the key, by Triton's own words: all that changes the server for everybody."""
+"""Triton's names of the APIs that need the key: all that affect every client."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,23 +36,23 @@ class Ports:
 
 @dataclass(frozen=True, kw_only=True)
 class TritonStart:
-    """What the servers of one repository are started with.
+    """The start options of a repository's servers.
 
     Attributes:
         installation: The Triton.
-        repository_dir: The folder it is given.
+        repository_dir: Its model repository.
         host: The address rank 0 listens on.
         ports: Its ports.
-        shm_prefix: How the names of its shared memory begin, which has to differ between
-            servers of one machine; the rank follows.
-        control_key: What the restricted APIs ask for. forge unloads models with it, so that
-            running requests end: on TERM, Triton 2.51 refuses the inner steps of an ensemble.
-        exit_timeout_s: How long it may take to end.
+        shm_prefix: Prefix of its shared memory names, followed by the rank; unique among the
+            servers of a machine.
+        control_key: The key of the restricted APIs. forge uses it to unload models, so that
+            running requests finish: on TERM, Triton 2.51 refuses an ensemble's inner steps.
+        exit_timeout_s: Triton's own exit timeout.
         layout: The ranks.
-        completes_config: Whether models may complete their own configuration. Where all is
-            written, not asking them saves a start of each Python model.
-        gpu_count: GPUs that an orchestrator, which has none of its own, has to leave alone.
-        grpc_tls: The files with which its gRPC is encrypted.
+        completes_config: Whether models may complete their own configuration. If the files are
+            complete, skipping this saves one start of each Python model.
+        gpu_count: GPUs on which an orchestrator, which uses none itself, must not take memory.
+        grpc_tls: The TLS files of its gRPC service.
     """
 
     installation: TritonInstallation
@@ -88,12 +88,12 @@ def triton_argv(start: TritonStart, rank: int = 0) -> tuple[str, ...]:
     if installation.backend_dir is not None:
         argv.append(f"--backend-directory={installation.backend_dir}")
     if installation.origin == "wheel":
-        # It is there for machines without a GPU, where asking for one is a warning per start.
+        # For machines without a GPU, where requesting one logs a warning at each start.
         argv.append("--allow-gpu-metrics=false")
     return tuple(argv)
 
 
-# Ranks above 0 answer nobody. They would open their endpoints only when rank 0 has left.
+# Ranks above 0 serve no clients. They would open their endpoints only after rank 0 left.
 _NO_ENDPOINTS = ("--allow-http=false", "--allow-grpc=false", "--allow-metrics=false")
 
 
@@ -106,7 +106,7 @@ def _ports(ports: Ports) -> tuple[str, ...]:
 
 
 def _addresses(host: str) -> tuple[str, ...]:
-    # Its HTTP library and its gRPC library take an IPv6 address each in a form of its own.
+    # Triton's HTTP and gRPC libraries expect IPv6 addresses in different forms.
     grpc, http = (f"[{host}]", f"ipv6:{host}") if ":" in host else (host, host)
     return (
         f"--grpc-address={grpc}",
@@ -116,8 +116,8 @@ def _addresses(host: str) -> tuple[str, ...]:
 
 
 def _control(start: TritonStart) -> tuple[str, ...]:
-    """Load all models, and restrict what changes the server to who has the key."""
-    # A colon before the header's name; the help of Triton 2.51 has a comma there.
+    """Load all models, and restrict APIs that change the server to holders of the key."""
+    # A colon comes before the header's name; the help of Triton 2.51 shows a comma.
     restricted = f"{','.join(RESTRICTED_APIS)}:{CONTROL_HEADER}={start.control_key}"
     return (
         "--model-control-mode=explicit",
@@ -135,7 +135,7 @@ def _engines_alone(layout: RankLayout) -> tuple[str, ...]:
 
 
 def _pools(start: TritonStart) -> tuple[str, ...]:
-    """Keep Triton from memory of GPUs that belong to the ranks it will start."""
+    """Keep Triton from taking memory on GPUs of the ranks it will start."""
     if not start.layout.spawns:
         return ()
     return (

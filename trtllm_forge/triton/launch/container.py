@@ -10,10 +10,10 @@
         --mount type=bind,source=<repository>,target=/models,readonly ...
         --workdir /tmp --env <name>=<value> ... <image> <what runs inside>
 
-Inside, Triton listens on every address of the container, which is a network of its own; what can
-be reached from this machine is what is published, and from other machines nothing, unless
-``--host`` says so. Nothing of forge's environment goes in, and so no token does. The image's
-entrypoint stays: it becomes the command, after a banner.
+Inside, Triton listens on every address of the container, which has its own network. Only the
+published ports can be reached from this machine, and nothing from other machines unless
+``--host`` allows it. No variable of forge's environment goes in, so no token does either. The
+image's entrypoint stays: it prints a banner and then becomes the command.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
     from trtllm_forge.triton.launch.argv import Ports
 
 STAMP_LABEL = f"{LABEL_KEY}.stamp"
-"""The label that tells a server's container from every other."""
+"""The label that identifies the container of one start."""
 
 ANY_ADDRESS = "0.0.0.0"
 SCRATCH_DIR = Path("/tmp")
-"""Where the ranks in a container keep their own files, which end with it."""
+"""Folder of the ranks' own files in a container, removed with it."""
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerOptions:
-    """What of a container this machine decides.
+    """The container options that depend on this machine.
 
     Attributes:
-        image: What it is started from; it has to be here.
+        image: The image, which must be on this machine.
         gpus: The value of ``--gpus``, or None for no GPU.
-        gpu_count: How many GPUs that gives it.
+        gpu_count: The number of those GPUs.
         user: ``<uid>:<gid>``, or None for the image's own, which is root.
-        address: The address of this machine that its ports are published on.
+        address: The address of this machine to publish its ports on.
     """
 
     image: str
@@ -70,15 +70,15 @@ class Container:
     """The container of one server.
 
     Attributes:
-        options: See there.
-        name: What docker calls it.
-        server: What forge calls the server.
-        stamp: The word of this start.
+        options: The options that depend on this machine.
+        name: Its name in docker.
+        server: The server's name in forge.
+        stamp: The unique word of this start.
         ports: Its ports, inside and outside.
         shm_bytes: The size of its ``/dev/shm``.
-        mounts: What it sees of this machine.
-        env: Variables for what runs in it.
-        inner_argv: What runs in it.
+        mounts: The folders and files of this machine that it sees.
+        env: Its variables.
+        inner_argv: The command that runs in it.
     """
 
     options: ContainerOptions
@@ -92,7 +92,7 @@ class Container:
     inner_argv: tuple[str, ...]
 
     def document(self) -> dict[str, object]:
-        """Return it as ``--dry-run --json`` shows it."""
+        """Return the document for ``--dry-run --json``."""
         return {
             "image": self.options.image,
             "name": self.name,
@@ -126,7 +126,7 @@ class Container:
 
 
 def container_name(server: str, stamp: str) -> str:
-    """Return what the container of a start is called: a name that no other has."""
+    """Return the unique container name of a start."""
     return f"forge-serve-{_plain(server)}-{stamp}"
 
 

@@ -1,4 +1,4 @@
-"""What a container sees of a model repository: which folders are mounted, and where.
+"""Decides which folders of a model repository a container mounts, and where.
 
 The repository is ``/models``, the place that forge renders it for. Nothing of this machine can be
 written from inside. What it refers to outside of itself, an engine, a tokenizer or the checkpoint
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 MODELS_DIR = Path("/models")
-"""Where the repository is in the container."""
+"""The repository's path in the container."""
 
 # A path in a config.pbtxt or a model.yaml.
 _NAMED = re.compile(
     r"""(?:string_value:\s*"|^\s*model:\s*["']?)(?P<path>/[^"'\n]*)""", re.MULTILINE
 )
-# The image's own, whatever this machine has there.
+# Folders of the image itself, which must not be hidden by mounts.
 _OF_IMAGE = ("/opt/tritonserver", "/usr", "/bin", "/lib", "/etc", "/proc", "/sys", "/dev", "/app")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerFolder:
-    """A repository as a container gets it.
+    """A repository as a container sees it.
 
     Attributes:
-        mounts: What is mounted, the repository first.
-        texts: Files to write first, which are among the mounts.
+        mounts: The mounts, the repository first.
+        texts: Files to write first; some mounts refer to them.
     """
 
     mounts: tuple[Mount, ...]
@@ -48,7 +48,7 @@ class ContainerFolder:
 
 
 def container_folder(repository_dir: Path, scratch_dir: Path) -> ContainerFolder:
-    """Return how a container gets a repository; rewritten files go below ``scratch_dir``.
+    """Return the mounts of a repository; rewritten files go below ``scratch_dir``.
 
     Raises:
         ServerError: An engine is neither where its configuration says nor in the repository.
@@ -75,7 +75,7 @@ def container_folder(repository_dir: Path, scratch_dir: Path) -> ContainerFolder
 
 
 def readable_by_others(mounts: Iterable[Mount]) -> bool:
-    """Return whether any user can read all that is mounted."""
+    """Return whether every user can read everything mounted."""
     for mount in mounts:
         if not mount.source.exists() or not _is_open(mount.source):
             return False
@@ -88,14 +88,14 @@ def readable_by_others(mounts: Iterable[Mount]) -> bool:
 def _is_open(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
-    except OSError:  # a link whose target is mounted elsewhere, or nowhere
+    except OSError:  # a link whose target is mounted elsewhere or not at all
         return True
     wanted = 0o005 if path.is_dir() else 0o004
     return mode & wanted == wanted
 
 
 def _point_inside(config: Any, root: Path, model: str) -> set[Path]:
-    """Rewrite the engine paths that are none in the container; return what they were."""
+    """Rewrite engine paths that do not exist in the container; return the old ones."""
     moved: set[Path] = set()
     for key in PATH_PARAMETERS:
         text = config.parameters[key].string_value if key in config.parameters else ""
@@ -106,7 +106,7 @@ def _point_inside(config: Any, root: Path, model: str) -> set[Path]:
             continue
         found = named.resolve() if named.is_absolute() and named.is_dir() else None
         if found is not None and not found.is_relative_to(root):
-            continue  # mounted by its own path
+            continue  # mounted at its own path
         found = found or folder_below(root, model, text)
         if found is None:
             what = f"model {model} names an engine that does not exist: {text}"
@@ -118,19 +118,19 @@ def _point_inside(config: Any, root: Path, model: str) -> set[Path]:
 
 
 def _named_paths(root: Path) -> Iterator[Path]:
-    """Give the paths that models name, that are there, and that the repository's mount lacks."""
+    """Yield existing paths that models name and that the repository's mount lacks."""
     for pattern in ("*/config.pbtxt", "*/[0-9]*/model.yaml"):
         for path in root.glob(pattern):
             for match in _NAMED.finditer(path.read_text(encoding="utf-8", errors="replace")):
                 named = Path(match["path"].strip())
-                # No socket, nor a device: what is mounted is there to be read.
+                # No sockets or devices: mounts are only for reading.
                 if _is_of_this_machine(named) and (named.is_dir() or named.is_file()):
                     yield named
                     yield from _targets_beside(named)
 
 
 def _targets_beside(folder: Path) -> Iterator[Path]:
-    """Give what links in a folder lead to outside of it, by the path a container looks for.
+    """Yield link targets outside a folder, by the path a container looks up.
 
     A snapshot of the Hub's cache is such a folder: its files are links to ``../../blobs``.
     """
@@ -145,7 +145,7 @@ def _targets_beside(folder: Path) -> Iterator[Path]:
 
 
 def _link_targets(root: Path) -> Iterator[Path]:
-    """Give what links lead to outside of the repository."""
+    """Yield link targets outside the repository."""
     for folder, folders, files in os.walk(root):
         for name in (*folders, *files):
             path = Path(folder, name)

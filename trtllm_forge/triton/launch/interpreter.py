@@ -1,7 +1,7 @@
-"""What the running Python is, as far as the wheel's Triton cares.
+"""Checks the running Python against the needs of the wheel's Triton.
 
 Its python backend loads the interpreter as a shared library, was built against glibc 2.35, and
-has numpy below 2 beside it, which has no build for Python 3.13.
+requires numpy below 2, which has no build for Python 3.13.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Interpreter:
 
     @property
     def release(self) -> str:
-        """Return the version as people write it."""
+        """Return the version as text, such as ``3.12``."""
         return ".".join(map(str, self.version))
 
 
@@ -64,7 +64,7 @@ def check_wheel_runs(interpreter: Interpreter) -> None:
     """Refuse a machine or an interpreter on which the wheel's Triton cannot work.
 
     Raises:
-        PrerequisiteError: Names what was found and what is needed.
+        PrerequisiteError: It does not fit; names what was found and what is needed.
     """
     if interpreter.system != "Linux" or interpreter.machine not in _MACHINES:
         what = (
@@ -97,8 +97,8 @@ def check_wheel_runs(interpreter: Interpreter) -> None:
 def _find_libpython(name: str) -> Path | None:
     """Return the folder that holds the interpreter's shared library.
 
-    ``LIBDIR`` is where it was meant to be installed. Debian has it one folder deeper, and
-    interpreters that can be moved keep it beside their own ``bin``.
+    ``LIBDIR`` is the configured folder. Debian puts it one folder deeper, and relocatable
+    interpreters keep it beside their own ``bin``.
     """
     library_dir = sysconfig.get_config_var("LIBDIR") or ""
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""

@@ -1,9 +1,9 @@
 """Finds a Triton to run: on PATH, in an NGC image, or inside the nvidia-pytriton wheel.
 
-``serving.triton_source`` decides which of them is wanted, or a container.
+``serving.plan.source`` decides which of them, or a container, is used.
 
-The wheel holds a whole server, but its python backend lies in pieces, one stub per Python
-release. They are put together, by links, in a folder below the cache::
+The wheel contains a complete server, but its python backend is in pieces, with one stub per
+Python release. They are assembled from links in a folder below the cache::
 
     <cache>/triton/<wheel version>-<python release>-<8 hex of where the wheel is>/backends/python/
 
@@ -46,10 +46,10 @@ class TritonInstallation:
 
     Attributes:
         executable: The ``tritonserver`` to run.
-        origin: ``path``, ``image`` (an NGC image's own folder), ``wheel``, or ``docker``: in a
+        origin: ``path``, ``image`` (an NGC image's own folder), ``wheel``, or ``docker``: a
             container of the image that ``label`` names.
-        label: How to call it in a message.
-        backend_dir: The folder of backends, where it is not the server's default one.
+        label: Its name in messages.
+        backend_dir: The folder of backends, if not the server's default.
         env: Variables to set on top of forge's own environment.
     """
 
@@ -62,7 +62,7 @@ class TritonInstallation:
 
 @dataclass(frozen=True, kw_only=True)
 class TritonWheel:
-    """Where an installed nvidia-pytriton keeps its server and its libraries."""
+    """The folders of an installed nvidia-pytriton."""
 
     version: str
     server_dir: Path
@@ -73,7 +73,7 @@ def locate_triton(cache_dir: Path) -> TritonInstallation:
     """Return the Triton to start.
 
     Raises:
-        PrerequisiteError: There is none, or the wheel's cannot run under this interpreter.
+        PrerequisiteError: None is installed, or the wheel's cannot run under this interpreter.
     """
     found = shutil.which("tritonserver")
     if found:
@@ -87,10 +87,10 @@ def locate_triton(cache_dir: Path) -> TritonInstallation:
 
 
 def locate_wheel(cache_dir: Path) -> TritonInstallation:
-    """Return the Triton of the installed wheel, whatever else is here.
+    """Return the Triton of the installed wheel, ignoring others.
 
     Raises:
-        PrerequisiteError: There is none, or it cannot run under this interpreter.
+        PrerequisiteError: It is missing or cannot run under this interpreter.
     """
     interpreter = this_interpreter()
     check_wheel_runs(interpreter)
@@ -98,7 +98,7 @@ def locate_wheel(cache_dir: Path) -> TritonInstallation:
 
 
 def has_whole_triton() -> bool:
-    """Return whether a Triton is here that is not the wheel's: on PATH, or an NGC image's."""
+    """Return whether there is a Triton on PATH or of an NGC image, besides the wheel's."""
     return shutil.which("tritonserver") is not None or os.access(_IMAGE_EXECUTABLE, os.X_OK)
 
 
@@ -124,7 +124,7 @@ def named_installation(named: Path) -> TritonInstallation:
     A folder's own backends go with it; Triton itself looks for them in /opt/tritonserver.
 
     Raises:
-        PrerequisiteError: There is none, or it cannot be run.
+        PrerequisiteError: It is missing or not executable.
     """
     executable = (named / "bin" / "tritonserver" if named.is_dir() else named).absolute()
     if not executable.is_file():
@@ -170,13 +170,13 @@ def find_wheel() -> TritonWheel:
 def wheel_installation(
     wheel: TritonWheel, interpreter: Interpreter, cache_dir: Path, environ: Mapping[str, str]
 ) -> TritonInstallation:
-    """Return the wheel's server with its backend folder put together and its environment.
+    """Return the wheel's server, with its assembled backend folder and environment.
 
     Raises:
         PrerequisiteError: The wheel has no stub for this Python, or no shared libpython exists.
     """
     library_dir = interpreter.libpython_dir
-    if library_dir is None:  # check_wheel_runs says this better; callers run it first
+    if library_dir is None:  # callers run check_wheel_runs first, which has a better message
         what = f"{interpreter.executable} has no shared libpython"
         raise PrerequisiteError(what)
     backend_dir = assemble_backends(wheel, interpreter.release, cache_dir)
@@ -194,7 +194,7 @@ def wheel_installation(
 def assemble_backends(wheel: TritonWheel, python_release: str, cache_dir: Path) -> Path:
     """Return a folder of backends whose ``python`` links to the wheel's pieces.
 
-    Made beside its place and moved there by one rename, so two processes may do it at once.
+    Built beside its place and moved by one rename, so that two processes can do it at once.
 
     Raises:
         PrerequisiteError: A piece is missing from the wheel.
@@ -231,7 +231,7 @@ def _is_assembled(root: Path, targets: Mapping[str, Path]) -> bool:
 
 
 def _move_into_place(scratch: Path, root: Path, targets: Mapping[str, Path]) -> None:
-    """Rename ``scratch`` to ``root``; whoever comes second finds the same links there."""
+    """Rename ``scratch`` to ``root``; a second process finds the same links there."""
     while True:
         try:
             scratch.rename(root)

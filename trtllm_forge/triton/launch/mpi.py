@@ -38,12 +38,12 @@ _SRUN_TAG = re.compile(r"\s*(?P<rank>\d+): (?P<text>.*)", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Launcher:
-    """What starts the ranks.
+    """The launcher of the ranks.
 
     Attributes:
-        kind: How it is spoken to.
+        kind: Which command line it takes.
         executable: The program.
-        label: How to call it in a message.
+        label: Its name in messages.
     """
 
     kind: LauncherKind
@@ -53,12 +53,12 @@ class Launcher:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where ranks may go.
+    """Where the ranks may run.
 
     Attributes:
-        hostfile: Lists the hosts, in the launcher's own format; None for this one alone.
-        oversubscribe: Whether there may be more ranks than cores or slots.
-        exported: Variables that ranks on other hosts need as well.
+        hostfile: Lists the hosts, in the launcher's own format; None for this host only.
+        oversubscribe: Whether to allow more ranks than cores or slots.
+        exported: Variables to pass to ranks on other hosts.
     """
 
     hostfile: Path | None = None
@@ -67,10 +67,10 @@ class Placement:
 
 
 def locate_launcher(wanted: LauncherKind | None, environ: Mapping[str, str]) -> Launcher:
-    """Return the launcher to use; ``wanted`` takes one kind alone.
+    """Return the launcher to use; ``wanted`` allows only one kind.
 
     Raises:
-        PrerequisiteError: There is none, or ``mpirun`` is not Open MPI's.
+        PrerequisiteError: None is installed, or ``mpirun`` is not Open MPI's.
     """
     path = environ.get("PATH")
     if wanted == "srun" or (wanted is None and "SLURM_JOB_ID" in environ):
@@ -117,7 +117,7 @@ def mpirun_argv(
 def srun_argv(
     launcher: Launcher, ranks: int, folder: Path, placement: Placement
 ) -> tuple[str, ...]:
-    """Return the command that starts what ``srun_files`` put into ``folder``."""
+    """Return the command that starts the ranks with the ``srun_files`` in ``folder``."""
     return (
         *(str(launcher.executable), "--mpi=pmix", f"--ntasks={ranks}"),
         *("--label", "--unbuffered", "--kill-on-bad-exit=1", "--cpu-bind=none"),
@@ -128,7 +128,7 @@ def srun_argv(
 
 
 def srun_files(rank_argvs: Sequence[Sequence[str]], folder: Path) -> dict[Path, str]:
-    """Return what ``srun_argv`` needs in ``folder``: its list of programs, and a script per rank.
+    """Return the files ``srun_argv`` needs: a list of programs and a script per rank.
 
     Slurm cuts long lines, takes no more than 127 words, and its quoting is not a shell's
     (SchedMD/slurm: src/slurmd/slurmstepd/multi_prog.c), so the list names scripts.
@@ -144,9 +144,9 @@ def srun_files(rank_argvs: Sequence[Sequence[str]], folder: Path) -> dict[Path, 
 def launcher_env(scratch_dir: Path, *, is_local: bool) -> dict[str, str]:
     """Return the variables for Open MPI 4 and 5.
 
-    Their session folders go below ``scratch_dir``, so that one that was killed leaves nothing.
-    Where all ranks are on this machine, Open MPI 4 listens on the loopback device alone; 5
-    knows no way to be told so.
+    Their session folders go below ``scratch_dir``, so that a killed job leaves nothing behind.
+    If all ranks are on this machine, Open MPI 4 listens only on the loopback device; 5 has no
+    option for that.
     """
     env = {
         "OMPI_MCA_orte_tmpdir_base": str(scratch_dir),
@@ -156,7 +156,7 @@ def launcher_env(scratch_dir: Path, *, is_local: bool) -> dict[str, str]:
 
 
 def split_rank(kind: LauncherKind, line: str) -> tuple[int | None, str]:
-    """Return who wrote a line and what: a rank, or the launcher itself."""
+    """Return the rank that wrote a line, or None for the launcher, and its text."""
     match = (_MPIRUN_TAG if kind == "mpirun" else _SRUN_TAG).fullmatch(line)
     return (int(match["rank"]), _INNER_TAG.sub("", match["text"])) if match else (None, line)
 

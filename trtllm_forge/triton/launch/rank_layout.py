@@ -1,9 +1,9 @@
-"""Which servers serve a repository: one, one per rank, or one that hands out work to ranks.
+"""Decides the servers of a repository: one, one per rank, or an orchestrator of ranks.
 
 - *Leader mode*: one ``tritonserver`` per rank of the engine. Rank 0 answers; the others load
-  the engine models alone, meet it there, and end when it does.
+  only the engine models, connect to rank 0 there, and end when it does.
 - *Orchestrator mode*: for several engines. Rank 0 has no engine; it starts the ranks of each
-  engine itself, or takes ranks that were started, those that ``participant_ids`` names.
+  engine itself, or uses the started ranks that ``participant_ids`` names.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class RankLayout:
     """The servers of one repository.
 
     Attributes:
-        mode: See the module.
-        world_size: How many servers are started.
-        engine_models: What the servers above rank 0 load.
+        mode: One of the modes above.
+        world_size: The number of servers to start.
+        engine_models: The models that servers above rank 0 load.
         spawns: Whether rank 0 starts more ranks itself.
-        is_llmapi: Whether ``trtllm-llmapi-launch`` has to stand between.
-        is_topology_only: Whether the ranks above 0 have nothing to do, as the twin's.
+        is_llmapi: Whether ``trtllm-llmapi-launch`` has to start Triton.
+        is_topology_only: Whether the ranks above 0 have no work, as for the twin.
     """
 
     mode: RankMode = "leader"
@@ -55,16 +55,16 @@ def lay_out_ranks(
     mode: RankMode | None,
     command: str,
 ) -> RankLayout:
-    """Return the servers that serve some engines.
+    """Return the servers for some engines.
 
     Args:
-        engines: Those of the repository.
-        wanted: The world size asked for, or None for the engine's own.
-        mode: The mode asked for, or None for the one that fits.
-        command: What serves the repository, for hints.
+        engines: The engines of the repository.
+        wanted: The requested world size, or None for the engine's own.
+        mode: The requested mode, or None for the one that fits.
+        command: The command that serves the repository, for hints.
 
     Raises:
-        ConfigError: What was asked for is not what the engines are.
+        ConfigError: The request does not match the engines.
     """
     tensorrt = [engine for engine in engines if engine.kind == "trtllm"]
     llmapi = [engine for engine in engines if engine.kind == "llmapi"]
@@ -135,7 +135,7 @@ def _orchestrator(engines: Sequence[EngineRanks], wanted: int | None, command: s
 
 def _llmapi(engines: Sequence[EngineRanks], wanted: int | None, command: str) -> RankLayout:
     if len(engines) > 1:
-        # Ranks that were launched belong to one of them; without MPI each starts its own.
+        # Launched ranks belong to one engine each; without MPI each engine starts its own.
         names = ", ".join(engine.model for engine in engines)
         _require_size(1, f"each of {names} starts its own ranks", "", wanted, command)
         return RankLayout()
@@ -165,9 +165,9 @@ class EngineRanks:
 
     Attributes:
         model: Its folder in the repository.
-        kind: What executes it; the twin's engine always has one rank.
-        world_size: How many ranks it was made for.
-        source: Where that is written, in words.
+        kind: The runtime; the twin's engine always has one rank.
+        world_size: The number of ranks it was built for.
+        source: Where that is recorded, for messages.
         participants: The ranks that ``participant_ids`` names, in orchestrator mode.
     """
 

@@ -1,4 +1,4 @@
-"""How much shared memory the servers of a repository need: what docker's ``--shm-size`` is given.
+"""Computes the shared memory of a repository's servers, for docker's ``--shm-size``.
 
 ::
 
@@ -6,9 +6,9 @@
 
 An instance of a Python model takes a region at its start and lets it grow when the tensors of its
 requests do not fit: by 64 MiB each time in older Tritons, by 1 MiB in those of the images here
-(triton-inference-server/python_backend src/python_be.cc). The 64 are room for many requests at
-once. The GiB per rank is what NVIDIA's own lines give a container: Open MPI and NCCL hand data
-over through it. It is a limit and no reservation: ``/dev/shm`` takes memory for what lies in it.
+(triton-inference-server/python_backend src/python_be.cc). The 64 MiB leave room for many
+concurrent requests. The GiB per rank follows NVIDIA's own commands: Open MPI and NCCL exchange
+data through it. It is a limit, not a reservation: ``/dev/shm`` only takes memory for its content.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from trtllm_forge.triton.launch.rank_layout import RankLayout
 
 SHM_BYTES_PER_INSTANCE = 64 << 20
-"""Shared memory for one instance of a Python model: its region at the start, and room to grow."""
+"""Shared memory of one Python model instance: its initial region and room to grow."""
 
 SHM_BYTES_PER_RANK = 1 << 30
-"""Shared memory through which the ranks of an engine talk."""
+"""Shared memory per rank, through which the ranks of an engine communicate."""
 
 
 def shm_bytes(repository_dir: Path, layout: RankLayout) -> int:
@@ -38,7 +38,7 @@ def shm_bytes(repository_dir: Path, layout: RankLayout) -> int:
 
 
 def python_instances(repository_dir: Path) -> dict[str, int]:
-    """Return how many instances of each Python model run on one rank, by model.
+    """Return the number of instances of each Python model on one rank, by model.
 
     A group of kind GPU, which has as many on each GPU, is counted once: the Python models of a
     TensorRT-LLM repository are of kind CPU.

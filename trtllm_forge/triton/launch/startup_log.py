@@ -1,4 +1,4 @@
-r"""Finds in Triton's log why it did not start.
+r"""Finds the reason why Triton did not start in its log.
 
 The lines read here, of Triton 2.51; older ones break the quoted text at its ``\n``::
 
@@ -10,7 +10,7 @@ The lines read here, of Triton 2.51; older ones break the quoted text at its ``\
     ... "successfully loaded 'M'"
     error: creating server: Internal - failed to load all models
 
-What a message means and what to do about it comes from the catalogue of ``failures``.
+The meaning of a message and its remedy come from the catalogue of ``failures``.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class StartupFailure:
     """Why a server did not start.
 
     Attributes:
-        model: The model that did not load, or empty when it was the server itself.
+        model: The model that did not load, or empty if the server itself failed.
         message: The model's or the server's own error.
         place: ``file:line in function`` of the Python model, or empty.
-        diagnosis: What is known about it, or None.
+        diagnosis: The known failure it matches, or None.
     """
 
     model: str
@@ -65,7 +65,7 @@ def find_startup_failure(
     Args:
         lines: The log.
         returncode: The server's exit code, minus the signal's number for a signal; None when it
-            still runs or that is not known.
+            runs or the code is unknown.
     """
     failure = _told_failure(lines)
     known = _diagnosis(lines, failure, returncode)
@@ -79,7 +79,7 @@ def find_startup_failure(
 def _told_failure(lines: Sequence[str]) -> StartupFailure | None:
     for index, line in enumerate(lines):
         if match := _FAILED_LOAD.search(line):
-            # Where the text is not escaped, it goes on in the lines after.
+            # Text that is not escaped continues on the following lines.
             following = [] if "\\n" in line else _until_next_entry(lines[index + 1 :])
             text = "\n".join([match["text"].replace("\\n", "\n"), *following])
             return _failure(match["model"], text)
@@ -104,20 +104,20 @@ def _diagnosis(
 
 
 def models_still_loading(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the models whose load began and has not ended."""
+    """Return the models that have started but not finished loading."""
     models = LoadedModels()
     models.read(lines)
     return models.loading()
 
 
 class LoadedModels:
-    """The models of a server that starts, from its log as it grows."""
+    """The models of a starting server, from its growing log."""
 
     def __init__(self) -> None:
         self._is_loaded: dict[str, bool] = {}
 
     def read(self, lines: Sequence[str]) -> None:
-        """Take in the next lines of the log."""
+        """Read the next lines of the log."""
         for line in lines:
             if match := _LOADING.search(line):
                 self._is_loaded[match["model"]] = False
@@ -125,11 +125,11 @@ class LoadedModels:
                 self._is_loaded[match["model"]] = True
 
     def loading(self) -> tuple[str, ...]:
-        """Return the models whose load began and has not ended."""
+        """Return the models that have started but not finished loading."""
         return tuple(name for name, is_loaded in self._is_loaded.items() if not is_loaded)
 
     def text(self) -> str:
-        """Return in words how far it is."""
+        """Return its progress as text."""
         loading, total = self.loading(), len(self._is_loaded)
         if not total:
             return "starting Triton"

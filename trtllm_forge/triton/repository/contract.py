@@ -36,19 +36,19 @@ Confidence = Literal["exact", "nearest"]
 DynamicBatching = Literal["none", "default", "queue"]
 
 DEFAULT_KV_FRACTION = 0.9
-"""The share of the free memory that an engine takes for its KV cache where nothing is set."""
+"""The default share of free memory that an engine takes for its KV cache."""
 
 _LAYOUT_WORDS: Mapping[Layout, str] = {"engine": "Triton models", "llmapi": "llmapi Triton model"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ElementTypes:
-    """The element types that an engine decides.
+    """The element types that depend on the engine.
 
     Attributes:
         logits: Of context, generation and draft logits: ``TYPE_FP32`` or ``TYPE_FP16``.
         prompt_embedding_table: Of the virtual tokens of p-tuning: that of the activations.
-        encoder_input_features: Of what an encoder is fed; a decoder alone has none.
+        encoder_input_features: Of an encoder's input; decoder-only models have none.
     """
 
     logits: str = "TYPE_FP32"
@@ -100,7 +100,7 @@ class ModelContract:
 
     Attributes:
         inputs: In the order of the release.
-        outputs: In the order of the release; one that it lists twice is here once.
+        outputs: In the order of the release, without its duplicates.
         parameters: The names it knows, in its order.
         dynamic_batching: Whether Triton batches requests for it: not, by Triton's defaults, or
             with a queue whose limits are settings.
@@ -151,7 +151,7 @@ def read_contract(
     Args:
         trtllm_version: ``1.2.1``, ``1.3.0rc4`` or ``0.16``.
         layout: Which of the release's repositories.
-        types: What the engine decides; None for the types of an engine built with defaults.
+        types: The engine's types; None for those of an engine built with defaults.
 
     Raises:
         ConfigError: The release's models are not known.
@@ -197,7 +197,7 @@ def _model(document: dict[str, Any], types: ElementTypes) -> ModelContract:
 
 
 def _with_equal_wires(models: Mapping[str, ModelContract]) -> Mapping[str, ModelContract]:
-    """Give the ensemble's inputs the types of what they are wired to.
+    """Give the ensemble's inputs the types of the tensors they are wired to.
 
     Release 1.2 leaves the type of the prompt embedding table open in ``tensorrt_llm`` and says
     FP16 in the ensemble; Triton loads no ensemble whose wires differ in type.

@@ -1,4 +1,4 @@
-"""Whether a configuration has the fields and kinds of values of Triton's ``ModelConfig``."""
+"""Checks the fields and value types of a configuration against Triton's ``ModelConfig``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?f?|-?(inf|infinity|n
 
 @lru_cache(maxsize=64)
 def schema_mistakes(text: str) -> tuple[tuple[int, str], ...]:
-    """Return line and reason of each field of a configuration that protobuf would refuse."""
+    """Return line and reason of each field that protobuf would reject."""
     config, _ = parse_pbtxt(text)
     return tuple(_message(config, model_config_messages().ModelConfig.DESCRIPTOR))
 
@@ -34,7 +34,7 @@ def model_config_messages() -> Any:
     """Return Triton's protobuf module without the gRPC client around it, which loads slowly.
 
     Raises:
-        PrerequisiteError: The package that has it is missing or damaged.
+        PrerequisiteError: Its package is missing or damaged.
     """
     package = importlib.util.find_spec("tritonclient")
     if package is None or not package.submodule_search_locations:
@@ -97,7 +97,7 @@ def _value(field: Field, described: Any) -> Iterator[tuple[int, str]]:
 
 
 def _wanted(described: Any, scalar: Scalar) -> str:
-    """Return what a value has to be instead, or nothing when it is right."""
+    """Return what a value has to be instead, or an empty text if it is right."""
     kind = described.cpp_type
     if kind == described.CPPTYPE_STRING:
         return "" if scalar.quoted else "a text in quotes"

@@ -1,6 +1,6 @@
-"""Makes the engine paths of the C++ backend hold where a repository is served from.
+"""Makes the engine paths of the C++ backend valid wherever a repository is served from.
 
-Python models find their files from the repository's path, which Triton tells them. The backend
+Python models find their files from the repository's path, which Triton passes to them. The backend
 ``tensorrtllm`` resolves ``gpt_model_path`` against the server's working directory, so a rendered
 repository holds an absolute path below a mount root, the place it is deployed to. Served from
 anywhere else, it is mirrored by links in a private folder, with those paths rewritten.
@@ -38,7 +38,7 @@ def cpp_models(repository_dir: Path) -> Mapping[str, Any]:
 
 
 def engine_dir(config: Any, repository_dir: Path, model: str) -> Path | None:
-    """Return the engine that a model of the C++ backend names, or None when it is not there."""
+    """Return the engine that a model of the C++ backend names, or None if it does not exist."""
     if "gpt_model_path" not in config.parameters:
         return None
     text = config.parameters["gpt_model_path"].string_value
@@ -53,7 +53,7 @@ class ServedFolder:
 
     Attributes:
         path: The repository itself, or a mirror of it.
-        links: Links to make, each with what it leads to.
+        links: Links to make, each with its target.
         texts: Files to write, each with its text.
     """
 
@@ -67,9 +67,9 @@ def served_folder(
 ) -> ServedFolder:
     """Return what to start Triton with: the repository, or a mirror of it in ``mirror_dir``.
 
-    There is a mirror when a model of the C++ backend names a path that is not there, when Triton
-    could not take the repository's own path, and when that ``is_mirrored`` so that another
-    version or another repository can be put beside it while it is served.
+    A mirror is made when a model of the C++ backend names a path that does not exist, when
+    Triton cannot handle the repository's own path, or when ``is_mirrored`` is set so that
+    another version or repository can be added while it is served.
 
     Raises:
         ServerError: An engine is neither where the configuration says nor in the repository.
@@ -119,7 +119,7 @@ def point_at_repository(config: Any, repository_dir: Path, model: str) -> bool:
 
 
 def folder_below(repository_dir: Path, model: str, text: str) -> Path | None:
-    """Return what a path means inside the repository: its part from a model's folder on."""
+    """Return a path's equivalent inside the repository: its part from a model's folder on."""
     parts = PurePosixPath(text).parts
     for index, part in enumerate(parts):
         if (repository_dir / part).is_dir() and part not in ("/", ".", ".."):

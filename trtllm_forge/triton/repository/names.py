@@ -1,4 +1,4 @@
-"""The names of a repository's models, folders and files, each said once.
+"""The names of a repository's models, folders and files, each defined once.
 
 ::
 
@@ -21,7 +21,7 @@ MODELS = (PREPROCESSING, CORE, POSTPROCESSING, ENSEMBLE, BLS)
 """The models of a repository that serves an engine."""
 
 FRONTS = (ENSEMBLE, BLS, CORE)
-"""The models that clients ask, in the order in which they mostly do."""
+"""The models that clients call, the most usual first."""
 
 FRONT_MODEL = FRONTS[0]
 
@@ -30,7 +30,7 @@ TOKENIZER_DIR = f"{PREPROCESSING}/1/tokenizer"
 ENGINE_DIR = f"{CORE}/1/engine"
 
 CHECKPOINT_DIR = f"{CORE}/1/checkpoint"
-"""Where a repository of the LLM API holds its checkpoint."""
+"""The folder of the checkpoint in an LLM API repository."""
 
 MEETING_FILE = "rendezvous.py"
 """The module that lets the twin's model take part in an MPI job."""

@@ -1,8 +1,8 @@
-"""Protobuf's text format, read leniently and with the place of everything that was read.
+"""Reads protobuf's text format leniently, with the position of every value.
 
-``google.protobuf.text_format`` stops at the first mistake and forgets where a value stood, and it
-takes 40 ms for the five files of a repository. A linter wants to go on, to name the line and to
-replace a value by its offsets. ``${...}`` is read as a value, so that what is around it can be
+``google.protobuf.text_format`` stops at the first mistake, drops positions, and takes 40 ms for
+the five files of a repository. A linter has to continue, to name the line, and to replace a
+value by its offsets. ``${...}`` is read as a value, so that what is around it can be
 checked too.
 """
 
@@ -31,14 +31,14 @@ _CLOSING = {"{": "}", "<": ">"}
 
 
 class Scalar(NamedTuple):
-    """A value that is no message; a tuple, as there are thousands.
+    """A value that is not a message; a tuple, because there are thousands.
 
     Attributes:
-        value: What it says, quotes and escapes taken off.
-        quoted: Whether it stood in quotes.
-        line: Where it stands, from 1.
+        value: Its content, without quotes and escapes.
+        quoted: Whether it was quoted.
+        line: Its line, from 1.
         start: Offset of its first character, quotes included.
-        end: Offset behind its last.
+        end: Offset after its last character.
     """
 
     value: str
@@ -49,7 +49,7 @@ class Scalar(NamedTuple):
 
     @property
     def is_placeholder(self) -> bool:
-        """Return whether ``${...}`` is left in it."""
+        """Return whether it contains ``${...}``."""
         return "${" in self.value
 
     @property
@@ -59,7 +59,7 @@ class Scalar(NamedTuple):
 
 
 class Field(NamedTuple):
-    """A name with its value, and the offsets from the name to behind the value."""
+    """A name with its value, and the offsets from the name to the end of the value."""
 
     name: str
     value: Scalar | Message
@@ -70,7 +70,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Message:
-    """The fields between two braces, in the order of the file, lists laid out flat."""
+    """The fields between two braces, in file order, with lists flattened."""
 
     fields: tuple[Field, ...]
     line: int
@@ -107,14 +107,14 @@ class Message:
         return found[-1] if found else None
 
     def text(self, name: str) -> str:
-        """Return the plain value of a name, or nothing."""
+        """Return the text of a name's plain value, or an empty text."""
         found = self.scalar(name)
         return found.value if found else ""
 
 
 @dataclass(frozen=True)
 class SyntaxMistake:
-    """Where a text stops being the text format, and why."""
+    """The position and reason of a syntax error."""
 
     line: int
     message: str
@@ -133,9 +133,9 @@ def whole_number(text: str) -> int | None:
 
 @lru_cache(maxsize=64)
 def parse_pbtxt(text: str) -> tuple[Message, tuple[SyntaxMistake, ...]]:
-    """Return what a text says, as far as it can be read, and the mistakes in it.
+    """Return the readable part of a text, and the mistakes in it.
 
-    A build reads each file after rendering and again in the check, so what was read is kept.
+    A build reads each file after rendering and again in the check, so results are cached.
     """
     reader = _Reader(text)
     message = reader.message(closing=None, line=1, start=0)
@@ -165,7 +165,7 @@ class _Reader:
         return self._tokens[self._next] if self._next < len(self._tokens) else None
 
     def _skip(self, mark: str) -> bool:
-        # A string keeps its quotes, so that no other kind of token is equal to a mark.
+        # A string keeps its quotes, so that it never equals a mark.
         if self._next < len(self._tokens) and self._tokens[self._next].text == mark:
             self._next += 1
             return True
@@ -211,7 +211,7 @@ class _Reader:
                 yield from self._value(colon=True)
                 self._skip(",")
                 if self._next == before:
-                    # Only at the end has nothing been said yet of what stands here.
+                    # Only at the end has this token not been reported yet.
                     if self._peek() is None:
                         line = self._line(token.start)
                         self.mistakes.append(SyntaxMistake(line, "a [ that is never closed"))
@@ -243,7 +243,7 @@ class _Reader:
         if first.kind == "word":
             return Scalar(first.text, False, line, first.start, end)
         value = _unquote(first.text)
-        # Neighbouring strings are one.
+        # Adjacent strings are concatenated.
         while (token := self._peek()) is not None and token.kind == "string":
             self._next += 1
             value += _unquote(token.text)

@@ -1,6 +1,6 @@
-"""Paths that Triton's python backend can take.
+"""Recognizes paths that Triton's python backend can handle.
 
-It hands its stub's arguments to a shell unquoted, so a space cuts a path in two and the stub
+The backend passes its stub's arguments to a shell unquoted, so a space splits a path and the stub
 aborts; and without a UTF-8 locale the stub's Python cannot import from a path that is not ASCII.
 """
 
@@ -16,5 +16,5 @@ _PLAIN = re.compile(r"[A-Za-z0-9._/+-]+")
 
 
 def is_plain(path: Path) -> bool:
-    """Return whether a path reaches the stub as it is."""
+    """Return whether a path reaches the stub unchanged."""
     return _PLAIN.fullmatch(str(path)) is not None

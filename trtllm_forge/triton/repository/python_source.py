@@ -1,7 +1,7 @@
-"""Whether a model's Python file can be compiled.
+"""Checks whether a model's Python file compiles.
 
 The models of a repository share files, and a build reads them twice: after rendering and in the
-check. So each text is looked at once per process.
+check. So each text is compiled once per process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 @dataclass(frozen=True, kw_only=True)
 class SourceMistake:
-    """Why a file is not Python; ``line`` counts from 1, None where there is none."""
+    """Why a file is not valid Python; ``line`` counts from 1, None if unknown."""
 
     line: int | None
     message: str

@@ -1,6 +1,6 @@
-"""Which release of TensorRT-LLM a repository records that it is for.
+"""Finds the TensorRT-LLM release that a repository records.
 
-Where nothing records it, the tensors of its models may tell: ``check`` and ``migrate`` look.
+Without a record, ``check`` and ``migrate`` infer it from the tensors of its models.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedRelease:
-    """A release, ``0.16`` or ``1.2.1``, and which of a repository's records says it."""
+    """A release, ``0.16`` or ``1.2.1``, and the record of a repository it comes from."""
 
     version: str
     source: Literal["manifest", "lock", "engine"]
@@ -45,7 +45,7 @@ def recorded_release(
 
 
 def engine_release(config: Mapping[str, Any], described: Mapping[str, Any]) -> str:
-    """Return the release that built an engine, or nothing.
+    """Return the release that built an engine, or an empty text.
 
     Args:
         config: Its ``config.json``.

@@ -1,4 +1,4 @@
-"""Reads a model repository back, as Triton would, and says what is wrong with it."""
+"""Reads a model repository as Triton would, and reports what is wrong with it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def verify_repository(repository_dir: Path) -> None:
     folder, and every model that an ensemble names is there with the tensors that it maps.
 
     Raises:
-        RenderError: The first thing that is not so.
+        RenderError: The first of these that does not hold.
     """
     configs = {
         path.parent.name: _sound_config(path)
@@ -80,10 +80,10 @@ def verify_repository(repository_dir: Path) -> None:
 
 
 def _sound_config(path: Path) -> Message:
-    """Return a configuration that protobuf takes, too.
+    """Return a configuration that protobuf accepts too.
 
-    Protobuf's own reader takes ten times as long, and is asked where something looks wrong: its
-    verdict counts, and its words.
+    Protobuf's own reader takes ten times as long, so it only runs when something looks wrong:
+    its verdict and message then count.
     """
     text = _read_config(path)
     config, mistakes = parse_pbtxt(text)

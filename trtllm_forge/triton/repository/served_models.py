@@ -1,8 +1,8 @@
-"""The names under which a repository's models are served, and the folder Triton finds them in.
+"""Names a repository's models for serving, and builds the folder Triton loads them from.
 
-Triton calls a model by its folder's name and has one of a name. So what has to be in one server
-side by side, two repositories or two versions of one, gets names of its own, in a folder of
-links to the repository with each ``config.pbtxt`` rewritten:
+Triton names a model after its folder, and names are unique. So two repositories, or two versions
+of one, in the same server get names of their own, in a folder of links to the repository with
+each ``config.pbtxt`` rewritten:
 
 ==================  ==============  =======================================================
 served as           instead of      when
@@ -12,8 +12,8 @@ served as           instead of      when
 ``ensemble``, 2     ``ensemble``    version 2 of a model that no other calls: a front model
 ==================  ==============  =======================================================
 
-So a front model says by its configuration whose parts it calls, and what Triton replaces, in one
-moment, is the front model: a request is answered by one version of the repository alone.
+So a front model's configuration decides which models it calls, and Triton replaces the front model
+atomically: a single version of the repository answers each request.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CONFIG_NAME = "config.pbtxt"
 PREFIX_END = "."
-"""Ends a repository's prefix, and begins a version; no model of forge's has it in its name."""
+"""Ends a repository's prefix and starts a version; no forge model has it in its name."""
 _NAME_PARAMETERS = ("tensorrt_llm_model_name", "preprocessing_model_name")
 _CALLS = re.compile(r"\bInferenceRequest\(")
 _VERSION = re.compile(r"[0-9]+")
@@ -42,12 +42,12 @@ _BYTECODE = "__pycache__"
 
 @dataclass(frozen=True, kw_only=True)
 class ServedRepository:
-    """A repository as one server has it.
+    """A repository in a server.
 
     Attributes:
-        name: By which commands call it.
-        repository_dir: Where it is.
-        prefix: What stands before the names of its models; empty where it is alone.
+        name: Its name in commands.
+        repository_dir: Its folder.
+        prefix: Prefix of its model names; empty for the only repository.
         version: 1 when the server starts, and one more with each time it is replaced.
     """
 
@@ -57,27 +57,27 @@ class ServedRepository:
     version: int = 1
 
     def served_name(self, model: str) -> str:
-        """Return what clients call one of its models."""
+        """Return the name by which clients call one of its models."""
         return f"{self.prefix}{model}"
 
     @property
     def is_plain(self) -> bool:
-        """Whether its models are served under the names they have on disk."""
+        """Whether its models are served under their names on disk."""
         return not self.prefix and self.version == 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """One model's folder: its files, and what is linked beside them, by relative path."""
+    """One model's folder: its files and links, by relative path."""
 
     texts: Mapping[str, str]
     links: Mapping[str, Path]
 
     def write(self, folder: Path) -> None:
-        """Put it in the place of whatever is there.
+        """Write it, replacing whatever is there.
 
         Raises:
-            FileNotFoundError: There is no folder around it: its server has ended.
+            FileNotFoundError: Its parent folder is gone: the server has ended.
         """
         remove_folder(folder)
         folder.mkdir()
@@ -91,13 +91,13 @@ class ModelFolder:
 
 @dataclass(frozen=True, kw_only=True)
 class ServedModels:
-    """The models of one version of a repository, as Triton has to find them.
+    """The models of one version of a repository, as Triton loads them.
 
     Attributes:
         fronts: Those that no other model calls, by the names that clients use.
-        inner: Those that they call, which are this version's alone.
-        aliases: The names that clients know those by, from the second version on: an ensemble
-            of one step for each.
+        inner: Those that they call, which belong only to this version.
+        aliases: The names by which clients know the inner models, from the second version on:
+            an ensemble of one step for each.
         rehearsals: The front models by names of this version, to be loaded before the others
             are replaced.
         folders: A folder for each of them.
@@ -111,12 +111,12 @@ class ServedModels:
 
 
 def served_models(repository: ServedRepository) -> ServedModels:
-    """Return how a repository is served under names of its own.
+    """Return a repository's models under names of their own.
 
     Raises:
         RenderError: A ``config.pbtxt`` does not parse.
-        ServerError: An engine is not where its configuration says, or a model calls others by
-            names that are built into it.
+        ServerError: An engine is not at its configured path, or a model calls others by
+            hard-coded names.
     """
     folder, version = repository.repository_dir, repository.version
     configs = {path.parent.name: parse_model_config(path) for path in config_paths(folder)}
@@ -142,7 +142,7 @@ def served_models(repository: ServedRepository) -> ServedModels:
             texts = _files(folder / model, version, config)
         folders[known] = ModelFolder(texts=texts, links=links)
     fronts = [model for model in configs if model not in inner]
-    # Python models first: more can be wrong with one than with an ensemble.
+    # Python models first: they are more likely to fail than an ensemble.
     fronts.sort(key=lambda model: configs[model].platform == "ensemble")
     called = [model for model in configs if model in inner]
     return ServedModels(
@@ -155,7 +155,7 @@ def served_models(repository: ServedRepository) -> ServedModels:
 
 
 def served_name(model: str, front: str, inner: Sequence[str]) -> str:
-    """Return what a model of a repository is called where ``front`` is its front model.
+    """Return the served name of a repository's model, given its front model.
 
     Args:
         model: Its name on disk.
@@ -195,7 +195,7 @@ def _called(configs: Mapping[str, Any]) -> set[str]:
 
 
 def _rename(config: Any, names: Mapping[str, str], folder: Path, model: str) -> None:
-    """Give a configuration its served name, those of the models it calls, and whole paths."""
+    """Set the served names and absolute paths in a model's configuration."""
     config.name = names[model]
     config.ClearField("version_policy")
     for step in config.ensemble_scheduling.step:
@@ -227,16 +227,16 @@ def _rename(config: Any, names: Mapping[str, str], folder: Path, model: str) -> 
 
 
 def _alias(config: Any, name: str) -> Any:
-    """Return an ensemble of one step, which is that model by another name.
+    """Return an ensemble of one step, which gives a model another name.
 
-    Within an ensemble a name means one tensor: an output named as an input is cannot be had.
+    In an ensemble each name is one tensor: an output with the name of an input is dropped.
     """
     inputs = {tensor.name for tensor in config.input}
     alias = type(config)(name=name, platform="ensemble", max_batch_size=config.max_batch_size)
     alias.input.extend(config.input)
     alias.output.extend(tensor for tensor in config.output if tensor.name not in inputs)
     for tensor in (*alias.input, *alias.output):
-        tensor.ClearField("reshape")  # an ensemble passes on what the model declares
+        tensor.ClearField("reshape")  # an ensemble forwards what the model declares
     step = alias.ensemble_scheduling.step.add(model_name=config.name, model_version=-1)
     for tensor in config.input:
         step.input_map[tensor.name] = tensor.name
@@ -246,9 +246,9 @@ def _alias(config: Any, name: str) -> Any:
 
 
 def _links(model_dir: Path, version: int) -> Mapping[str, Path]:
-    """Return what lies in a model's folder; its latest version is ``version``, but for 1.
+    """Return the content of a model's folder, with its version renumbered unless 1.
 
-    File by file in a version, so that what is written there meanwhile changes nothing.
+    Files in a version are linked one by one, so that new files there change nothing.
     """
     entries = {path.name: path.resolve() for path in sorted(model_dir.iterdir())}
     entries.pop(CONFIG_NAME)
@@ -267,8 +267,8 @@ def _links(model_dir: Path, version: int) -> Mapping[str, Path]:
 def _files(model_dir: Path, version: int, config: Any) -> Mapping[str, str]:
     """Return the files of a model's served folder.
 
-    A model whose folder gets a ``__pycache__`` is a changed one to Triton, which loads it again
-    when an ensemble of it is loaded. Where a file has that name, Python makes no folder.
+    Triton treats a model as changed once its folder gets a ``__pycache__``, and reloads it with
+    an ensemble that calls it. A file of that name keeps Python from creating the folder.
     """
     from google.protobuf import text_format
 
