@@ -64,4 +64,4 @@ class ResolvedPath:
     @property
     def lack(self) -> str:
         """Return in words why it is no folder."""
-        return f"{self.written} is {'a file, no folder' if self.exists else 'not there'}"
+        return f"{self.written} is {'a file, not a folder' if self.exists else 'missing'}"

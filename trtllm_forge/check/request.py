@@ -155,7 +155,7 @@ def _options(request: CheckRequest) -> CheckOptions:
 
         named_gpu(request.gpu)
     if request.mount_root is not None and not request.mount_root.startswith("/"):
-        what = f"--mount-root {request.mount_root} is no absolute path"
+        what = f"--mount-root {request.mount_root} is not an absolute path"
         raise ConfigError(what, hint=f"--mount-root /{request.mount_root.lstrip('./')}")
     return CheckOptions(
         trtllm_version=request.trtllm_version,

@@ -101,7 +101,7 @@ def check_repository(
 
 def _require_repository(root: Path) -> None:
     if not root.is_dir():
-        what = f"{root} is no folder"
+        what = f"{root} is not a folder"
         raise ConfigError(what, why="a model repository holds one folder per model")
     if (root / "config.pbtxt").is_file():
         what = f"{root} is a model, not a model repository"

@@ -71,7 +71,7 @@ def test_stage_refuses_an_error_and_lists_it(root: Path, tmp_path: Path) -> None
         "error: the rendered repository breaks 2 rules and is not published\n"
         "  why:  preprocessing/config.pbtxt:2: FL112 the model is named preprocess, its folder "
         "preprocessing\n"
-        f"        preprocessing/config.pbtxt:{line}: FL120 version 3 is asked for, and there is 1\n"
+        f"        preprocessing/config.pbtxt:{line}: FL120 version 3 is asked for, but there is 1\n"
         "  try:  FORGE_IGNORE=FL112,FL120 forge build ...",
         6,
     )

@@ -132,7 +132,7 @@ def test_select_and_ignore_take_codes_and_beginnings(root: Path) -> None:
     [
         (
             "check gone",
-            "error: gone is no folder\n  why:  a model repository holds one folder per model\n",
+            "error: gone is not a folder\n  why:  a model repository holds one folder per model\n",
         ),
         (
             "check sound/repository/preprocessing",
@@ -166,7 +166,7 @@ def test_select_and_ignore_take_codes_and_beginnings(root: Path) -> None:
         ),
         (
             "check sound/repository --mount-root models",
-            "error: --mount-root models is no absolute path\n  try:  --mount-root /models\n",
+            "error: --mount-root models is not an absolute path\n  try:  --mount-root /models\n",
         ),
         (
             "check sound/repository --shm-size much",

@@ -124,7 +124,7 @@ def test_path_beside_others_that_are_here_has_to_be_here(tmp_path: Path) -> None
     parameter("tensorrt_llm", "gpt_model_path", "/nowhere/engine")(root)
     line = len((root / CORE).read_text().partition("gpt_model_path")[0].splitlines())
     assert serious(root, CheckOptions(trtllm_version="1.2.1"))[-1:] == [
-        f"FL401 {CORE}:{line} /nowhere/engine is not there"
+        f"FL401 {CORE}:{line} /nowhere/engine is missing"
     ]
 
 
@@ -165,7 +165,7 @@ def test_model_that_disaggregated_serving_calls_has_to_be_there(tmp_path: Path) 
     write(f"{name}/config.pbtxt", text.replace('"tensorrt_llm"', '"context"'))(root)
     write(f"{name}/1/model.py", "class TritonPythonModel: ...\n")(root)
     assert serious(root, OPTIONS) == [
-        f"FL220 {name}/config.pbtxt:8 context_model_name is context, and no model has that name"
+        f"FL220 {name}/config.pbtxt:8 context_model_name is context, but no model has that name"
     ]
 
 
@@ -174,7 +174,7 @@ def test_vocabulary_of_a_large_tokenizer_is_told_by_its_last_entry(root: Path) -
     document = {"model": {"vocab": vocabulary, "merges": [["a", "b"]] * 1000}}
     write(f"{TOKENIZER_DIR}/tokenizer.json", json.dumps(document))(root)
     assert {text.partition(" ")[0] for text in serious(root, OPTIONS)} == {"FL604"}
-    assert "token id 19999, and the engine knows 16 tokens" in serious(root, OPTIONS)[0]
+    assert "token id 19999, but the engine knows 16 tokens" in serious(root, OPTIONS)[0]
 
 
 @pytest.mark.parametrize(
@@ -291,8 +291,8 @@ def test_file_in_place_of_a_folder_is_called_one(root: Path) -> None:
         remove(name)(root)
         write(name, "")(root)
     found = "\n".join(serious(root, OPTIONS))
-    assert f"{TOKENIZER_DIR} is a file, no folder" in found
-    assert f"{ENGINE_DIR} is a file, no folder" in found
+    assert f"{TOKENIZER_DIR} is a file, not a folder" in found
+    assert f"{ENGINE_DIR} is a file, not a folder" in found
 
 
 def test_link_to_nowhere_in_place_of_a_model_is_named(root: Path) -> None:

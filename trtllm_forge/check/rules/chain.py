@@ -42,7 +42,7 @@ def called_model(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=parameter.line,
-                message=f"{key} is {parameter.value}, and no model has that name",
+                message=f"{key} is {parameter.value}, but no model has that name",
                 hint=f'string_value: "{near}"' if near else "",
             )
     for model in view.of_role("tensorrt_llm_bls"):
@@ -51,7 +51,7 @@ def called_model(view: RepositoryView) -> Iterable[Problem]:
                 yield Problem(
                     model=model.folder,
                     path=model.path,
-                    message=f"{model.folder} calls {name}, which is not there",
+                    message=f"{model.folder} calls {name}, which does not exist",
                 )
 
 
@@ -147,7 +147,7 @@ def ensemble_batch(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=None if scalar is None else scalar.line,
-                message=f"max_batch_size is {wanted}, and {target.folder} takes {allowed}",
+                message=f"max_batch_size is {wanted}, but {target.folder} takes {allowed}",
                 hint=f"max_batch_size: {allowed}",
             )
 
@@ -174,7 +174,7 @@ def batch_differs(view: RepositoryView) -> Iterable[Problem]:
             model=model.folder,
             path=model.path,
             line=None if scalar is None else scalar.line,
-            message=f"max_batch_size is {found}, and {engines[0].folder} has {wanted}",
+            message=f"max_batch_size is {found}, but {engines[0].folder} has {wanted}",
             hint=f"max_batch_size: {wanted}",
         )
 
@@ -236,7 +236,7 @@ def front_missing(view: RepositoryView) -> Iterable[Problem]:
     """
     has_parts = view.of_role("preprocessing", "postprocessing") and view.of_role("tensorrt_llm")
     if has_parts and not view.of_role("ensemble", "tensorrt_llm_bls"):
-        yield Problem(message="neither an ensemble nor a BLS model joins the models")
+        yield Problem(message="neither an ensemble nor a BLS model connects the models")
 
 
 @rule("FL229", "priority-level", "error")
@@ -258,7 +258,7 @@ def priority_level(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=(default or levels).line,
-                message=f"default_priority_level is {found}, and there are {levels.number} levels",
+                message=f"default_priority_level is {found}, but there are {levels.number} levels",
                 hint="default_priority_level: 1",
             )
 

@@ -120,7 +120,7 @@ def tensor_type(view: RepositoryView) -> Iterable[Problem]:
                     model=model.folder,
                     path=model.path,
                     line=there.line if scalar is None else scalar.line,
-                    message=f"{tensor.name} is {there.data_type}, and {_release(view)} has "
+                    message=f"{tensor.name} is {there.data_type}, but {_release(view)} has "
                     f"{tensor.data_type}",
                     hint=f"data_type: {tensor.data_type}",
                 )
@@ -144,7 +144,7 @@ def tensor_dims(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=there.line if scalar is None else scalar.line,
-                message=f"{tensor.name} is {there.shown_dims}, and {_release(view)} has "
+                message=f"{tensor.name} is {there.shown_dims}, but {_release(view)} has "
                 f"[{', '.join(wanted)}]",
                 hint=f"dims: [{', '.join(wanted)}]",
                 severity=_severity_of_dims(view, tensor.name, there.dims, wanted),
@@ -256,7 +256,7 @@ def batching_missing(view: RepositoryView) -> Iterable[Problem]:
             yield Problem(
                 model=model.folder,
                 path=model.path,
-                message=f"there is no dynamic_batching, which {_release(view)} has",
+                message=f"dynamic_batching is missing; {_release(view)} has it",
             )
 
 

@@ -39,11 +39,11 @@ def engine_missing(view: RepositoryView) -> Iterable[Problem]:
             yield _problem(
                 model,
                 parameter,
-                f"{place.written} is not on this machine, so that its engine was not checked",
+                f"{place.written} is not on this machine, so its engine was not checked",
                 severity="info",
             )
         elif place.is_inside and not place.exists and is_without_engine(view, model):
-            yield _problem(model, parameter, f"{place.written} is not there yet", severity="info")
+            yield _problem(model, parameter, f"{place.written} does not exist yet", severity="info")
         else:
             yield _problem(model, parameter, place.lack)
 
@@ -268,7 +268,7 @@ def device_count(view: RepositoryView) -> Iterable[Problem]:
                 yield _problem(
                     model,
                     ids,
-                    f"gpu_device_ids has {count} GPUs in {group.strip()}, and the engine has "
+                    f"gpu_device_ids has {count} GPUs in {group.strip()}, but the engine has "
                     f"{wanted} ranks",
                 )
 
@@ -337,7 +337,7 @@ def path_of_this_machine(view: RepositoryView) -> Iterable[Problem]:
             yield _problem(
                 model,
                 parameter,
-                f"{parameter.key} is {value}, and the repository is mounted at {mount_root}",
+                f"{parameter.key} is {value}, but the repository is mounted at {mount_root}",
                 hint=f"{mount_root}{value.removeprefix(here)}",
             )
 
@@ -356,7 +356,9 @@ def path_missing(view: RepositoryView) -> Iterable[Problem]:
             place = view.resolve(parameter.value, model)
             if place.exists or not (place.is_expected or not place.written.startswith("/")):
                 continue
-            yield _problem(model, parameter, f"{parameter.key} is {place.written}, not there")
+            yield _problem(
+                model, parameter, f"{parameter.key} is {place.written}, which does not exist"
+            )
 
 
 def _engine_of_other_tensors(view: RepositoryView) -> Iterator[Problem]:

@@ -42,7 +42,7 @@ def batch_above_engine(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=scalar.line,
-                message=f"max_batch_size is {wanted}, and the engine takes {limit}",
+                message=f"max_batch_size is {wanted}, but the engine takes {limit}",
                 hint=f"max_batch_size: {limit}",
             )
 
@@ -63,7 +63,7 @@ def beams_above_engine(view: RepositoryView) -> Iterable[Problem]:
             model=model.folder,
             path=model.path,
             line=parameter.line,
-            message=f"max_beam_width is {wanted}, and the engine has {limit}",
+            message=f"max_beam_width is {wanted}, but the engine has {limit}",
             hint=str(limit),
         )
 
@@ -106,7 +106,7 @@ def decoding_mode(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=parameter.line,
-                message=f"decoding_mode is {parameter.value}, and the engine was built without it",
+                message=f"decoding_mode is {parameter.value}, but the engine was built without it",
                 hint=f"trtllm-build --speculative_decoding_mode {wanted[0]} ...",
             )
 
@@ -153,7 +153,7 @@ def lora_engine(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=model.parameters[keys[0]].line,
-                message=f"{keys[0]} is given, and the engine was built without the LoRA plugin",
+                message=f"{keys[0]} is given, but the engine was built without the LoRA plugin",
                 severity="info",
                 hint="trtllm-build --lora_plugin auto ...",
             )
@@ -176,7 +176,7 @@ def attention_window(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=parameter.line,
-                message=f"max_attention_window_size is {parameter.value}, and a sequence has "
+                message=f"max_attention_window_size is {parameter.value}, but a sequence has "
                 f"{limit} tokens",
                 severity="info",
             )
@@ -203,7 +203,7 @@ def logits_engine(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=tensor.line,
-                message=f"generation_logits is {tensor.data_type}, and the engine's logits are "
+                message=f"generation_logits is {tensor.data_type}, but the engine's logits are "
                 f"{said}",
                 hint=f"data_type: {wanted}",
                 severity="warning" if _has_fixed_logits(view) else None,
@@ -229,7 +229,7 @@ def _needs_paged_context(
                 model=model.folder,
                 path=model.path,
                 line=parameter.line,
-                message=f"{key} is {parameter.value}, and the engine was built without paged "
+                message=f"{key} is {parameter.value}, but the engine was built without paged "
                 "context FMHA",
                 hint="trtllm-build --use_paged_context_fmha enable ...",
                 severity="error" if severity_is_error else "warning",

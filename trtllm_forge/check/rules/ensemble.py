@@ -29,7 +29,7 @@ def step_model(view: RepositoryView) -> Iterable[Problem]:
             elif step.model_name in view.by_name:
                 continue
             else:
-                message = f"a step names model {step.model_name or '(none)'}, which is not there"
+                message = f"a step names model {step.model_name or '(none)'}, which does not exist"
             near = nearest(step.model_name, view.by_name)
             yield Problem(
                 model=model.folder,
@@ -126,7 +126,7 @@ def wire_source(view: RepositoryView) -> Iterable[Problem]:
                         model=model.folder,
                         path=model.path,
                         line=wire.line,
-                        message=f"{wire.outer} goes into {step.model_name}, and nothing makes it",
+                        message=f"nothing produces {wire.outer}, which {step.model_name} reads",
                         hint=f'value: "{near}"' if near else "",
                     )
 
@@ -145,7 +145,7 @@ def wire_type(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=wire.line,
-                message=f"{name} is {source.data_type}, and {target.name} of {owner} is "
+                message=f"{name} is {source.data_type}, but {target.name} of {owner} is "
                 f"{target.data_type}",
             )
 
@@ -163,7 +163,7 @@ def wire_dims(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=wire.line,
-                message=f"{name} is {source.shown_dims}, and {target.name} of {owner} is "
+                message=f"{name} is {source.shown_dims}, but {target.name} of {owner} is "
                 f"{target.shown_dims}",
             )
 
@@ -270,7 +270,7 @@ def optional_into_needed(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=outer.line,
-                message=f"{outer.name} is optional, and {inner.name} of {target.folder} is not",
+                message=f"{outer.name} is optional, but {inner.name} of {target.folder} is not",
             )
 
 

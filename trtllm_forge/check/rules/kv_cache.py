@@ -42,7 +42,7 @@ def kv_one_sequence(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=parameter.line,
-                message=f"max_tokens_in_paged_kv_cache is {tokens}, and {sequence}"
+                message=f"max_tokens_in_paged_kv_cache is {tokens}, but {sequence}"
                 + (f" tokens in {needed // limit} beams" if limit and needed > limit else ""),
                 hint=str(needed) if limit else "",
             )
@@ -104,7 +104,7 @@ def host_cache(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=parameter.line,
-                message=f"kv_cache_host_memory_bytes is {size}, and enable_kv_cache_reuse is "
+                message=f"kv_cache_host_memory_bytes is {size}, but enable_kv_cache_reuse is "
                 f"{reuse.value}",
             )
 
@@ -123,7 +123,7 @@ def cross_fraction(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=parameter.line,
-                message=f"cross_kv_cache_fraction is {parameter.value}, and there is no encoder",
+                message=f"cross_kv_cache_fraction is {parameter.value}, but there is no encoder",
             )
         elif parameter is None and model.setting("encoder_model_path") is not None:
             yield Problem(

@@ -64,7 +64,7 @@ def model_yaml_missing(view: RepositoryView) -> Iterable[Problem]:
         document = view.model_yamls[model.folder]
         if not document.is_there:
             yield Problem(
-                model=model.folder, path=document.path, message=f"there is no {document.path}"
+                model=model.folder, path=document.path, message=f"{document.path} is missing"
             )
 
 
@@ -88,7 +88,7 @@ def model_yaml_parses(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=document.path,
                 line=line,
-                message=f"{key} stands here a second time, and the last one holds",
+                message=f"{key} appears a second time; the last one is used",
                 severity="warning",
             )
 
@@ -177,9 +177,9 @@ def checkpoint_missing(view: RepositoryView) -> Iterable[Problem]:
             model=model.folder,
             path=document.path,
             line=line,
-            message=f"{written} is not there"
+            message=f"{written} does not exist"
             if is_known
-            else f"{written} is not on this machine, so that it was not checked",
+            else f"{written} is not on this machine, so it was not checked",
             severity=None if is_known else "info",
         )
 
@@ -220,7 +220,7 @@ def llmapi_decoupled(view: RepositoryView) -> Iterable[Problem]:
             model=model.folder,
             path=document.path,
             line=document.lines.get("triton_config.decoupled"),
-            message=f"triton_config.decoupled is {str(said).lower()}, and config.pbtxt says "
+            message=f"triton_config.decoupled is {str(said).lower()}, but config.pbtxt says "
             f"{model.decoupled.value}",
             hint=f"decoupled: {model.decoupled.value}",
         )
@@ -274,15 +274,15 @@ def llmapi_kv_cache(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=document.path,
                 line=document.lines.get("kv_cache_config.free_gpu_memory_fraction"),
-                message=f"free_gpu_memory_fraction is {share}, and a share above 0 and up to 1 "
-                "is needed",
+                message=f"free_gpu_memory_fraction is {share}, expected a fraction above 0 "
+                "and up to 1",
             )
         if isinstance(tokens, int) and isinstance(limit, int) and tokens < limit:
             yield Problem(
                 model=model.folder,
                 path=document.path,
                 line=document.lines.get("kv_cache_config.max_tokens"),
-                message=f"max_tokens is {tokens}, and a sequence has {limit}",
+                message=f"max_tokens is {tokens}, but a sequence has {limit}",
             )
 
 
@@ -300,7 +300,7 @@ def llmapi_batch(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=scalar.line,
-                message=f"max_batch_size is {scalar.value}, and text_input has no batch axis",
+                message=f"max_batch_size is {scalar.value}, but text_input has no batch axis",
                 hint="max_batch_size: 0",
             )
     for model, document in _documents(view):
@@ -310,7 +310,7 @@ def llmapi_batch(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=document.path,
                 line=document.lines.get("triton_config.max_batch_size"),
-                message=f"triton_config.max_batch_size is {size}, and text_input has no batch axis",
+                message=f"triton_config.max_batch_size is {size}, but text_input has no batch axis",
                 hint="max_batch_size: 0",
             )
 
@@ -335,7 +335,7 @@ def argument_value(view: RepositoryView) -> Iterable[Problem]:
                     model=model.folder,
                     path=document.path,
                     line=document.lines.get(name),
-                    message=f"{name} is {shown}, and {wanted} is needed",
+                    message=f"{name} is {shown}, expected {wanted}",
                 )
 
 
@@ -358,9 +358,9 @@ def _wrong_triton_values(model: Model, document: ModelYaml) -> Iterator[Problem]
     section = document.values.get("triton_config")
     decoupled = document.section("triton_config").get("decoupled")
     if section is not None and not isinstance(section, dict):
-        message, key = f"triton_config is {section}, and keys are needed", "triton_config"
+        message, key = f"triton_config is {section}, expected keys", "triton_config"
     elif decoupled is not None and not isinstance(decoupled, bool):
-        message = f"triton_config.decoupled is {decoupled}, and true or false is needed"
+        message = f"triton_config.decoupled is {decoupled}, expected true or false"
         key = "triton_config.decoupled"
     else:
         return

@@ -149,7 +149,7 @@ def backend_unknown(view: RepositoryView) -> Iterable[Problem]:
             model=model.folder,
             path=model.path,
             line=scalar.line,
-            message=f"{scalar.value} is no backend of Triton",
+            message=f"{scalar.value} is not a Triton backend",
             hint=f'backend: "{near}"' if near else "",
             severity="error" if near else "warning",
         )
@@ -172,7 +172,7 @@ def platform_unknown(view: RepositoryView) -> Iterable[Problem]:
         elif model.platform == "ensemble" and model.backend:
             message = f"an ensemble has no backend, and this one names {model.backend}"
         elif model.platform not in ("", *_PLATFORMS):
-            message = f"{model.platform} is no platform of Triton"
+            message = f"{model.platform} is not a Triton platform"
         else:
             continue
         line = None if scalar is None else scalar.line
@@ -194,7 +194,7 @@ def version_missing(view: RepositoryView) -> Iterable[Problem]:
             model=model.folder,
             path=model.folder,
             message=f"{model.folder} has no version folder"
-            + (f", {others[0]} is no version" if others else ""),
+            + (f", {others[0]} is not a version" if others else ""),
             hint=f"mkdir {model.folder}/1" if not others else f"mv {others[0]} 1",
             edits=() if others else (NewFile(path=f"{model.folder}/1/.keep"),),
         )
@@ -216,7 +216,7 @@ def version_not_number(view: RepositoryView) -> Iterable[Problem]:
                 yield Problem(
                     model=model.folder,
                     path=f"{model.folder}/{name}",
-                    message=f"{name} is no version number, and Triton leaves it out",
+                    message=f"{name} is not a version number, so Triton ignores it",
                     hint=f"mv {model.folder}/{name} {model.folder}/{digits or '1'}",
                 )
 
@@ -239,7 +239,7 @@ def version_policy(view: RepositoryView) -> Iterable[Problem]:
                     model=model.folder,
                     path=model.path,
                     line=scalar.line,
-                    message=f"version {scalar.value} is asked for, and there is "
+                    message=f"version {scalar.value} is asked for, but there is "
                     + ", ".join(model.versions),
                 )
 
@@ -260,7 +260,7 @@ def parameter_doubled(view: RepositoryView) -> Iterable[Problem]:
                     model=model.folder,
                     path=model.path,
                     line=model.parameters[key].line,
-                    message=f"{key} stands here {count} times, and the last one holds",
+                    message=f"{key} appears {count} times; the last one is used",
                     severity="error" if len(set(values)) > 1 else None,
                 )
 
@@ -371,7 +371,7 @@ def backend_of_part(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=scalar.line,
-                message=f"the backend is {scalar.value}, and {model.folder} is one for "
+                message=f"the backend is {scalar.value}, but {model.folder} is one for "
                 f"{' or '.join(wanted)}",
                 hint=f'backend: "{wanted[0]}"',
             )
@@ -394,5 +394,6 @@ def label_file(view: RepositoryView) -> Iterable[Problem]:
                     model=model.folder,
                     path=model.path,
                     line=scalar.line,
-                    message=f"label_filename of {tensor.name} is {scalar.value}, not there",
+                    message=f"label_filename of {tensor.name} is {scalar.value}, "
+                    "which does not exist",
                 )

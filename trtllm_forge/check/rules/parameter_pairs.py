@@ -36,7 +36,7 @@ def lookahead_incomplete(view: RepositoryView) -> Iterable[Problem]:
                 model=model.folder,
                 path=model.path,
                 line=mode.line,
-                message=f"decoding_mode is lookahead, and {missing} is not given",
+                message=f"decoding_mode is lookahead, but {missing} is not given",
             )
         elif given and not is_lookahead:
             yield Problem(
@@ -62,7 +62,7 @@ def draft_tree(view: RepositoryView) -> Iterable[Problem]:
             if parameter is None:
                 continue
             if not _CHOICE_LIST.fullmatch(parameter.value):
-                yield wrong_value(model, parameter, "a list such as {0}, {0, 0}, {1} is needed")
+                yield wrong_value(model, parameter, "expected a list such as {0}, {0, 0}, {1}")
             elif mode is not None and mode.value != wanted:
                 yield Problem(
                     model=model.folder,

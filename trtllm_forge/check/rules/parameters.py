@@ -58,7 +58,7 @@ def parameter_misspelt(view: RepositoryView) -> Iterable[Problem]:
             model=model.folder,
             path=model.path,
             line=scalar.line,
-            message=f"there is no parameter {parameter.key}, and {near[0]} is near",
+            message=f"there is no parameter {parameter.key}; the nearest is {near[0]}",
             hint=f'key: "{near[0]}"',
             edits=(edit,) if is_free else (),
         )
@@ -126,12 +126,12 @@ def parameter_number(view: RepositoryView) -> Iterable[Problem]:
             number = whole_number(value)
             least = 1 if parameter.key in AT_LEAST_ONE else 0
             if number is None or number < least:
-                yield wrong_value(model, parameter, f"a whole number from {least} on is needed")
+                yield wrong_value(model, parameter, f"expected a whole number of at least {least}")
         elif parameter.key == "max_attention_window_size":
             sizes = [whole_number(size) for size in value.strip("[]{}").split(",")]
             if any(size is None or size < 1 for size in sizes):
                 yield wrong_value(
-                    model, parameter, "numbers of tokens, comma separated, are needed"
+                    model, parameter, "expected numbers of tokens, separated by commas"
                 )
 
 
@@ -154,7 +154,9 @@ def parameter_fraction(view: RepositoryView) -> Iterable[Problem]:
         low_ok = share > 0 if parameter.key == "kv_cache_free_gpu_mem_fraction" else share >= 0
         if not (low_ok and share <= 1):
             hint = f"{share / 100:g}" if 1 < share <= 100 else ""
-            yield wrong_value(model, parameter, "a share above 0 and up to 1 is needed", hint=hint)
+            yield wrong_value(
+                model, parameter, "expected a fraction above 0 and up to 1", hint=hint
+            )
 
 
 @rule("FL315", "parameter-switch", "warning")
@@ -171,12 +173,12 @@ def parameter_switch(view: RepositoryView) -> Iterable[Problem]:
         if is_pythons or parameter.key not in SWITCHES:
             continue
         if parameter.value.strip().lower() not in SWITCH_WORDS:
-            yield wrong_value(model, parameter, "true or false is needed")
+            yield wrong_value(model, parameter, "expected true or false")
     for model in view.models:
         word = model.parameters.get(PYTHON_SWITCH)
         if word is not None and model.backend == "python" and word.value not in ("yes", "no"):
             # The python backend itself reads it, and does not load the model: empty counts, too.
-            wrong = wrong_value(model, word, "yes or no is needed", hint="no")
+            wrong = wrong_value(model, word, "expected yes or no", hint="no")
             yield replace(wrong, severity="error")
 
 
@@ -195,7 +197,7 @@ def parameter_choice(view: RepositoryView) -> Iterable[Problem]:
         yield wrong_value(
             model,
             parameter,
-            f"one of {', '.join(choices)} is needed",
+            f"expected one of {', '.join(choices)}",
             hint=near[0] if near else "",
         )
 
@@ -216,7 +218,7 @@ def batching_type(view: RepositoryView) -> Iterable[Problem]:
         yield wrong_value(
             model,
             parameter,
-            f"one of {', '.join(BATCHING)} is needed",
+            f"expected one of {', '.join(BATCHING)}",
             hint=near[0] if near else BATCHING[0],
         )
 
@@ -254,7 +256,7 @@ def device_ids(view: RepositoryView) -> Iterable[Problem]:
             continue
         value = parameter.value
         if not _IDS.fullmatch(value):
-            yield wrong_value(model, parameter, "numbers such as 0,1;2,3 are needed")
+            yield wrong_value(model, parameter, "expected numbers such as 0,1;2,3")
             continue
         groups = [[int(n) for n in group.split(",")] for group in value.split(";")]
         if any(len(set(group)) < len(group) for group in groups):
@@ -382,11 +384,11 @@ def _releases_with(model: Model, key: str, view: RepositoryView) -> str:
 
 
 def wrong_value(model: Model, parameter: Parameter, wanted: str, *, hint: str = "") -> Problem:
-    """Return the problem of a value in place of what is wanted."""
+    """Return the problem of a value that is not the ``wanted`` one, in words."""
     return Problem(
         model=model.folder,
         path=model.path,
         line=parameter.line,
-        message=f"{parameter.key} is {parameter.value or 'empty'}, and {wanted}",
+        message=f"{parameter.key} is {parameter.value or 'empty'}, {wanted}",
         hint=hint,
     )

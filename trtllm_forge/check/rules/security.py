@@ -108,7 +108,7 @@ def writable(view: RepositoryView) -> Iterable[Problem]:
             yield Problem(
                 model=name.split("/")[0] if "/" in name else "",
                 path=name,
-                message="everybody may write to it",
+                message="it is writable by everyone",
                 hint=f"chmod o-w {name}",
             )
 
@@ -125,6 +125,6 @@ def unreadable(view: RepositoryView) -> Iterable[Problem]:
             yield Problem(
                 model=name.split("/")[0] if "/" in name else "",
                 path=name,
-                message="nobody may read it",
+                message="nobody can read it",
                 hint=f"chmod a+r {name}",
             )

@@ -148,7 +148,7 @@ def shared_memory(view: RepositoryView) -> Iterable[Problem]:
     needed = count * SHM_BYTES_PER_INSTANCE
     if given < needed:
         yield Problem(
-            message=f"--shm-size is {show_size(given)}, and {count} Python instances need "
+            message=f"--shm-size is {show_size(given)}, but {count} Python instances need "
             f"{show_size(needed)}",
             hint=f"--shm-size={math.ceil(needed * 2 / GIB)}g",
         )

@@ -84,7 +84,7 @@ def mandatory_placeholder(view: RepositoryView) -> Iterable[Problem]:
             keys = [k for k in mandatory if model.parameters.get(k) is not None]
             held = [k for k in keys if model.parameters[k].value_scalar == scalar]
             if held:
-                message = f"{held[0]} is {scalar.value}, and {model.folder} needs it"
+                message = f"{held[0]} is {scalar.value}, but {model.folder} needs it"
             elif model.config.scalar("backend") == scalar:
                 message = f"backend is {scalar.value}"
             else:

@@ -34,7 +34,7 @@ def tokenizer_missing(view: RepositoryView) -> Iterable[Problem]:
         if place.is_expected or not place.written.startswith("/"):
             yield _problem(model, parameter, place.lack)
         else:
-            text = f"{place.written} is not on this machine, so that it was not checked"
+            text = f"{place.written} is not on this machine, so it was not checked"
             yield _problem(model, parameter, text, severity="info")
 
 
@@ -81,7 +81,7 @@ def vocabulary(view: RepositoryView) -> Iterable[Problem]:
             yield _problem(
                 model,
                 parameter,
-                f"the tokenizer has token id {largest}, and the engine knows {size} tokens",
+                f"the tokenizer has token id {largest}, but the engine knows {size} tokens",
             )
 
 
@@ -119,7 +119,7 @@ def end_token_id(view: RepositoryView) -> Iterable[Problem]:
                 yield _problem(
                     model,
                     parameter,
-                    f"{name} has id {number}, and the engine knows {size} tokens",
+                    f"{name} has id {number}, but the engine knows {size} tokens",
                 )
 
 
@@ -154,7 +154,9 @@ def chat_template(view: RepositoryView) -> Iterable[Problem]:
         if model.role != "preprocessing" or not tokenizer.has_tokenizer:
             continue
         if not tokenizer.has_chat_template:
-            yield _problem(model, parameter, "no chat template: for completion alone")
+            yield _problem(
+                model, parameter, "there is no chat template, so the model can only complete text"
+            )
 
 
 @rule("FL609", "remote-code", "warning")
@@ -195,7 +197,7 @@ def tokenizers_differ(view: RepositoryView) -> Iterable[Problem]:
         yield _problem(
             model,
             parameter,
-            f"tokenizer_dir is {parameter.value}, and {first.folder} has "
+            f"tokenizer_dir is {parameter.value}, but {first.folder} has "
             f"{first.parameters['tokenizer_dir'].value}",
             severity="warning",
         )
@@ -214,7 +216,7 @@ def slow_tokenizer(view: RepositoryView) -> Iterable[Problem]:
         if model.role != "preprocessing" or "tokenizer.json" in tokenizer.names:
             continue
         if any(name in tokenizer.names for name in _SLOW_FILES):
-            yield _problem(model, parameter, "there is no tokenizer.json, so that starts are slow")
+            yield _problem(model, parameter, "there is no tokenizer.json, so starts are slow")
 
 
 def _tokenizers(view: RepositoryView) -> Iterator[tuple[Model, Parameter, TokenizerFolder]]:
