@@ -1,4 +1,4 @@
-"""Chooses the image a repository is served in, and compares its release with the repository's.
+"""Chooses the image that serves a repository, and compares their releases.
 
 An engine loads only in the TensorRT-LLM that built it, so both are compared before anything is
 started. A known image's tag gives its release, under any registry; any other image is inspected:

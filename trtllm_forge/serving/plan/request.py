@@ -161,7 +161,9 @@ def _require_fitting(
     if gpus is not None and not in_container:
         what = f"--gpus {gpus} is given, but Triton does not run in a container"
         chosen = "" if gpus == "all" else f"CUDA_VISIBLE_DEVICES={shlex.quote(gpus)} "
-        raise ConfigError(what, why="it names the GPUs of a container", hint=f"{chosen}{command}")
+        raise ConfigError(
+            what, why="--gpus names the GPUs of a container", hint=f"{chosen}{command}"
+        )
     if in_container and len(options.folders) > 1:
         what = f"{len(options.folders)} repositories are given, but a container serves only one"
         why = f"Triton would run in docker (--triton {triton})"

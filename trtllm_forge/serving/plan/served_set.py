@@ -1,4 +1,4 @@
-"""The repositories a server has now: ``served.json``, beside the folder its Triton loads from.
+"""The current repositories of a server: ``served.json``, beside its Triton's load folder.
 
 ::
 
