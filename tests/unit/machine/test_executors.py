@@ -163,7 +163,7 @@ def test_container_is_named_apart_from_those_of_another_user_and_another_cache()
 
 
 def test_label_that_docker_would_refuse_is_a_mistake_of_the_caller() -> None:
-    with pytest.raises(ValueError, match="not a label of a container: 'a/b'"):
+    with pytest.raises(ValueError, match="not a container label: 'a/b'"):
         docker().container_name("a/b")
 
 
