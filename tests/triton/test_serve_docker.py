@@ -158,7 +158,7 @@ def test_a_container_that_is_killed_ends_forge_with_its_reason(
     assert serve.returncode == 7
     assert stderr.splitlines()[-4:] == [
         f"error: container {name}, which served mock, ended with exit code 137",
-        "  why:  something killed it; most often that is the kernel when memory runs out",
+        "  why:  something killed it; most often that is the kernel running out of memory",
         "  try:  dmesg --level err,warn | grep -i -E 'oom|killed process'",
         f"  log:  {document['log']}",
     ]

@@ -139,7 +139,7 @@ def test_a_stub_that_dies_ends_the_server_with_its_model_named(tmp_path: Path) -
     assert stderr.splitlines()[-4:] == [
         f"error: the Python process of model postprocessing ({stub}) ended with signal SIGKILL, "
         "so mock cannot serve",
-        "  why:  something killed it; most often that is the kernel when memory runs out; "
+        "  why:  something killed it; most often that is the kernel running out of memory; "
         "Triton would answer every request with an error",
         "  try:  dmesg --level err,warn | grep -i -E 'oom|killed process'",
         f"  log:  {document['log']}",

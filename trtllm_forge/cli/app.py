@@ -1,4 +1,4 @@
-"""The ``forge`` command: what it offers, in the order one meets it."""
+"""The ``forge`` command: its commands, in the order a user meets them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trtllm_forge.cli.lazy import new_app, register
 
 app = new_app(
     name="forge",
-    help="From a Hugging Face checkpoint to a checked, deployable Triton model repository.",
+    help="Turn a Hugging Face checkpoint into a checked, deployable Triton model repository.",
 )
 cache_app = new_app()
 config_app = new_app()
@@ -29,7 +29,7 @@ register(
     app,
     "build",
     "build:build",
-    "Make a model repository from a checkpoint, engine included.",
+    "Build a model repository from a checkpoint, engine included.",
     examples=(
         "forge build sample --int4 --dry-run",
         "forge build sample --max-batch-size 16 --dry-run --json",
@@ -39,7 +39,7 @@ register(
     app,
     "plan",
     "plan:plan",
-    "Print what build would run, with what and why: build --dry-run.",
+    "Print what build would run and why; the same as build --dry-run.",
     examples=(
         "forge plan sample --runtime trtllm --int4 --gpu h100-80g",
         "forge plan sample --runtime trtllm --fp8 --gpu l40s --tp 2 --json",
@@ -49,7 +49,7 @@ register(
     app,
     "render",
     "render:render",
-    "Write the model repository alone, without engine or GPU.",
+    "Write only the model repository; needs no engine and no GPU.",
     examples=(
         "forge render sample --runtime openvino --output rendered",
         "forge render sample --runtime trtllm --trtllm-version 1.2.1 --output rendered-trtllm",
@@ -66,7 +66,7 @@ register(
     app,
     "check",
     "check:check",
-    "Find what would go wrong with a model repository before a server starts.",
+    "Find problems in a model repository before serving it.",
     examples=(
         "forge check model_repos/sample",
         "forge check model_repos/sample --trtllm-version 1.2.1 --json",
@@ -86,63 +86,63 @@ register(
     app,
     "ps",
     "ps:ps",
-    "List the servers that run.",
+    "List the running servers.",
     examples=("forge ps", "forge ps --all --json"),
 )
 register(
     app,
     "status",
     "status:status",
-    "Tell whether a server can serve, and why not.",
+    "Show whether a server is ready, and if not, why.",
     examples=("forge status coder", "forge status --json"),
 )
 register(
     app,
     "logs",
     "logs:logs",
-    "Print the end of a server's log, and why it ended.",
+    "Print the end of a server's log, and why the server ended.",
     examples=("forge logs coder -n 20", "forge logs coder -f"),
 )
 register(
     app,
     "stop",
     "stop:stop",
-    "Let the running requests of a server end, and stop it.",
+    "Let a server finish its running requests, then stop it.",
     examples=("forge stop coder", "forge stop --all --timeout 5"),
 )
 register(
     app,
     "load",
     "load:load",
-    "Load one more repository into a running server.",
+    "Load another repository into a running server.",
     examples=("forge load chat --server coder", "forge load chat=served/llama --server coder"),
 )
 register(
     app,
     "unload",
     "unload:unload",
-    "Take a repository out of a running server.",
+    "Unload a repository from a running server.",
     examples=("forge unload chat", "forge unload chat --server coder --timeout 60"),
 )
 register(
     app,
     "reload",
     "reload:reload",
-    "Put a new build of a repository into service without a pause.",
+    "Switch a running server to a repository's new build without downtime.",
     examples=("forge reload sample", "forge reload coder --server coder --json"),
 )
 register(
     app,
     "probe",
     "probe:probe",
-    "Check that the running server answers right.",
+    "Check that a running server gives correct answers.",
     examples=("forge probe", "forge probe --json"),
 )
 register(
     app,
     "bench",
     "bench:bench",
-    "Measure the running server: TTFT, ITL, TPOT, throughput and goodput under load.",
+    "Measure a running server under load: TTFT, ITL, TPOT, throughput and goodput.",
     examples=(
         "forge bench --concurrency 1,4,16 --html bench.html --dry-run",
         "forge bench --rate 8 --duration 30 --goodput ttft=200,itl=50 --dry-run",
@@ -152,7 +152,7 @@ register(
     app,
     "complete",
     "complete:complete",
-    "Complete code with the served model, or fill in its middle.",
+    "Complete code with the served model, or fill in the middle.",
     examples=(
         'forge complete "def add(a, b):" --stream',
         'forge complete "def add(a, b):" --suffix "return c"',
@@ -162,7 +162,7 @@ register(
     app,
     "package",
     "package:package",
-    "Put a model repository into one file, the same bytes wherever it is made.",
+    "Pack a model repository into one file, reproducible byte for byte.",
     examples=(
         "forge package model_repos/sample",
         "forge package model_repos/sample --output coder.tar.zst --level 12",
@@ -172,7 +172,7 @@ register(
     app,
     "unpack",
     "unpack:unpack",
-    "Verify a package and put its model repository in place.",
+    "Verify a package and unpack its model repository.",
     examples=(
         "forge unpack sample.tar.zst --output served/sample",
         "forge unpack sample.tar.zst --dry-run --json",
@@ -182,46 +182,46 @@ register(
     app,
     "doctor",
     "doctor:doctor",
-    "Print what this machine can build and serve, and what it lacks.",
+    "Show what this machine can build and serve, and what it lacks.",
     examples=("forge doctor", "forge doctor --trtllm-version 1.2.1 --json"),
 )
 register(
     app,
     "versions",
     "versions:versions",
-    "Print which TensorRT-LLM is in which Triton image, and what each release takes.",
+    "Show which Triton image carries which TensorRT-LLM, and what each release supports.",
     examples=("forge versions --image 26.07", "forge versions --architecture starcoder"),
 )
 register(
     app,
     "sbom",
     "sbom:sbom",
-    "Say what a model repository is made of, as CycloneDX.",
+    "Print a model repository's software bill of materials, as CycloneDX.",
     examples=(
         "forge sbom model_repos/sample",
         "forge sbom model_repos/sample --output forge.sbom.json",
     ),
 )
-app.add_typer(cache_app, name="cache", help="Look at the store of artifacts, and prune it.")
+app.add_typer(cache_app, name="cache", help="Inspect and prune the store of artifacts.")
 register(
     cache_app,
     "ls",
     "cache:ls",
-    "List what the store holds, and which repositories use it.",
+    "List what the store holds and which repositories use it.",
     examples=("forge cache ls", "forge cache ls --stage compile --json"),
 )
 register(
     cache_app,
     "du",
     "cache:du",
-    "Add up what the store takes on disk.",
+    "Show how much disk space the store takes.",
     examples=("forge cache du", "forge cache du --json"),
 )
 register(
     cache_app,
     "prune",
     "prune:prune",
-    "Remove what no repository uses and no build needs.",
+    "Remove artifacts that no repository uses and no build needs.",
     examples=(
         "forge cache prune --older-than 30d --dry-run",
         "forge cache prune --keep-last 2 --stage compile --yes",
@@ -237,20 +237,20 @@ register(
         "forge migrate model_repos/llama --to 1.2.1 --dry-run",
     ),
 )
-app.add_typer(config_app, name="config", help="Look at the configuration.")
+app.add_typer(config_app, name="config", help="Inspect the configuration.")
 register(
     config_app,
     "show",
     "config:show",
-    "Print every value of the configuration with where it came from.",
+    "Print every configuration value and where it came from.",
     examples=("forge config show", "forge config show starcoder --int4 --json"),
 )
-app.add_typer(ci_app, name="ci", help="Write workflows for CI systems, and their summaries.")
+app.add_typer(ci_app, name="ci", help="Write CI workflows and summaries of their results.")
 register(
     ci_app,
     "github",
     "ci:github",
-    "Write a workflow of GitHub Actions that builds, serves, probes and packages the twin.",
+    "Write a GitHub Actions workflow that builds, serves, probes and packages the twin.",
     examples=(
         "forge ci github sample --dry-run",
         "forge ci github sample --gpu --output forge.yml",
@@ -260,7 +260,7 @@ register(
     ci_app,
     "gitlab",
     "ci:gitlab",
-    "Write a pipeline of GitLab CI that builds, serves, probes and packages the twin.",
+    "Write a GitLab CI pipeline that builds, serves, probes and packages the twin.",
     examples=("forge ci gitlab sample --dry-run", "forge ci gitlab sample --gpu --force"),
 )
 register(
@@ -291,7 +291,7 @@ def forge(
         ),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Handle the options that come before a command."""
 
 
 def main() -> None:

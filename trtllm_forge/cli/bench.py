@@ -1,4 +1,4 @@
-"""``forge bench``: what the running server takes for a request, and for many."""
+"""``forge bench``: measure a running server with one request and with many."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import DryRunOption, JsonOption, QuietOption, VerboseOption
 from trtllm_forge.cli.probe import HttpOption, ServerOption
 
-LOAD = "How much, how fast"
-PROMPTS = "What is asked"
-FIGURES = "What is measured"
-RESULT = "What becomes of it"
+LOAD = "Load"
+PROMPTS = "Prompts"
+FIGURES = "Measurement"
+RESULT = "Report"
 
 
 ConcurrencyOption = Annotated[
     str | None,
     typer.Option(
         metavar="N,...",
-        help="Requests in flight, one load per number; 1,4,16 when absent.",
+        help="Requests in flight, one load per number; defaults to 1,4,16.",
         show_default=False,
         rich_help_panel=LOAD,
     ),
@@ -31,20 +31,20 @@ RateOption = Annotated[
     float | None,
     typer.Option(
         min=0.001,
-        help="Send so many requests per second instead, however many still run.",
+        help="Send N requests per second instead, however many are still running.",
         show_default=False,
         rich_help_panel=LOAD,
     ),
 ]
 ArrivalsOption = Annotated[
     Literal["poisson", "constant"],
-    typer.Option(help="Gaps between the requests of --rate.", rich_help_panel=LOAD),
+    typer.Option(help="How --rate spaces the requests.", rich_help_panel=LOAD),
 ]
 RequestsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Requests that count, per load; 8 per slot and 16 at least when absent.",
+        help="Measured requests per load; defaults to 8 per slot, at least 16.",
         show_default=False,
         rich_help_panel=LOAD,
     ),
@@ -53,7 +53,7 @@ DurationOption = Annotated[
     float | None,
     typer.Option(
         min=0.1,
-        help="Seconds that count, per load, instead of a number.",
+        help="Measured seconds per load, instead of a number of requests.",
         show_default=False,
         rich_help_panel=LOAD,
     ),
@@ -63,21 +63,21 @@ WarmUpOption = Annotated[
     typer.Option(
         "--warm-up",
         min=0,
-        help="Requests before those that count; one per slot when absent.",
+        help="Warm-up requests before the measured ones; defaults to one per slot.",
         show_default=False,
         rich_help_panel=LOAD,
     ),
 ]
 TimeoutOption = Annotated[
-    float, typer.Option(min=0.1, help="Seconds that one answer may take.", rich_help_panel=LOAD)
+    float, typer.Option(min=0.1, help="Seconds to wait for one answer.", rich_help_panel=LOAD)
 ]
 SeedOption = Annotated[
-    int, typer.Option(min=0, help="Seed of prompts and arrivals.", rich_help_panel=LOAD)
+    int, typer.Option(min=0, help="Seed for prompts and arrivals.", rich_help_panel=LOAD)
 ]
 TaskOption = Annotated[
     Literal["completion", "fim", "edit"] | None,
     typer.Option(
-        help="Built-in prompts; completion when absent.",
+        help="Built-in prompts to send; defaults to completion.",
         show_default=False,
         rich_help_panel=PROMPTS,
     ),
@@ -87,7 +87,7 @@ PromptsOption = Annotated[
     typer.Option(
         "--prompts",
         metavar="FILE",
-        help="Prompts of a .jsonl file, or the lines of a text file.",
+        help="Prompts from a .jsonl file, or the lines of a text file.",
         show_default=False,
         rich_help_panel=PROMPTS,
     ),
@@ -96,7 +96,7 @@ PromptTokensOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Synthetic prompts of so many tokens.",
+        help="Send synthetic prompts of N tokens.",
         show_default=False,
         rich_help_panel=PROMPTS,
     ),
@@ -105,7 +105,7 @@ OutputTokensOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Tokens to ask for; when absent, what the prompts say.",
+        help="Output tokens to ask for; defaults to what the prompts say.",
         show_default=False,
         rich_help_panel=PROMPTS,
     ),
@@ -114,7 +114,7 @@ NaturalEndOption = Annotated[
     bool,
     typer.Option(
         "--natural-end",
-        help="Let the model end its answers, instead of all at the tokens asked for.",
+        help="Let the model end its answers, instead of always generating the full length.",
         rich_help_panel=PROMPTS,
     ),
 ]
@@ -123,21 +123,21 @@ TokenizerOption = Annotated[
     typer.Option(
         "--tokenizer",
         metavar="DIR",
-        help="Folder with the served model's tokenizer.json, where forge does not know it.",
+        help="Folder with the served model's tokenizer.json, if forge cannot find it.",
         show_default=False,
         rich_help_panel=PROMPTS,
     ),
 ]
 ProtocolOption = Annotated[
     Literal["http", "grpc"],
-    typer.Option(help="HTTP generate_stream, or gRPC streaming.", rich_help_panel=FIGURES),
+    typer.Option(help="HTTP generate_stream or gRPC streaming.", rich_help_panel=FIGURES),
 ]
 ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model",
         metavar="NAME",
-        help="Served model to ask; the ensemble when absent.",
+        help="Served model to send requests to; defaults to the ensemble.",
         show_default=False,
         rich_help_panel=FIGURES,
     ),
@@ -146,7 +146,7 @@ LayersOption = Annotated[
     bool,
     typer.Option(
         "--layers",
-        help="Ask the core model, the ensemble and the BLS model the same, in turns.",
+        help="Send the same requests to the core model, the ensemble and the BLS model in turn.",
         rich_help_panel=FIGURES,
     ),
 ]
@@ -154,7 +154,7 @@ GoodputOption = Annotated[
     str | None,
     typer.Option(
         metavar="LIMITS",
-        help="Also count the answers that keep limits in ms: ttft=200,itl=50.",
+        help="Also count the answers within limits in ms: ttft=200,itl=50.",
         show_default=False,
         rich_help_panel=FIGURES,
     ),
@@ -163,7 +163,7 @@ PrefixReuseOption = Annotated[
     bool,
     typer.Option(
         "--prefix-reuse",
-        help="Also measure TTFT behind a prefix the server has seen, and one it has not.",
+        help="Also measure TTFT after a prefix the server has seen and after a new one.",
         rich_help_panel=FIGURES,
     ),
 ]
@@ -174,7 +174,7 @@ GrpcOption = Annotated[
         metavar="ADDRESS",
         help="Host and port of a server's gRPC service.",
         show_default=False,
-        rich_help_panel="Which server",
+        rich_help_panel="Server",
     ),
 ]
 HtmlOption = Annotated[
@@ -182,7 +182,7 @@ HtmlOption = Annotated[
     typer.Option(
         "--html",
         metavar="FILE",
-        help="Write a report that stands alone.",
+        help="Write a self-contained HTML report.",
         show_default=False,
         rich_help_panel=RESULT,
     ),
@@ -192,7 +192,7 @@ CompareOption = Annotated[
     typer.Option(
         "--compare",
         metavar="FILE",
-        help="Compare with an earlier --json document; exit 8 when slower.",
+        help="Compare with an earlier --json document; exit with 8 if slower.",
         show_default=False,
         rich_help_panel=RESULT,
     ),
@@ -202,7 +202,7 @@ NoiseOption = Annotated[
     typer.Option(
         min=0,
         max=10,
-        help="Share by which figures may differ and still count as equal.",
+        help="Relative difference up to which figures count as equal.",
         rich_help_panel=RESULT,
     ),
 ]
@@ -240,7 +240,7 @@ def bench(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Run the loads and print what they took."""
+    """Run the loads and print the measurements."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.bench.comparison import compare_documents, read_bench
         from trtllm_forge.bench.html_report import html_report, require_folder, write_report

@@ -1,4 +1,4 @@
-"""``forge build``: from MODEL to a model repository."""
+"""``forge build``: build a model repository from MODEL."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LockedOption = Annotated[
     bool,
     typer.Option(
         "--locked",
-        help="Fail when the result would differ from forge.lock.",
+        help="Fail if the result would differ from forge.lock.",
         rich_help_panel=BUILDING,
     ),
 ]
@@ -36,8 +36,8 @@ LockOption = Annotated[
     typer.Option(
         "--lock",
         metavar="FILE",
-        help="The lock to hold to, which means --locked; else the one beside forge.yaml, "
-        "else the repository's.",
+        help="Lock file to enforce, which implies --locked; defaults to the one beside "
+        "forge.yaml, else the repository's.",
         show_default=False,
         rich_help_panel=BUILDING,
     ),
@@ -60,7 +60,7 @@ def build(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Plan the stages, run those that are not fresh, and put the repository in place."""
+    """Plan the stages, run those that are not fresh, and publish the repository."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.build.build import prepare_build, run_build
         from trtllm_forge.config.load import load_config

@@ -1,4 +1,4 @@
-"""``forge cache ls`` and ``forge cache du``: what the store holds, and what it takes."""
+"""``forge cache ls`` and ``forge cache du``: list the store and its disk use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
 
-SELECTING = "Which entries"
+SELECTING = "Selection"
 
 StageOption = Annotated[
     str | None,
@@ -31,7 +31,7 @@ def ls(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """List the entries by stage, those used last first."""
+    """List the entries by stage, most recently used first."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.pipeline.inventory import list_entries, require_store
@@ -48,7 +48,7 @@ def ls(
 
 
 def du(*, json: JsonOption = False, verbose: VerboseOption = 0, quiet: QuietOption = False) -> None:
-    """Add up what the store takes on disk; a file with several names counts once."""
+    """Add up the store's disk use; a file with several names counts once."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.pipeline.inventory import disk_use, require_store

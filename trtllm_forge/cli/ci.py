@@ -1,4 +1,4 @@
-"""``forge ci``: workflows that build, check, serve, probe and package, and their summary."""
+"""``forge ci``: workflows that build, check, serve, probe and package, with a summary."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WorkflowOutputOption = Annotated[
     typer.Option(
         "--output",
         metavar="FILE",
-        help="The file to write, else where the CI system looks for it.",
+        help="File to write; defaults to where the CI system looks for it.",
         show_default=False,
         rich_help_panel=BUILDING,
     ),
@@ -37,7 +37,7 @@ GpuJobOption = Annotated[
     bool,
     typer.Option(
         "--gpu",
-        help="Add the job that builds for a GPU, on a runner of your own.",
+        help="Add a job that builds for a GPU, on a self-hosted runner.",
         rich_help_panel=BUILDING,
     ),
 ]
@@ -45,7 +45,7 @@ CodeScanningOption = Annotated[
     bool,
     typer.Option(
         "--code-scanning",
-        help="Also show the findings in the repository's code scanning.",
+        help="Also upload the findings to GitHub code scanning.",
         rich_help_panel=BUILDING,
     ),
 ]
@@ -72,7 +72,7 @@ def github(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Write the workflow of GitHub Actions."""
+    """Write the GitHub Actions workflow."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.delivery.ci.github import DEFAULT_PATH, github_text
         from trtllm_forge.delivery.ci.workflow import plan_workflow
@@ -98,7 +98,7 @@ def gitlab(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Write the pipeline of GitLab CI."""
+    """Write the GitLab CI pipeline."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.delivery.ci.gitlab import DEFAULT_PATH, gitlab_text
         from trtllm_forge.delivery.ci.workflow import plan_workflow
@@ -115,7 +115,7 @@ def summary(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Print the documents as one page of Markdown."""
+    """Print the documents as one Markdown page."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.delivery.ci.summary import summarize
 

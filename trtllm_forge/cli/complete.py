@@ -1,4 +1,4 @@
-"""``forge complete``: one completion from the running server."""
+"""``forge complete``: one completion from a running server."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from trtllm_forge.cli.console import open_console
 from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
 from trtllm_forge.cli.probe import HttpOption, ModelOption, ServerOption
 
-TEXT = "What is written"
+TEXT = "Generation"
 
 PromptArgument = Annotated[
-    str, typer.Argument(metavar="PROMPT", help="Text to go on from, or what is before the gap.")
+    str, typer.Argument(metavar="PROMPT", help="Text to continue, or the text before the gap.")
 ]
 SuffixOption = Annotated[
     str | None,
-    typer.Option(help="What is behind the gap.", show_default=False, rich_help_panel=TEXT),
+    typer.Option(help="Text after the gap.", show_default=False, rich_help_panel=TEXT),
 ]
 MaxTokensOption = Annotated[
-    int, typer.Option(min=1, help="Tokens to write at most.", rich_help_panel=TEXT)
+    int, typer.Option(min=1, help="Maximum tokens to generate.", rich_help_panel=TEXT)
 ]
 TemperatureOption = Annotated[
     float | None,
@@ -30,7 +30,10 @@ TemperatureOption = Annotated[
 TopKOption = Annotated[
     int | None,
     typer.Option(
-        min=0, help="Sample among the k likeliest.", show_default=False, rich_help_panel=TEXT
+        min=0,
+        help="Sample from the k most likely tokens.",
+        show_default=False,
+        rich_help_panel=TEXT,
     ),
 ]
 TopPOption = Annotated[
@@ -38,25 +41,25 @@ TopPOption = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Sample among the likeliest that sum to p.",
+        help="Sample from the most likely tokens whose probabilities add up to p.",
         show_default=False,
         rich_help_panel=TEXT,
     ),
 ]
 SeedOption = Annotated[
     int | None,
-    typer.Option(min=0, help="Seed of the sampling.", show_default=False, rich_help_panel=TEXT),
+    typer.Option(min=0, help="Sampling seed.", show_default=False, rich_help_panel=TEXT),
 ]
 StopOption = Annotated[
     list[str] | None,
     typer.Option(
-        help="String that ends the text; may be repeated.",
+        help="String that ends the generation; may be repeated.",
         show_default=False,
         rich_help_panel=TEXT,
     ),
 ]
 StreamOption = Annotated[
-    bool, typer.Option("--stream", help="Print the text as it comes.", rich_help_panel=TEXT)
+    bool, typer.Option("--stream", help="Print the text as it arrives.", rich_help_panel=TEXT)
 ]
 
 
@@ -78,7 +81,7 @@ def complete(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Print the text the model writes."""
+    """Print the text that the model generates."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.gateway.completion import Sampling

@@ -1,4 +1,4 @@
-"""``forge config show``: every value, and where it came from."""
+"""``forge config show``: every configuration value and where it came from."""
 
 from __future__ import annotations
 

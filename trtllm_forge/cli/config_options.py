@@ -1,8 +1,9 @@
-"""Turns the keys of ``forge.yaml`` into options, so that each is described once, in the schema.
+"""Turns the keys of ``forge.yaml`` into options, so that only the schema describes them.
 
 A command takes ``flags: ConfigFlags`` and is decorated with ``takes_config_options``; on the
-command line it then has one option per key, grouped by section. What was not given is absent
-from the mapping. Values arrive as text: ``config.load`` reads them and collects all mistakes.
+command line it then has one option per key, grouped by section. Options that were not given are
+absent from the mapping. Values arrive as text: ``config.load`` reads them and collects all
+mistakes.
 """
 
 from __future__ import annotations

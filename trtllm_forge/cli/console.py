@@ -1,4 +1,4 @@
-"""The only place that writes to stdout or stderr, and where errors become exit codes.
+"""The only place that writes to stdout or stderr and turns errors into exit codes.
 
 stdout is the result: text, or exactly one JSON document with ``--json``. stderr is everything
 else. A failure is printed as::
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ERROR_SCHEMA = 1
 BROKEN_PIPE_EXIT_CODE = 141
-"""What a shell shows for a program that SIGPIPE ended: 128 + 13."""
+"""What a shell reports for a program ended by SIGPIPE: 128 + 13."""
 
 _REPORT_HINT = "report the traceback above together with the output of: forge --version"
 _NAME_WIDTH = 10
@@ -40,20 +40,20 @@ _TIME_WIDTH = 10
 
 
 class _StdoutClosedError(Exception):
-    """Whoever read stdout went away."""
+    """The reader of stdout has gone away."""
 
 
 class _UnwritableError(ForgeError):
-    """stdout takes nothing: it is full or closed."""
+    """stdout cannot be written: its disk is full, or it is closed."""
 
 
 class Console:
     """Human text, JSON and progress; a ``trtllm_forge.reporter.Reporter``.
 
     Args:
-        json: One JSON document on stdout instead of text.
-        verbose: 1 adds decisions and argv, 2 the lines of child processes and error causes.
-        quiet: Only errors, warnings and the result.
+        json: Print one JSON document on stdout instead of text.
+        verbose: 1 adds decisions, argv and error causes; 2 adds the lines of child processes.
+        quiet: Print only errors, warnings and the result.
     """
 
     def __init__(self, *, json: bool = False, verbose: int = 0, quiet: bool = False) -> None:
@@ -74,51 +74,51 @@ class Console:
         self._write_out(_as_json(document) if self._json else f"{text}\n")
 
     def stream(self, text: str) -> None:
-        """Write a piece of text to stdout as it is, at once; nothing in JSON mode."""
+        """Write text to stdout unchanged and at once; nothing in JSON mode."""
         if not self._json:
             self._close_bars()
             self._write_out(text)
 
     def next_step(self, command: str) -> None:
-        """Name the command to type next."""
+        """Print the command to type next."""
         if not self._json:
             self._say(f"next: {command}")
 
     def stage_started(self, name: str, reasons: Sequence[str]) -> None:
-        """Keep the reasons for the stage's line; with ``-v`` tell that it runs."""
+        """Remember the reasons for the stage's final line; with ``-v``, print that it runs."""
         self._reasons[name] = "; ".join(reasons)
         if self._verbose:
             self._say_stage(name, "run", self._reasons[name])
 
     def stage_skipped(self, name: str, reasons: Sequence[str]) -> None:
-        """Tell that a stage is fresh, and by what."""
+        """Print that a stage is fresh, and why."""
         self._say_stage(name, "fresh", "; ".join(reasons))
 
     def stage_finished(self, name: str, seconds: float) -> None:
-        """Tell how long a stage took, and why it ran."""
+        """Print how long a stage took and why it ran."""
         self._say_stage(name, f"{seconds:.1f} s", self._reasons.pop(name, ""))
 
     def command_started(self, argv: Sequence[str]) -> None:
-        """Tell the argv of a child process, with ``-v``."""
+        """Print the argv of a child process, with ``-v``."""
         if self._verbose:
             self._say(f"  $ {shlex.join(argv)}")
 
     def child_line(self, source: str, line: str) -> None:
-        """Pass on a child's line, with ``-vv``."""
+        """Print a line of a child process, with ``-vv``."""
         if self._verbose > 1:
             self._say(f"  {source} | {line.rstrip()}")
 
     def note(self, text: str) -> None:
-        """Tell a decision."""
+        """Print a note."""
         self._say(text)
 
     def decision(self, text: str) -> None:
-        """Tell a choice and why, with ``-v``."""
+        """Print a choice and its reason, with ``-v``."""
         if self._verbose:
             self._say(text)
 
     def waiting(self, what: str, detail: str) -> None:
-        """Keep one line up to date on a terminal; elsewhere a line whenever ``what`` changes."""
+        """Update one line on a terminal; elsewhere print a line whenever ``what`` changes."""
         if self._quiet or (self._json and _is_terminal(sys.stderr)):
             return
         line = f"{what} ({detail})" if detail else what
@@ -134,11 +134,11 @@ class Console:
             self._status.update(line)
 
     def warning(self, text: str) -> None:
-        """Tell of something that is not right, ``-q`` or not."""
+        """Print a warning, even with ``-q``."""
         self._write_err(f"warning: {text}\n")
 
     def progress(self, name: str, done: int, total: int, unit: str) -> None:
-        """Move a progress bar; nothing unless stderr is a terminal."""
+        """Update a progress bar; nothing unless stderr is a terminal."""
         if self._quiet or self._json or not _is_terminal(sys.stderr):
             return
         with self._lock:
@@ -149,14 +149,14 @@ class Console:
             self._bars.update(self._bar_ids[name], completed=done, total=total)
 
     def confirm(self, question: str) -> bool:
-        """Ask on the terminal; without one the answer is no."""
+        """Ask on the terminal; without one, the answer is no."""
         if self._json or not (_is_terminal(sys.stdin) and _is_terminal(sys.stderr)):
             return False
         self._write_err(f"{question} [y/N] ")
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def close(self) -> None:
-        """Take the progress bars off the screen."""
+        """Remove the progress bars from the screen."""
         self._close_bars()
 
     def _error(self, error: ForgeError, exit_code: int) -> None:
@@ -188,14 +188,14 @@ class Console:
         except BrokenPipeError as error:
             raise _StdoutClosedError from error
         except (OSError, ValueError) as error:
-            # ValueError: the stream was closed, or has no character for what it should take.
+            # ValueError: the stream is closed, or its encoding lacks a character.
             what = f"cannot write the result: {getattr(error, 'strerror', None) or error}"
             raise _UnwritableError(what) from error
 
     def _write_err(self, text: str) -> None:
         with self._lock:
             self._close_bars()
-            # Nobody is left to tell when stderr is gone or full; the exit code still speaks.
+            # If stderr is closed or full there is nowhere to print; the exit code still reports it.
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 sys.stderr.write(text)
                 sys.stderr.flush()
@@ -215,7 +215,7 @@ class Console:
 
 @contextlib.contextmanager
 def open_console(*, json: bool = False, verbose: int = 0, quiet: bool = False) -> Iterator[Console]:
-    """Give a console, and turn what is raised below it into printed errors and exit codes."""
+    """Yield a console; turn exceptions raised inside into printed errors and exit codes."""
     console = Console(json=json, verbose=verbose, quiet=quiet)
     try:
         try:
@@ -243,7 +243,7 @@ def open_console(*, json: bool = False, verbose: int = 0, quiet: bool = False) -
 
 
 def _tell(console: Console, error: ForgeError, exit_code: int) -> None:
-    """Print an error; one of stdout itself goes to stderr, whatever was asked for."""
+    """Print an error; an error of stdout itself always goes to stderr."""
     try:
         console._error(error, exit_code)
     except _UnwritableError as unwritable:
@@ -255,14 +255,14 @@ def _tell(console: Console, error: ForgeError, exit_code: int) -> None:
 
 
 def _discard(stream: TextIO | None) -> None:
-    """Lead a stream nowhere: the interpreter flushes it at exit, and complains if it cannot."""
+    """Redirect a stream to /dev/null, so that the interpreter can flush it at exit."""
     if stream is not None:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def error_text(error: ForgeError) -> str:
-    """Return an error as it is printed, without the final line end."""
+    """Return an error as it is printed, without the final newline."""
     log = str(error.log_path) if error.log_path else ""
     lines = [f"error: {error.what}"]
     for label, text in (("why", error.why), ("try", error.hint), ("log", log)):
@@ -285,7 +285,7 @@ def _error_document(error: ForgeError, exit_code: int) -> dict[str, object]:
 
 
 def _safe(text: str) -> str:
-    """Return what others wrote without the passwords of the addresses in it."""
+    """Return text from elsewhere with the passwords in its URLs removed."""
     from trtllm_forge.machine.process.secrets import without_credentials
 
     return without_credentials(text)

@@ -1,4 +1,4 @@
-"""``forge doctor``: what this machine can build and serve."""
+"""``forge doctor``: what this machine can build and serve, and what it lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trtllm_forge.cli.options import (
 )
 from trtllm_forge.runtimes import RuntimeName
 
-ASKING = "What is asked"
+ASKING = "Query"
 
 RequireOption = Annotated[
     RuntimeName | None,
@@ -23,8 +23,8 @@ RequireOption = Annotated[
         "--require",
         metavar="RUNTIME",
         help=(
-            "End with 3 unless this machine can build for openvino or trtllm, or serve llmapi, "
-            "which builds nothing."
+            "Exit with 3 unless this machine can build for openvino or trtllm, or serve llmapi, "
+            "which needs no build."
         ),
         show_default=False,
         rich_help_panel=ASKING,
@@ -35,7 +35,7 @@ ReleaseOption = Annotated[
     typer.Option(
         "--trtllm-version",
         metavar="TEXT",
-        help="Release of TensorRT-LLM to look for; the installed one when absent, else the newest.",
+        help="TensorRT-LLM release to check for; defaults to the installed one, else the newest.",
         show_default=False,
         rich_help_panel=ASKING,
     ),
@@ -51,7 +51,7 @@ def doctor(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Look at the machine and print what each runtime finds and misses."""
+    """Examine the machine and print what each runtime finds and lacks."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.checkpoint.hub import read_hub_access
         from trtllm_forge.config.load import load_config
@@ -70,6 +70,6 @@ def doctor(
         console.result(report.text(), report.document(lack=lack))
         if lack is not None:
             if json:
-                # Its one document says why.
+                # The JSON document already holds the error.
                 raise typer.Exit(lack.exit_code)
             raise lack

@@ -1,4 +1,4 @@
-"""``forge init``: a commented ``forge.yaml``."""
+"""``forge init``: write a commented ``forge.yaml``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def init(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Write ``forge.yaml`` here, with what was given set and the rest commented out."""
+    """Write ``./forge.yaml``: given values are set, all others commented out."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.build.starter import make_starter, write_starter
         from trtllm_forge.config.settings import DEFAULT_CONFIG_NAME

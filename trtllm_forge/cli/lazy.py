@@ -1,6 +1,6 @@
-"""Commands that are imported when they run, with plain help and usage mistakes in house style.
+"""Commands that are imported when they run, with plain help and forge's own usage errors.
 
-``forge --help`` needs the names and sentences of the commands and nothing of what they import.
+``forge --help`` needs only the names and help sentences of the commands, not their imports.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _OTHER = "options"
 
-# The base of all usage mistakes. Of them Typer exports BadParameter alone, as of 0.29; the day it
-# exports UsageError, this line can go.
+# The base class of all usage errors. Typer, as of 0.29, exports only BadParameter of them; this
+# line can go when it exports UsageError.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
@@ -31,12 +31,12 @@ class PlainCommand(TyperCommand):
     """A command whose help lists its options by group, as plain text."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Read the command line of this command."""
+        """Parse the command line of this command."""
         with _usage_in_house_style(ctx, args):
             return super().parse_args(ctx, args)
 
     def format_arguments(self, ctx: Any, formatter: Any) -> None:
-        """Write nothing: Click since 8.5 asks for this, and all of them for the options."""
+        """Write nothing: since 8.5 Click calls this and then ``format_options``."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then each group of options under its own heading."""
@@ -58,7 +58,7 @@ class PlainCommand(TyperCommand):
         if self.epilog:
             with formatter.section("Examples"):
                 for line in self.epilog.splitlines():
-                    # Never wrapped: they are there to be copied.
+                    # Never wrapped: they are meant to be copied.
                     formatter.write(f"{' ' * formatter.current_indent}{line}\n")
 
 
@@ -66,14 +66,14 @@ class LazyGroup(TyperGroup):
     """A group that imports a command's module when that command is called."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Read what stands before the command; nothing at all asks for the help."""
+        """Parse what comes before the command; with no arguments, print the help."""
         if not args:
             return super().parse_args(ctx, args)
         with _usage_in_house_style(ctx, args):
             return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the called command, imported."""
+        """Return the called command after importing it."""
         if args and args[0] not in self.commands and not ctx.resilient_parsing:
             with open_console(json="--json" in args):
                 raise _unknown_command(ctx.command_path, args[0], list(self.commands))
@@ -107,7 +107,7 @@ def register(
 
 
 def load_command(stub: Any) -> Any:
-    """Return the command a stub stands for; groups and what is loaded already as they are."""
+    """Return the command behind a stub; return groups and loaded commands unchanged."""
     target = getattr(getattr(stub, "callback", None), "target", None)
     if target is None:
         return stub
@@ -123,7 +123,7 @@ def load_command(stub: Any) -> Any:
 
 
 def _restore_argument_help(command: Any, function: Callable[..., None]) -> None:
-    # Click 8.5 gave its own arguments a help text, and so clears the one Typer 0.25 has just set.
+    # Click 8.5 gives arguments a help text of their own and so clears the one Typer 0.25 has set.
     # Can go with Typer 0.26, whose own copy of Click does not.
     annotations = inspect.get_annotations(function, eval_str=True)
     for param in command.params:
@@ -143,7 +143,7 @@ def _usage_in_house_style(ctx: Any, args: Sequence[str]) -> Iterator[None]:
 
 def _usage_mistake(command: str, error: Any) -> ConfigError:
     near = list(getattr(error, "possibilities", None) or ())
-    # Click's kinds of mistake are told apart by what they carry: their classes are not Typer's.
+    # Tell Click's errors apart by their attributes: Typer does not export their classes.
     if hasattr(error, "param_type") and error.param is not None:
         is_option = error.param.param_type_name == "option"
         words = [*error.param.opts[: int(is_option)], error.param.metavar or error.param.name]

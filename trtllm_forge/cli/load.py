@@ -1,4 +1,4 @@
-"""``forge load``: one more repository, in a server that runs."""
+"""``forge load``: load another repository into a running server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Load a repository into a server beside what it serves."""
+    """Load a repository into a server, next to those it already serves."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.serving.plan.repositories import named_repository

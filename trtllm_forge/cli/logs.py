@@ -1,4 +1,4 @@
-"""``forge logs``: what a server wrote, and why it ended."""
+"""``forge logs``: the end of a server's log, and why the server ended."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ from trtllm_forge.cli.options import (
 LinesOption = Annotated[
     int,
     typer.Option(
-        "--lines", "-n", min=0, help="How many of the last lines.", rich_help_panel=REPORTING
+        "--lines", "-n", min=0, help="Number of last lines to print.", rich_help_panel=REPORTING
     ),
 ]
 FollowOption = Annotated[
     bool,
-    typer.Option("--follow", "-f", help="Go on until the server ends.", rich_help_panel=REPORTING),
+    typer.Option(
+        "--follow", "-f", help="Keep printing until the server ends.", rich_help_panel=REPORTING
+    ),
 ]
 
 
@@ -45,7 +47,7 @@ def logs(
         from trtllm_forge.serving.records.status import last_words, log_document
 
         if follow and json:
-            what = "--follow has no end, and --json prints one document"
+            what = "--follow and --json conflict: --json prints one document"
             raise ConfigError(what, hint="forge logs --json")
         state_dir = read_settings().state_dir
         record = find_server(state_dir, name, command="forge logs", with_ended=True)

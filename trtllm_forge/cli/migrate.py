@@ -1,4 +1,4 @@
-"""``forge migrate``: a repository for another release, or over the LLM API."""
+"""``forge migrate``: move a repository to another release or to the LLM API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def migrate(
         Path,
         typer.Argument(
             metavar="DIR",
-            help="One around an engine, or its name in model_repos.",
+            help="Repository that serves an engine, or its name in model_repos.",
             show_default=False,
         ),
     ],
@@ -32,7 +32,7 @@ def migrate(
         typer.Option(
             "--to",
             metavar="TARGET",
-            help="llmapi, or the TensorRT-LLM release of the new engine.",
+            help="llmapi, or the TensorRT-LLM release to build the new engine with.",
             show_default=False,
             rich_help_panel=BUILDING,
         ),
@@ -42,7 +42,7 @@ def migrate(
         typer.Option(
             "--output",
             metavar="DIR",
-            help="Folder of the new repository; DIR-TARGET when absent.",
+            help="Folder of the new repository; defaults to DIR-TARGET.",
             show_default=False,
             rich_help_panel=BUILDING,
         ),
@@ -52,7 +52,7 @@ def migrate(
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="What it serves, where its files do not say: preset, Hub id or folder.",
+            help="Model that it serves, if its files do not say: preset, Hub id or folder.",
             show_default=False,
             rich_help_panel=BUILDING,
         ),
@@ -62,7 +62,7 @@ def migrate(
         typer.Option(
             "--trtllm-version",
             metavar="RELEASE",
-            help="Release of the LLM API; the newest that an image carries when absent.",
+            help="Release of the LLM API; defaults to the newest in an image.",
             show_default=False,
             rich_help_panel=BUILDING,
         ),
@@ -72,7 +72,7 @@ def migrate(
         typer.Option(
             "--from-version",
             metavar="RELEASE",
-            help="Release the repository is for, where its files do not say.",
+            help="Release that the repository is for, if its files do not say.",
             show_default=False,
             rich_help_panel=BUILDING,
         ),

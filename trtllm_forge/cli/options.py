@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-REPORTING = "What is printed"
-BUILDING = "How it runs"
-WHICH = "which server"
+REPORTING = "Reporting"
+BUILDING = "General"
+WHICH = "Server"
 
 ModelArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[MODEL]",
-        help="Preset, Hub id, checkpoint folder, or sample; may also stand in forge.yaml.",
+        help="Preset, Hub id, checkpoint folder, or sample; can also be set in forge.yaml.",
         show_default=False,
     ),
 ]
@@ -29,14 +29,14 @@ VerboseOption = Annotated[
         "-v",
         count=True,
         show_default=False,
-        help="Add decisions and argv; -vv adds the lines of child processes.",
+        help="Also print decisions and command lines; -vv adds child process output.",
         rich_help_panel=REPORTING,
     ),
 ]
 QuietOption = Annotated[
     bool,
     typer.Option(
-        "--quiet", "-q", help="Leave only errors and warnings.", rich_help_panel=REPORTING
+        "--quiet", "-q", help="Print only errors and warnings.", rich_help_panel=REPORTING
     ),
 ]
 DryRunOption = Annotated[
@@ -47,20 +47,20 @@ NoVerifyOption = Annotated[
     bool,
     typer.Option(
         "--no-verify",
-        help="Take a repository even if it differs from its manifest.",
+        help="Accept a repository even if it differs from its manifest.",
         rich_help_panel=BUILDING,
     ),
 ]
 YesOption = Annotated[
     bool,
-    typer.Option("--yes", "-y", help="Answer every question with yes.", rich_help_panel=BUILDING),
+    typer.Option("--yes", "-y", help="Answer yes to every question.", rich_help_panel=BUILDING),
 ]
 ForceOption = Annotated[
     list[str] | None,
     typer.Option(
         "--force",
         metavar="STAGE",
-        help="Run a stage though it is fresh; may be repeated.",
+        help="Rerun a stage even if it is fresh; may be repeated.",
         show_default=False,
         rich_help_panel=BUILDING,
     ),
@@ -93,7 +93,7 @@ ConfigPathOption = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="The configuration to read instead of ./forge.yaml.",
+        help="Configuration file to read instead of ./forge.yaml.",
         show_default=False,
         rich_help_panel=BUILDING,
     ),
@@ -103,17 +103,18 @@ ServerArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[NAME]",
-        help="The server's name, see forge ps; else the only one that runs.",
+        help="Server name, as shown by forge ps; defaults to the only running server.",
         show_default=False,
     ),
 ]
 RepositoryNameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="The repository's name, see forge status.")
+    str, typer.Argument(metavar="NAME", help="Repository name, as shown by forge status.")
 ]
 NewRepositoryArgument = Annotated[
     str,
     typer.Argument(
-        metavar="REPOSITORY", help="Name below model_repos, or a folder; NAME=FOLDER names it."
+        metavar="REPOSITORY",
+        help="Name in model_repos, or a folder; NAME=FOLDER gives the folder a name.",
     ),
 ]
 OldRequestsOption = Annotated[
@@ -121,8 +122,8 @@ OldRequestsOption = Annotated[
     typer.Option(
         "--timeout",
         min=0,
-        help="Seconds to wait for the requests that run; else the server's drain timeout.",
+        help="Seconds to wait for running requests; defaults to the server's drain timeout.",
         show_default=False,
-        rich_help_panel="What happens to requests",
+        rich_help_panel="Requests",
     ),
 ]

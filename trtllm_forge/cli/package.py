@@ -1,4 +1,4 @@
-"""``forge package``: a model repository in one file."""
+"""``forge package``: pack a model repository into one file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def package(
         Path,
         typer.Argument(
             metavar="DIR",
-            help="The model repository, or its name in model_repos.",
+            help="Model repository, or its name in model_repos.",
             show_default=False,
         ),
     ],
@@ -34,7 +34,7 @@ def package(
         typer.Option(
             "--output",
             metavar="FILE",
-            help="The package; DIR's name and .tar.zst when absent.",
+            help="Package to write; defaults to DIR's name with .tar.zst.",
             show_default=False,
             rich_help_panel=BUILDING,
         ),
@@ -45,7 +45,7 @@ def package(
             "--level",
             min=1,
             max=19,
-            help="zstd's level, 1 to 19: higher is smaller and slower.",
+            help="zstd level, 1 to 19: higher is smaller and slower.",
             rich_help_panel=BUILDING,
         ),
     ] = 3,

@@ -1,4 +1,4 @@
-"""``forge plan``: what ``forge build`` would do, under a name of its own."""
+"""``forge plan``: what ``forge build`` would do, as a command of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from trtllm_forge.cli.build import build
 
 
-# The wrapped signature is that of ``build``, so both take the same options, and always will.
+# Wrapping takes over the signature of ``build``, so both always have the same options.
 @functools.wraps(build)
 def plan(**values: Any) -> None:
     """Print the plan of ``build`` and change nothing."""

@@ -1,4 +1,4 @@
-"""``forge probe``: is what is served right."""
+"""``forge probe``: check that a server's answers are correct."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from trtllm_forge.cli.options import JsonOption, QuietOption, VerboseOption
 if TYPE_CHECKING:
     from trtllm_forge.evaluation.probe import ProbeResult
 
-TARGET = "Which server"
+TARGET = "Server"
 
 ServerOption = Annotated[
     str | None,
     typer.Option(
         "--server",
         metavar="NAME",
-        help="Name of a running server; else the only one.",
+        help="Name of a running server; defaults to the only one.",
         show_default=False,
         rich_help_panel=TARGET,
     ),
@@ -29,7 +29,7 @@ HttpOption = Annotated[
     typer.Option(
         "--http",
         metavar="URL",
-        help="Address of a server's HTTP service.",
+        help="URL of a server's HTTP service.",
         show_default=False,
         rich_help_panel=TARGET,
     ),
@@ -40,7 +40,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="Front model to ask, or the repository it is of; else the only one.",
+        help="Front model to use, or its repository; defaults to the only one.",
         show_default=False,
         rich_help_panel=TARGET,
     ),

@@ -1,4 +1,4 @@
-"""``forge cache prune``: what of the store can go."""
+"""``forge cache prune``: remove artifacts from the store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OlderThanOption = Annotated[
     typer.Option(
         "--older-than",
         metavar="TIME",
-        help="Only what no build has needed for so long: 30d, 12h, 45m or 10s.",
+        help="Only entries that no build has used for this long: 30d, 12h, 45m or 10s.",
         show_default=False,
         rich_help_panel=SELECTING,
     ),
@@ -34,7 +34,7 @@ KeepLastOption = Annotated[
         "--keep-last",
         metavar="N",
         min=0,
-        help="Keep this many of each stage, those used last.",
+        help="Keep the N most recently used entries of each stage.",
         rich_help_panel=SELECTING,
     ),
 ]
@@ -42,7 +42,7 @@ IncludingUsedOption = Annotated[
     bool,
     typer.Option(
         "--including-used",
-        help="Also what the lock of a repository names; the repository itself stays whole.",
+        help="Also remove entries that a repository's lock names; the repository stays intact.",
         rich_help_panel=SELECTING,
     ),
 ]
@@ -60,7 +60,7 @@ def prune(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Choose, ask, and remove what no build needs at this moment."""
+    """Choose entries, ask, and remove those that no build is using."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ConfigError
@@ -100,7 +100,7 @@ def prune(
         if not yes and not console.confirm(f"remove {show_count(chosen)}, {size}?"):
             what = f"nothing was removed: {show_count(chosen)}, {size}, would go"
             hint = _command(older_than, keep_last, stage, including_used)
-            raise ConfigError(what, why="nobody said yes", hint=hint)
+            raise ConfigError(what, why="not confirmed; pass --yes", hint=hint)
         pruned = remove_entries(store, chosen)
         console.result(pruned_text(pruned), pruned_document(store.root, pruned, dry_run=False))
 

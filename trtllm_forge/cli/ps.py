@@ -1,4 +1,4 @@
-"""``forge ps``: the servers that run."""
+"""``forge ps``: list the running servers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from trtllm_forge.cli.options import WHICH, JsonOption, QuietOption, VerboseOpti
 
 AllOption = Annotated[
     bool,
-    typer.Option(
-        "--all", "-a", help="Also those that have ended and are remembered.", rich_help_panel=WHICH
-    ),
+    typer.Option("--all", "-a", help="Also list servers that have ended.", rich_help_panel=WHICH),
 ]
 
 
@@ -24,7 +22,7 @@ def ps(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """List servers, with their state and address."""
+    """List servers with their state and address."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.serving.records.record import all_records

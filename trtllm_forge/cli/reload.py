@@ -1,4 +1,4 @@
-"""``forge reload``: a new version of a repository, put into service while the old one serves."""
+"""``forge reload``: switch to a repository's new build while the old one keeps serving."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def reload(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Replace a repository that is served by what its folder holds now."""
+    """Replace a served repository with what its folder holds now."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.serving.swap.swap import reload_repository, server_to_change

@@ -1,4 +1,4 @@
-"""``forge render``: the model repository alone."""
+"""``forge render``: write only the model repository."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def render(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Render, check and publish the repository; no engine is made or needed."""
+    """Render, check and publish the repository without building an engine."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.build.build import prepare_build, run_build
         from trtllm_forge.config.load import load_config

@@ -1,4 +1,4 @@
-"""``forge sbom``: what a model repository is made of, as CycloneDX."""
+"""``forge sbom``: a model repository's bill of materials, as CycloneDX."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sbom(
         Path,
         typer.Argument(
             metavar="DIR",
-            help="The model repository, or its name in model_repos.",
+            help="Model repository, or its name in model_repos.",
             show_default=False,
         ),
     ],
@@ -32,7 +32,7 @@ def sbom(
         typer.Option(
             "--output",
             metavar="FILE",
-            help="Write it to a file instead of printing it.",
+            help="File to write instead of printing.",
             show_default=False,
             rich_help_panel=BUILDING,
         ),
@@ -42,7 +42,7 @@ def sbom(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Print or write the document; equal repositories give equal ones."""
+    """Print or write the document; equal repositories give equal documents."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from json import loads
 

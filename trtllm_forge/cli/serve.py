@@ -1,4 +1,4 @@
-"""``forge serve``: Triton up, watched, and down again with forge."""
+"""``forge serve``: start Triton, watch it, and stop it with forge."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RepositoriesArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[REPOSITORY]...",
-        help="Name below model_repos, a folder, or NAME=FOLDER; else the one built last.",
+        help="Name in model_repos, a folder, or NAME=FOLDER; defaults to the one built last.",
         show_default=False,
     ),
 ]
@@ -33,7 +33,7 @@ NameOption = Annotated[
     typer.Option(
         "--name",
         metavar="NAME",
-        help="What other commands call the server; else the repository's name.",
+        help="Server name for other commands; defaults to the repository's name.",
         show_default=False,
         rich_help_panel=BUILDING,
     ),
@@ -41,7 +41,9 @@ NameOption = Annotated[
 DetachOption = Annotated[
     bool,
     typer.Option(
-        "--detach", help="Return once it is ready, and leave it running.", rich_help_panel=BUILDING
+        "--detach",
+        help="Return once the server is ready, and leave it running.",
+        rich_help_panel=BUILDING,
     ),
 ]
 
@@ -93,7 +95,7 @@ def serve(
             console.next_step(f"forge probe --server {shlex.quote(str(detached.document['name']))}")
             return
         server = start_server(options, settings, console)
-        # What happens from here on is told on stderr: stdout has its one document.
+        # From here on everything goes to stderr: stdout has its one document.
         with open_console(verbose=verbose, quiet=quiet), server:
             console.result(server.text(), server.document())
             console.next_step("forge probe")

@@ -1,4 +1,4 @@
-"""``forge status``: one server, asked how it is."""
+"""``forge status``: whether one server is ready, and why not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def status(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Tell whether a server can serve, and why not; the exit code says the same."""
+    """Print whether a server is ready, and why not; exit with 7 if it is not."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ServerError

@@ -1,4 +1,4 @@
-"""``forge stop``: end servers, and wait until nothing of them is left."""
+"""``forge stop``: stop servers and wait until all their processes are gone."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from trtllm_forge.serving.records.record import ServerRecord
 
 AllOption = Annotated[
-    bool, typer.Option("--all", "-a", help="All that run.", rich_help_panel=WHICH)
+    bool, typer.Option("--all", "-a", help="Stop all running servers.", rich_help_panel=WHICH)
 ]
 TimeoutOption = Annotated[
     float | None,
     typer.Option(
         "--timeout",
         min=0,
-        help="Seconds until requests that still run are ended; else the server's own.",
+        help="Seconds until running requests are cut off; defaults to the server's drain timeout.",
         show_default=False,
         rich_help_panel=BUILDING,
     ),
@@ -52,14 +52,14 @@ def stop(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Let the running requests of a server end, and stop it."""
+    """Let a server finish its running requests, then stop it."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.errors import ConfigError
         from trtllm_forge.serving.records.stop import stop_servers, stopped_text
 
         if all_servers and name is not None:
-            what = f"{name} and --all say two things"
+            what = f"{name} and --all conflict"
             raise ConfigError(what, hint="forge stop --all")
         state_dir = read_settings().state_dir
         records = _chosen(state_dir, name, all_servers=all_servers, forget=forget)

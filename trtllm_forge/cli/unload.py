@@ -1,4 +1,4 @@
-"""``forge unload``: one repository out of a server that goes on with the others."""
+"""``forge unload``: unload a repository from a server that keeps serving the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unload(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Let a repository's running requests end, and take it out of a server."""
+    """Let a repository's running requests finish, then unload it."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.settings import read_settings
         from trtllm_forge.serving.swap.swap import server_to_change, unload_repository

@@ -1,4 +1,4 @@
-"""``forge unpack``: a package's model repository, or nothing."""
+"""``forge unpack``: unpack a package's model repository, whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trtllm_forge.cli.options import (
 
 def unpack(
     package: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The package.", show_default=False)
+        Path, typer.Argument(metavar="FILE", help="Package to unpack.", show_default=False)
     ],
     *,
     output: Annotated[
@@ -28,7 +28,7 @@ def unpack(
         typer.Option(
             "--output",
             metavar="DIR",
-            help="Folder of the model repository; FILE's name when absent.",
+            help="Folder of the model repository; defaults to FILE's name.",
             show_default=False,
             rich_help_panel=BUILDING,
         ),
@@ -38,7 +38,7 @@ def unpack(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Verify every digest and put the repository in place at once."""
+    """Verify every digest, then put the repository in place in one step."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.delivery.package_document import unpacked_document
         from trtllm_forge.delivery.unpack import default_output_dir, unpack_package, verify_package

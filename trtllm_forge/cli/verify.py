@@ -1,4 +1,4 @@
-"""``forge verify``: whether a repository still is what was built."""
+"""``forge verify``: whether a repository is still what was built."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RepositoryArgument = Annotated[
     str,
-    typer.Argument(metavar="DIR", help="The model repository, or its name in model_repos."),
+    typer.Argument(metavar="DIR", help="Model repository, or its name in model_repos."),
 ]
 
 
@@ -43,7 +43,9 @@ def verify(
         manifest = read_manifest(folder)
         if manifest is None:
             what = f"{folder} has no {MANIFEST_NAME}"
-            raise CheckpointError(what, why="it was made by hand, or by a forge without manifests")
+            raise CheckpointError(
+                what, why="it was made by hand, or by a forge that wrote no manifests"
+            )
         found = verify_files(
             folder, manifest, depth="full", cache_dir=settings.cache_dir, reporter=console
         )

@@ -1,4 +1,4 @@
-"""``forge versions``: which release is in which image, and what it takes."""
+"""``forge versions``: which release is in which image, and what it supports."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trtllm_forge.cli.options import (
     VerboseOption,
 )
 
-ASKING = "What is asked"
+ASKING = "Query"
 
 VersionArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[VERSION]",
-        help="A release of TensorRT-LLM, such as 1.2.1 or 1.2; all of them when absent.",
+        help="TensorRT-LLM release, such as 1.2.1 or 1.2; defaults to all.",
         show_default=False,
     ),
 ]
@@ -29,7 +29,7 @@ ImageOption = Annotated[
     typer.Option(
         "--image",
         metavar="IMAGE",
-        help="Show the release inside a Triton image: 26.07, or what docker pull takes.",
+        help="Show the release in a Triton image: 26.07, or the full image reference.",
         show_default=False,
         rich_help_panel=ASKING,
     ),
@@ -39,7 +39,7 @@ ArchitectureOption = Annotated[
     typer.Option(
         "--architecture",
         metavar="NAME",
-        help="Show which flow of each release takes it: an architecture, a preset or a folder.",
+        help="Show which releases and flows support an architecture, a preset or a folder.",
         show_default=False,
         rich_help_panel=ASKING,
     ),
@@ -49,7 +49,7 @@ ReleasesFileOption = Annotated[
     typer.Option(
         "--releases-file",
         metavar="FILE",
-        help="File that describes releases newer than this forge.",
+        help="File describing releases newer than this forge.",
         show_default=False,
         rich_help_panel=ASKING,
     ),
@@ -67,7 +67,7 @@ def versions(
     verbose: VerboseOption = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Print what is known of the releases, with how sure it is."""
+    """Print what forge knows about the releases, and on what evidence."""
     with open_console(json=json, verbose=verbose, quiet=quiet) as console:
         from trtllm_forge.config.load import load_config
         from trtllm_forge.config.settings import build_option_environment

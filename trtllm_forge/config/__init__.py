@@ -1,1 +1,1 @@
-"""What a build is asked for: the models of ``forge.yaml`` and how their values are found."""
+"""The configuration: the schema of ``forge.yaml`` and how each value is found."""

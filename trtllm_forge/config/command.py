@@ -1,4 +1,4 @@
-"""The command line that stands for a configuration, for hints that can be typed as they are."""
+"""The command line equivalent to a configuration, for hints that work as typed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def build_command(config: ForgeConfig, **changes: str | int | None) -> str:
-    """Return ``forge build`` with what differs from the defaults, and with other values for some.
+    """Return ``forge build`` with every value that is not the default, and with ``changes``.
 
     Args:
-        config: What was asked for.
-        changes: New values by key name, which come last; None leaves the key out.
+        config: The configuration.
+        changes: New values by key name, appended last; None leaves the key out.
     """
     kept: list[str] = []
     changed: list[str] = []
     for key in config_keys():
         if key.name in changes:
             value = changes[key.name]
-            # Also where it is the default: forge.yaml may say otherwise.
+            # Even if it is the default: forge.yaml may say otherwise.
             changed += [] if value is None else _words(key, value)
         elif key.name != "model" and key.section != "serve":
             holder = getattr(config, key.section) if key.section else config
@@ -37,7 +37,7 @@ def build_command(config: ForgeConfig, **changes: str | int | None) -> str:
 def other_runtime_command(
     config: ForgeConfig, runtime: str, *, trtllm_version: str | None = None
 ) -> str:
-    """Return a build of the same model for another runtime, where other values may suit."""
+    """Return a build of the same model for another runtime, without the ``build`` section."""
     plain = replace(config, build=type(config.build)())
     return build_command(plain, runtime=runtime, trtllm_version=trtllm_version)
 

@@ -1,4 +1,4 @@
-"""Reads ``forge.yaml`` into values with line numbers, and collects what is wrong with it."""
+"""Reads ``forge.yaml`` into values with line numbers, and collects its mistakes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NULL_TAG = "tag:yaml.org,2002:null"
 
 @dataclass(kw_only=True)
 class ConfigDocument:
-    """The values of a file by key path, where each was written, and the mistakes.
+    """The values of a file by key path, their line numbers, and the mistakes.
 
     Attributes:
         path: The file, as the user named it.
-        values: Values by path, ``build.tp_size``.
-        lines: Line of each value, from 1.
+        values: Values by path, such as ``build.tp_size``.
+        lines: Line number of each value, from 1.
         mistakes: What is wrong with it.
     """
 
@@ -37,15 +37,15 @@ class ConfigDocument:
     mistakes: list[Mistake] = field(default_factory=list)
 
     def where(self, line: int) -> str:
-        """Return a place in the file as messages show it."""
+        """Return a place in the file as ``path:line``."""
         return f"{self.path}:{line}"
 
 
 def read_document(path: Path) -> ConfigDocument:
-    """Return what a configuration file says.
+    """Return the content of a configuration file.
 
     Raises:
-        ConfigError: It cannot be read, or is not YAML.
+        ConfigError: The file cannot be read or is not YAML.
     """
     document = ConfigDocument(path=path)
     text = _read_text(path)
@@ -74,7 +74,7 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         what = f"there is no configuration file {path}"
-        raise ConfigError(what, why="asked for with --config", hint="forge init") from error
+        raise ConfigError(what, why="given with --config", hint="forge init") from error
     except OSError as error:
         raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
@@ -85,14 +85,14 @@ def _read_text(path: Path) -> str:
 def _syntax_error(path: Path, error: yaml.MarkedYAMLError) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     where = f"{path}:{mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-    problem = error.problem or error.context or "it does not parse"
+    problem = error.problem or error.context or "it cannot be parsed"
     return ConfigError(f"{path} is not YAML: {problem}", why=where)
 
 
 def _read_root(document: ConfigDocument, loader: yaml.SafeLoader, root: yaml.Node) -> None:
     if not isinstance(root, yaml.MappingNode):
         where = document.where(root.start_mark.line + 1)
-        what = f"{document.path} holds no keys"
+        what = f"{document.path} has no keys"
         raise config_error([Mistake(what=what, where=where, fix="forge init --force")])
     for key, line, node in _entries(document, root, ""):
         if key in section_help():
@@ -112,7 +112,7 @@ def _read_section(
         first = next(key.name for key in config_keys() if key.section == section)
         document.mistakes.append(
             Mistake(
-                what=f"{section} is a section and holds keys, not a value",
+                what=f"{section} is a section: it needs keys, not a value",
                 where=document.where(node.start_mark.line + 1),
                 fix=f"write the keys below it, indented: {first}: ...",
             )
@@ -131,7 +131,7 @@ def _entries(
             path = f"{section}.{key}" if section else key
             document.mistakes.append(
                 Mistake(
-                    what=f"{path} is given twice, first in line {first_lines[key]}",
+                    what=f"{path} is given twice, first on line {first_lines[key]}",
                     where=document.where(line),
                     fix=f"remove line {first_lines[key]} or line {line} of {document.path}",
                 )
@@ -160,7 +160,7 @@ def _read_value(
 
 
 def _value(key: ConfigKey, loader: yaml.SafeLoader, node: yaml.Node) -> object:
-    # A text is taken as it is written: 1.20 is a release here and no number, 0123456 a commit.
+    # Keep text as it is written: here 1.20 is a release, not a number, and 0123456 is a commit.
     is_text = key.kind == "str" and isinstance(node, yaml.ScalarNode)
     if is_text and node.tag != _NULL_TAG:
         return str(node.value)

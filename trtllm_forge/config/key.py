@@ -1,10 +1,10 @@
-"""One key of ``forge.yaml``: its type, bounds, default and help, and how a value of it is read.
+"""One key of ``forge.yaml``: its type, bounds, default and help, and how its values are read.
 
 A section declares its keys as fields::
 
     max_batch_size: int = key(64, "Requests per step.", least=1, most=2048)
 
-Pydantic would do the same, and takes longer to import than the rest of an unchanged build.
+Pydantic could do the same, but takes longer to import than all the rest of an unchanged build.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _FALSE = frozenset({"false", "0", "no", "off"})
 
 @dataclass(frozen=True, kw_only=True)
 class Pattern:
-    """What a text has to look like.
+    """What a text must look like.
 
     Attributes:
         expression: A regular expression for the whole text.
         words: The same in words.
-        example: A text that matches.
+        example: A matching text.
     """
 
     expression: str
@@ -42,7 +42,7 @@ class Pattern:
 
 @dataclass(frozen=True, kw_only=True)
 class _Declared:
-    """What ``key`` was told; the field itself has the name, the type and the default."""
+    """The arguments of ``key``; the field itself has the name, the type and the default."""
 
     help: str
     least: float | None
@@ -66,18 +66,18 @@ def key(
     has_flag_per_word: bool = False,
     panel: str = "",
 ) -> Any:
-    """Return a field of a section.
+    """Return the declaration of a key, a field of a section.
 
     Args:
-        default: Its default.
+        default: The default value.
         help_text: What it means, with its unit; one sentence.
         least: The smallest value allowed.
         most: The largest value allowed.
-        above: A bound that the value must exceed, in place of ``least``.
-        pattern: What a text has to look like.
-        flag: The option that sets it, where that is not the key's name.
+        above: An exclusive lower bound, instead of ``least``.
+        pattern: What a text must look like.
+        flag: The option that sets it, if not named after the key.
         has_flag_per_word: Whether each of its words is an option of its own.
-        panel: The heading above its option in the help, where that is not the section.
+        panel: The heading above its option in the help, if not the section.
     """
     declared = _Declared(
         help=help_text,
@@ -94,19 +94,19 @@ def key(
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigKey:
-    """One value that can be set.
+    """One key that can be set.
 
     Attributes:
-        section: Its section, empty at the top level.
+        section: Its section; empty at the top level.
         name: The key itself.
         kind: Type of the value.
-        default: Its default.
-        is_optional: Whether it may be left without a value.
-        choices: The words it can be, when it is one of a few.
+        default: The default value.
+        is_optional: Whether it may be without a value.
+        choices: The allowed words; empty if any value of its kind is allowed.
         least: Lower bound.
         most: Upper bound.
         above: Whether ``least`` is excluded.
-        pattern: What a text has to look like.
+        pattern: What a text must look like.
         help: What it means, with its unit.
         flags: The options that set it.
         panel: The heading above its option in the help.
@@ -128,7 +128,7 @@ class ConfigKey:
 
     @property
     def path(self) -> str:
-        """Return the key with its section, ``build.tp_size``."""
+        """Return the key with its section, such as ``build.tp_size``."""
         return f"{self.section}.{self.name}" if self.section else self.name
 
     @property
@@ -143,7 +143,7 @@ class ConfigKey:
 
     @property
     def values(self) -> str:
-        """Return in words what it can be."""
+        """Return a description of the allowed values."""
         if self.choices:
             return ", ".join(self.choices)
         if self.kind == "bool":
@@ -159,10 +159,10 @@ class ConfigKey:
         return word
 
     def read(self, value: object) -> object:
-        """Return a value in the key's own type; text is read as flags and variables write it.
+        """Return a value converted to the key's type; text is parsed as in flags and variables.
 
         Raises:
-            ValueError: It is not a value of this key.
+            ValueError: The value is not allowed for this key.
         """
         if value is None and self.is_optional:
             return None
@@ -197,12 +197,12 @@ class ConfigKey:
 
 
 def is_key(declared: Field[Any]) -> bool:
-    """Return whether a field of a section is a key, and not a section of its own."""
+    """Return whether a field is a key rather than a section."""
     return not hasattr(_plain(declared.type)[0], "__dataclass_fields__")
 
 
 def help_of(declared: Field[Any]) -> str:
-    """Return what a key or a section is about."""
+    """Return the help of a key or section."""
     help_text: str = declared.metadata[_METADATA].help
     return help_text
 

@@ -28,7 +28,7 @@ def section_types() -> dict[str, type[Any]]:
 
 @lru_cache(maxsize=1)
 def section_help() -> dict[str, str]:
-    """Return what each section is about."""
+    """Return the help of each section."""
     return {
         declared.name: help_of(declared) for declared in fields(ForgeConfig) if not is_key(declared)
     }

@@ -1,7 +1,7 @@
-"""Finds every value of the configuration, and where it came from.
+"""Finds every value of the configuration and where it came from.
 
-Highest first: the command line, ``FORGE_*``, ``forge.yaml``, the default. Everything that is
-wrong is collected over all four and reported as one ``ConfigError``.
+Precedence, highest first: the command line, ``FORGE_*``, ``forge.yaml``, the default. All mistakes
+are collected and reported as one ``ConfigError``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ DEFAULT_ORIGIN = "default"
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedConfig:
-    """A configuration, and where each of its values came from.
+    """A configuration and where each of its values came from.
 
     Attributes:
         config: The values.
-        origins: By path, ``build.tp_size``: a flag, a variable, ``forge.yaml:14`` or ``default``.
+        origins: By path such as ``build.tp_size``: a flag, a variable, ``forge.yaml:14`` or
+            ``default``.
     """
 
     config: ForgeConfig
@@ -57,7 +58,7 @@ class _Collected:
 
 
 def _spelled(key: ConfigKey, value: object) -> object:
-    """Return a value as the schema spells it: one of a few words may have dashes, as flags do."""
+    """Return a value as the schema spells it: a choice may be written with dashes, like flags."""
     if isinstance(value, str) and value not in key.choices:
         underscored = value.replace("-", "_")
         return underscored if underscored in key.choices else value
@@ -70,13 +71,13 @@ def load_config(
     """Return the configuration of one command.
 
     Args:
-        flags: Values from the command line by key name; None is absent. Precision is one true
-            value under its own word: ``{"int4": True}``.
-        config_path: The file to read, or None for ``./forge.yaml`` when it is there.
+        flags: Values from the command line by key name; None means not given. A precision is a
+            true value under its own word: ``{"int4": True}``.
+        config_path: The file to read, or None for ``./forge.yaml`` if it exists.
         environment: ``FORGE_*`` variables, prefix removed, in lower case.
 
     Raises:
-        ConfigError: Something is wrong; all of it is in the one error.
+        ConfigError: Some values are wrong; one error lists all mistakes.
     """
     collected = _Collected()
     document = _document(config_path)
@@ -88,10 +89,10 @@ def load_config(
 
 
 def load_flags(flags: Mapping[str, object]) -> LoadedConfig:
-    """Return what flags alone say over the defaults, no file and no variable.
+    """Return the configuration from flags and defaults only, without file or variables.
 
     Raises:
-        ConfigError: Something is wrong; all of it is in the one error.
+        ConfigError: Some values are wrong; one error lists all mistakes.
     """
     collected = _Collected()
     _take_flags(collected, flags)
@@ -110,7 +111,7 @@ def _document(config_path: Path | None) -> ConfigDocument | None:
     path = config_path or Path(DEFAULT_CONFIG_NAME)
     if config_path is None and not path.exists():
         return None
-    # YAML takes as long to import as all else here, and often there is no file.
+    # YAML takes as long to import as everything else here, and often there is no file.
     from trtllm_forge.config.document import read_document
 
     return read_document(path)
@@ -132,7 +133,7 @@ def _take_environment(collected: _Collected, environment: Mapping[str, str]) -> 
         if name in known:
             collected.set(known[name], text, known[name].variable)
         elif (close := nearest(name, known, cutoff=0.85)) is not None:
-            # Other programs have FORGE_* variables too; only what looks like a typo is refused.
+            # Other programs have FORGE_* variables too, so only likely typos are refused.
             wrong, right = f"FORGE_{name.upper()}", known[close].variable
             what = f"{wrong} is not an option, the nearest is {right}"
             collected.mistakes.append(
@@ -150,7 +151,7 @@ def _take_flags(collected: _Collected, flags: Mapping[str, object]) -> None:
     precision = next(key for key in config_keys() if key.name == "precision")
     words = [f"--{name.replace('_', '-')}" for name in given]
     if len(given) > 1:
-        what = f"a build has one precision, {' and '.join(words)} were given"
+        what = f"a build has one precision, but {' and '.join(words)} were given"
         fix = f"keep {words[0]}"
         collected.mistakes.append(Mistake(what=what, where="the command line", fix=fix))
     elif given:
@@ -199,7 +200,7 @@ def _mistake(key: ConfigKey, value: object, origin: str) -> Mistake:
 
 
 def _fix(key: ConfigKey, value: object, origin: str) -> str:
-    """Return the nearest thing that would be right, the way its source is written."""
+    """Return the nearest valid setting, written the way its source is."""
     better = _better(key, value)
     if better is None:
         return ""

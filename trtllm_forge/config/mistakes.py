@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: collected, then reported as one error."""
+"""Mistakes in a configuration: collected, then reported as one error."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """One thing that is wrong.
+    """One mistake.
 
     Attributes:
         what: The key and both values, wanted and found.
         where: The flag, variable or ``file:line`` it came from.
-        fix: What to write instead; empty when nothing better can be said.
+        fix: What to write instead; empty if unknown.
     """
 
     what: str
@@ -27,7 +27,7 @@ class Mistake:
 
 
 def config_error(mistakes: Sequence[Mistake]) -> ConfigError:
-    """Return one error for all of them."""
+    """Return one error that lists all mistakes."""
     fixes = "\n".join(mistake.fix for mistake in mistakes if mistake.fix)
     if len(mistakes) == 1:
         return ConfigError(mistakes[0].what, why=mistakes[0].where, hint=fixes)

@@ -1,7 +1,7 @@
-"""Every ``FORGE_*`` variable of the process, read here and nowhere else.
+"""The ``FORGE_*`` variables of the process, read only here.
 
-Options of ``forge build`` also answer to ``FORGE_<OPTION>``; ``build_option_environment``
-hands those to ``config.load``, which knows their names and types.
+Options of ``forge build`` can also be set with ``FORGE_<OPTION>``; ``build_option_environment``
+passes those to ``config.load``, which knows their names and types.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _PREFIX = "FORGE_"
 _OWN_VARIABLES = frozenset({"FORGE_CACHE_DIR", "FORGE_STATE_DIR", "FORGE_MODEL_REPOS"})
 
 DEFAULT_CONFIG_NAME = "forge.yaml"
-"""What is read in the working folder without being named."""
+"""The file that is read from the working folder by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +23,8 @@ class Settings:
 
     Attributes:
         cache_dir: The store of artifacts; safe to delete.
-        state_dir: What runs now: servers, their logs and their ports.
-        model_repos_dir: Where repositories are built when ``--output`` is absent.
+        state_dir: The state of servers: their records, logs and ports.
+        model_repos_dir: Where repositories are built without ``--output``.
     """
 
     cache_dir: Path
@@ -33,7 +33,7 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Return the settings of this process's environment."""
+    """Return the settings from this process's environment."""
     home = Path(os.environ.get("HOME") or Path.home())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
     state = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
@@ -45,7 +45,7 @@ def read_settings() -> Settings:
 
 
 def build_option_environment() -> dict[str, str]:
-    """Return the ``FORGE_*`` variables that are not in ``Settings``, prefix removed, lower case."""
+    """Return the ``FORGE_*`` variables not in ``Settings``, in lower case without the prefix."""
     return {
         name[len(_PREFIX) :].lower(): value
         for name, value in os.environ.items()

@@ -1,4 +1,4 @@
-"""Writes a configuration out: as a commented ``forge.yaml``, and as a list with origins."""
+"""Writes a configuration as a commented ``forge.yaml`` or as a list with origins."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ SHOW_SCHEMA = 1
 
 
 def forge_yaml_text(loaded: LoadedConfig) -> str:
-    """Return a ``forge.yaml`` with every key: what was set, and the defaults as comments."""
+    """Return a ``forge.yaml`` with every key; defaults are commented out."""
     lines = [
-        "# What `forge build` reads. Each key is also a flag and a variable: max_batch_size is",
-        "# --max-batch-size and FORGE_MAX_BATCH_SIZE. Highest first: flag, variable, this file,",
-        "# default; `forge config show` tells which one holds.",
+        "# Read by `forge build`. Each key is also a flag and a variable: max_batch_size is",
+        "# --max-batch-size and FORGE_MAX_BATCH_SIZE. Precedence, highest first: flag, variable,",
+        "# this file, default; `forge config show` prints where each value comes from.",
     ]
     section = ""
     for key in config_keys():
@@ -41,14 +41,14 @@ def forge_yaml_text(loaded: LoadedConfig) -> str:
 
 
 def show_text(loaded: LoadedConfig) -> str:
-    """Return every value with where it came from, one per line."""
+    """Return every value and where it came from, one per line."""
     rows = [(key.path, _shown(key, loaded), loaded.origins[key.path]) for key in config_keys()]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{p:<{widths[0]}}  {v:<{widths[1]}}  {origin}" for p, v, origin in rows)
 
 
 def show_document(loaded: LoadedConfig) -> dict[str, object]:
-    """Return every value with where it came from, as a JSON document."""
+    """Return every value and where it came from, as a JSON document."""
     values = {
         key.path: {"value": loaded.value(key.path), "origin": loaded.origins[key.path]}
         for key in config_keys()

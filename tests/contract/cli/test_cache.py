@@ -208,7 +208,7 @@ def test_without_a_yes_nothing_is_removed(store: Store) -> None:
         2,
         "",
         "error: nothing was removed: 1 entry, 3.9 KiB, would go\n"
-        "  why:  nobody said yes\n"
+        "  why:  not confirmed; pass --yes\n"
         "  try:  forge cache prune --older-than 30d --stage compile --yes\n",
     )
     assert keys_left(store) == {key}

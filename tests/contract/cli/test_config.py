@@ -69,7 +69,7 @@ def test_mistakes_are_printed_together() -> None:
         "error: the configuration has 3 mistakes\n"
         "  why:  forge.yaml:3: build.max_batchsize is not a key, the nearest is "
         "build.max_batch_size\n"
-        "        the command line: a build has one precision, --int8 and --int4 were given\n"
+        "        the command line: a build has one precision, but --int8 and --int4 were given\n"
         "        forge.yaml:4: build.tp_size is 0, wanted: whole number from 1\n"
         "  try:  write max_batch_size instead of max_batchsize in forge.yaml:3\n"
         "        keep --int8\n"
@@ -100,6 +100,6 @@ def test_absent_config_file_is_refused() -> None:
         2,
         "",
         "error: there is no configuration file ci.yaml\n"
-        "  why:  asked for with --config\n"
+        "  why:  given with --config\n"
         "  try:  forge init\n",
     )

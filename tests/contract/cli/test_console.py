@@ -274,7 +274,7 @@ NO_ROOM = "error: cannot write the result: No space left on device\n"
 CLOSED = "error: cannot write the result: stdout is closed\n"
 MISTAKE = (
     "error: there is no configuration file /nowhere/f.yaml\n"
-    "  why:  asked for with --config\n"
+    "  why:  given with --config\n"
     "  try:  forge init\n"
 )
 

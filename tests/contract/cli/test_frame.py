@@ -115,7 +115,7 @@ def test_help_of_a_command_has_one_sentence_groups_and_two_examples(command: str
     sentence = stdout.split("\n\n")[1].strip()
     assert sentence.endswith(".")
     assert sentence.count(".") == 1 + sentence.count(".yaml")
-    assert "\nWhat is printed:\n" in stdout
+    assert "\nReporting:\n" in stdout
     examples = [line for line in stdout.split("\nExamples:\n")[1].splitlines() if line.strip()]
     assert len(examples) == 2
     assert all(example.startswith(f"  forge {command}") for example in examples)

@@ -146,7 +146,7 @@ def test_repository_without_a_manifest_cannot_be_verified(repository_dir: Path) 
         4,
         "",
         f"error: {repository_dir} has no forge.manifest.json\n"
-        "  why:  it was made by hand, or by a forge without manifests\n",
+        "  why:  it was made by hand, or by a forge that wrote no manifests\n",
     )
 
 

@@ -361,7 +361,7 @@ def test_converters_moved_with_release_0_20_and_never_again() -> None:
 
 
 def test_example_of_the_page_works_as_it_is_typed() -> None:
-    page = pages()["docs/releases.md"]
+    page = pages()["docs/newer-release.md"]
     example = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
     lines = re.findall(r"^forge (.*newer\.yaml.*)$", page, re.MULTILINE)
     assert example

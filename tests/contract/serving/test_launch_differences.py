@@ -255,7 +255,7 @@ def test_every_listed_difference_is_seen_in_some_case(
 
 
 def test_the_page_lists_every_difference() -> None:
-    page = (CHECKOUT_DIR / "docs" / "several-gpus.md").read_text(encoding="utf-8")
+    page = (CHECKOUT_DIR / "docs" / "launch-differences.md").read_text(encoding="utf-8")
 
     assert "\n".join(differences_table()) in page
 

@@ -79,7 +79,7 @@ def printing(*lines: str, ending: str = "raise SystemExit(1)") -> str:
             printing("loading", ending="sys.stderr.flush(); os.kill(os.getpid(), signal.SIGKILL)"),
             (
                 "compile: signal SIGKILL: tool --flag 'a b'",
-                "something killed it; most often that is the kernel when memory runs out",
+                "something killed it; most often that is the kernel running out of memory",
                 "dmesg --level err,warn | grep -i -E 'oom|killed process'",
             ),
             id="killed",
@@ -89,7 +89,7 @@ def printing(*lines: str, ending: str = "raise SystemExit(1)") -> str:
             printing("docker: the container was killed", ending="raise SystemExit(137)"),
             (
                 "convert: exit code 137: tool --flag 'a b'",
-                "something killed it; most often that is the kernel when memory runs out",
+                "something killed it; most often that is the kernel running out of memory",
                 "dmesg --level err,warn | grep -i -E 'oom|killed process'",
             ),
             id="killed-in-a-container",
@@ -106,7 +106,7 @@ def printing(*lines: str, ending: str = "raise SystemExit(1)") -> str:
                 "TensorRT found too little free GPU memory\n"
                 "2: [virtualMemoryBuffer.cpp::resizePhysical::140] "
                 "Error Code 2: OutOfMemory (no further information)",
-                "nvidia-smi shows who else uses it; then a smaller --max-batch-size or "
+                "nvidia-smi shows what else uses it; then try a smaller --max-batch-size or "
                 "--max-num-tokens, --int4, or more GPUs with --tp",
             ),
             id="gpu-memory",
@@ -119,11 +119,11 @@ def printing(*lines: str, ending: str = "raise SystemExit(1)") -> str:
             ),
             (
                 "convert: exit code 1: tool --flag 'a b'",
-                "the GPTQ checkpoint was quantised in the order of its activations (desc_act), "
-                "which the converter does not take\n"
+                "the GPTQ checkpoint was quantised in activation order (desc_act), "
+                "which the converter does not support\n"
                 "ValueError: GPTQ with desc_act=True is not implemented!",
-                "take a GPTQ checkpoint whose quantization_config says desc_act false, "
-                "or the plain one with --int4-awq",
+                "use a GPTQ checkpoint whose quantization_config has desc_act false, "
+                "or the unquantised one with --int4-awq",
             ),
             id="desc-act",
         ),
@@ -151,7 +151,7 @@ def printing(*lines: str, ending: str = "raise SystemExit(1)") -> str:
                 "compile: exit code 2: tool --flag 'a b'",
                 "trtllm-build of this release has no --old 1\n"
                 "trtllm-build: error: unrecognized arguments: --old 1",
-                "trtllm-build --help; the release that runs is not the one that was planned for",
+                "trtllm-build --help; the installed release is not the one that was planned for",
             ),
             id="flag",
         ),
@@ -171,7 +171,7 @@ def test_telling_line_is_found_before_hundreds_of_lines_of_stack(tmp_path: Path)
     error = fail(tmp_path, code)
 
     assert error.why == (
-        "this release of TensorRT-LLM has no attention kernels for this GPU\n"
+        "this TensorRT-LLM release has no attention kernels for this GPU\n"
         "Assertion failed: Unsupported architecture"
     )
 
@@ -202,4 +202,4 @@ def test_full_shared_memory_is_not_a_full_disk(tmp_path: Path) -> None:
 
     error = fail(tmp_path, printing(line, other))
 
-    assert error.hint == "df -h /dev/shm; a container wants a larger --shm-size"
+    assert error.hint == "df -h /dev/shm; give a container a larger --shm-size"

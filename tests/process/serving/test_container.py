@@ -205,9 +205,13 @@ def test_auto_takes_no_docker_for_what_the_wheel_can_serve(
 @pytest.mark.parametrize(
     ("mode", "why", "hint"),
     [
-        ("driver", "the NVIDIA runtime of docker cannot talk to the driver", "nvidia-smi"),
+        ("driver", "docker's NVIDIA runtime cannot reach the driver", "nvidia-smi"),
         ("port-taken", "another container or process listens on 127.0.0.1:8000", "docker ps shows"),
-        ("name-taken", "there is a container forge-serve-coder-", "docker rm --force forge-serve-"),
+        (
+            "name-taken",
+            "there is already a container forge-serve-coder-",
+            "docker rm --force forge-serve-",
+        ),
     ],
 )
 def test_a_container_that_docker_refuses_to_start_is_told_in_dockers_words(

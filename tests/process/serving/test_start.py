@@ -215,7 +215,7 @@ def test_triton_killed_from_outside_ends_forge_with_7(
     assert stdout == ""
     assert stderr.splitlines()[-4:] == [
         f"error: Triton (process {pid}), which served mock, ended with signal SIGKILL",
-        "  why:  something killed it; most often that is the kernel when memory runs out",
+        "  why:  something killed it; most often that is the kernel running out of memory",
         "  try:  dmesg --level err,warn | grep -i -E 'oom|killed process'",
         f"  log:  {document['log']}",
     ]

@@ -32,24 +32,24 @@ def test_file_without_values_is_all_defaults(text: str) -> None:
 def test_key_given_twice_is_refused_with_both_lines() -> None:
     error = refused(b"build:\n  tp_size: 1\n  tp_size: 2\n")
 
-    assert error.what == "build.tp_size is given twice, first in line 2"
+    assert error.what == "build.tp_size is given twice, first on line 2"
     assert error.why == "forge.yaml:3"
     assert error.hint == "remove line 2 or line 3 of forge.yaml"
 
 
 def test_section_given_twice_is_refused() -> None:
-    assert refused(b"build: {}\nbuild: {}\n").what == "build is given twice, first in line 1"
+    assert refused(b"build: {}\nbuild: {}\n").what == "build is given twice, first on line 1"
 
 
 def test_section_with_a_value_is_refused() -> None:
     error = refused(b"build: int4\n")
 
-    assert error.what == "build is a section and holds keys, not a value"
+    assert error.what == "build is a section: it needs keys, not a value"
     assert error.why == "forge.yaml:1"
 
 
 def test_list_instead_of_keys_is_refused() -> None:
-    assert refused(b"- model\n").what == "forge.yaml holds no keys"
+    assert refused(b"- model\n").what == "forge.yaml has no keys"
 
 
 def test_broken_yaml_is_refused_with_line_and_column() -> None:

@@ -90,7 +90,7 @@ def test_precision_is_a_flag_of_its_own_name() -> None:
 def test_two_precisions_are_refused_by_name() -> None:
     error = mistakes(flags={"int4": True, "int8": True})
 
-    assert error.what == "a build has one precision, --int8 and --int4 were given"
+    assert error.what == "a build has one precision, but --int8 and --int4 were given"
     assert error.why == "the command line"
 
 

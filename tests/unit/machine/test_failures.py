@@ -96,9 +96,9 @@ def test_the_numbers_of_a_message_stand_in_the_cause() -> None:
 
     assert find_failure(["before", line, "after"], where="serve", returncode=1) == Diagnosis(
         code="engine-gpu-architecture",
-        cause="the engine was compiled for GPUs of compute capability 8.9, this GPU has 8.0",
+        cause="the engine was compiled for GPUs of compute capability 8.9, but this GPU has 8.0",
         hint="compile it on a GPU of compute capability 8.0, "
-        "or choose one of 8.9 with CUDA_VISIBLE_DEVICES",
+        "or select one of 8.9 with CUDA_VISIBLE_DEVICES",
         thread="https://github.com/run-llama/llama_index/issues/12318",
         line="6: The engine plan file is generated on an incompatible device, "
         "expecting compute 8.0 got compute 8.9, please rebuild.",

@@ -73,8 +73,8 @@ I1121 04:09:36.694816 7785 server.cc:674] next
                 place="",
                 diagnosis=Diagnosis(
                     code="port-in-use",
-                    cause="another process listens on 127.0.0.1:18000, wanted for HTTP",
-                    hint="leave the port away and forge takes a free one",
+                    cause="another process listens on 127.0.0.1:18000, which HTTP needs",
+                    hint="omit the port and forge picks a free one",
                     thread="",
                     line="failed to start HTTP service: Unavailable - "
                     "Socket '127.0.0.1:18000' already in use",
@@ -144,7 +144,7 @@ def test_a_server_that_ends_before_it_says_why_is_explained_by_what_it_printed()
         place="",
         diagnosis=Diagnosis(
             code="config-placeholder",
-            cause="line 29 of a config.pbtxt still has a placeholder that nobody filled",
+            cause="line 29 of a config.pbtxt still has an unfilled placeholder",
             hint="grep -rn --include config.pbtxt '[$]{'",
             thread="https://github.com/triton-inference-server/tensorrtllm_backend/issues/501",
             line=log[0],
@@ -157,7 +157,7 @@ def test_a_server_that_was_killed_is_explained_by_its_exit_code() -> None:
 
     assert failure is not None
     assert failure.message == (
-        "something killed it; most often that is the kernel when memory runs out"
+        "something killed it; most often that is the kernel running out of memory"
     )
 
 
