@@ -217,8 +217,8 @@ def test_every_error_class_has_its_section_and_exit_code() -> None:
     )
 
 
-def test_readme_has_the_exit_codes() -> None:
-    rows = re.findall(r"^\| (\d+) \| ", pages()["README.md"], re.M)
+def test_the_command_line_has_the_exit_codes() -> None:
+    rows = re.findall(r"^\| (\d+) \| ", pages()["docs/command-line.md"], re.M)
 
     codes = {kind.exit_code for kind in errors.ForgeError.__subclasses__()}
     assert [int(row) for row in rows] == sorted({0, 1, *codes, errors.INTERRUPTED_EXIT_CODE})
