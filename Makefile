@@ -1,4 +1,4 @@
-# `make quickstart` shows the whole thing, `make test` proves it, `make test-fast` takes a minute.
+# `make quickstart` shows the whole workflow, `make test` runs all tests, `make test-fast` some.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -39,7 +39,7 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# torch goes first and alone: a range elsewhere would let pip choose a build of several GB.
+# torch is installed first, pinned: with a range, pip could pick a build of several GB.
 $(VENV)/.installed-cpu: pyproject.toml | $(BIN)/python
 	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[cpu]'

@@ -1,4 +1,4 @@
-"""Every error a user can meet, with the exit code it ends in.
+"""Every error a user can meet, with its exit code.
 
 ::
 
@@ -11,7 +11,7 @@
     ├── ServerError           7  Triton did not start, died, or was not ready in time
     └── ProbeError            8  server up, answer wrong
 
-130 is for an interrupt. Nothing here prints: ``cli.console`` turns an error into text or JSON.
+130 means interrupted. Nothing here prints: ``cli.console`` turns an error into text or JSON.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class ForgeError(Exception):
     """Something the user can read and act on.
 
     Attributes:
-        what: The thing and both numbers, wanted and found, with units.
+        what: What went wrong, with both numbers, wanted and found, and units.
         why: The config key, flag or file and line behind it; may be empty.
         hint: A command or edit that works as typed; may be empty.
-        log_path: A child process's log, when one was written.
+        log_path: The log of a child process, if there is one.
     """
 
     exit_code: ClassVar[int] = 1
@@ -69,7 +69,7 @@ class BuildError(ForgeError):
 
 
 class RenderError(ForgeError):
-    """A template or the model repository it gives is invalid."""
+    """A template or the rendered model repository is invalid."""
 
     exit_code = 6
 
@@ -81,7 +81,7 @@ class ServerError(ForgeError):
 
 
 class ProbeError(ForgeError):
-    """The server is up and its answer is wrong."""
+    """The server is up, but its answer is wrong."""
 
     exit_code = 8
 
@@ -89,22 +89,22 @@ class ProbeError(ForgeError):
 def unreadable(
     path: Path, error: Exception, kind: type[ForgeError] = ConfigError, *, hint: str = ""
 ) -> ForgeError:
-    """Return the error of a file or folder that cannot be read."""
+    """Return the error for a file or folder that cannot be read."""
     return kind(f"{path} cannot be read", why=reason_of(error, path), hint=hint)
 
 
 def unwritable(
     path: Path, error: OSError, kind: type[ForgeError] = ConfigError, *, hint: str = ""
 ) -> ForgeError:
-    """Return the error of a file or folder that cannot be written."""
+    """Return the error for a file or folder that cannot be written."""
     return kind(f"{path} cannot be written", why=reason_of(error, path), hint=hint)
 
 
 def reason_of(error: Exception, path: Path | None = None) -> str:
     """Return why a file could not be read or written: ``/srv/out: permission denied``.
 
-    The file is the one that the system names. It is left out when there is no ``path``, and when
-    it is ``path`` itself or a scratch file beside it.
+    The file is the one named by the system. It is left out if no ``path`` is given, or if it is
+    ``path`` itself or a scratch file beside it.
     """
     if isinstance(error, UnicodeDecodeError):
         return "it is not UTF-8 text"

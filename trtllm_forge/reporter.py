@@ -1,4 +1,4 @@
-"""The named moments that work reports, so that nothing outside ``cli`` prints."""
+"""The interface through which work reports progress, so that nothing outside ``cli`` prints."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ if TYPE_CHECKING:
 
 
 class Reporter(Protocol):
-    """What stages, launchers and probes tell whoever is watching."""
+    """What stages, launchers and probes report while they work."""
 
     def stage_started(self, name: str, reasons: Sequence[str]) -> None:
-        """Tell that a stage runs, and why it is not fresh."""
+        """Report that a stage runs, and why it is not fresh."""
 
     def stage_skipped(self, name: str, reasons: Sequence[str]) -> None:
-        """Tell that a stage is fresh, and by what."""
+        """Report that a stage is fresh, and why."""
 
     def stage_finished(self, name: str, seconds: float) -> None:
-        """Tell that a stage published its artifact after ``seconds``."""
+        """Report that a stage published its artifact after ``seconds``."""
 
     def command_started(self, argv: Sequence[str]) -> None:
-        """Tell the argv of a child process just before it runs."""
+        """Report the argv of a child process just before it runs."""
 
     def child_line(self, source: str, line: str) -> None:
-        """Pass on one line that a child process wrote; ``source`` is its stage or rank."""
+        """Report a line written by a child process; ``source`` is its stage or rank."""
 
     def note(self, text: str) -> None:
-        """Tell a decision the user should see."""
+        """Report a decision that the user should see."""
 
     def decision(self, text: str) -> None:
-        """Tell a choice that was made, and why, to who asks for more."""
+        """Report a choice and its reason; shown only in verbose output."""
 
     def warning(self, text: str) -> None:
-        """Tell of something that is not right but does not stop the work."""
+        """Report a problem that does not stop the work."""
 
     def waiting(self, what: str, detail: str) -> None:
-        """Tell what is waited for now; ``detail`` changes while ``what`` stays the same."""
+        """Report what is being waited for; ``detail`` may change while ``what`` stays the same."""
 
     def progress(self, name: str, done: int, total: int, unit: str) -> None:
-        """Tell how much of ``total`` is done; ``unit`` is ``bytes`` or a plural noun."""
+        """Report how much of ``total`` is done; ``unit`` is ``bytes`` or a plural noun."""
 
 
 class SilentReporter:
-    """A reporter that keeps quiet, for library callers and tests."""
+    """A reporter that prints nothing, for library callers and tests."""
 
     def stage_started(self, name: str, reasons: Sequence[str]) -> None:
         """Ignore it."""

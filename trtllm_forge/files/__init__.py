@@ -1,1 +1,1 @@
-"""Files: digests, writing whole or not at all, private files, and what ships with forge."""
+"""Files: digests, locks, atomic writes, private files, and the files that ship with forge."""

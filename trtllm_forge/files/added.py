@@ -1,4 +1,4 @@
-"""What lies in a folder beside the files that are known to belong there."""
+"""Finds what a folder holds beyond a list of known files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _BYTECODE_DIR = "__pycache__"
 def added_to(root: Path, listed: Collection[str]) -> tuple[str, ...]:
     """Return what is below ``root`` and not in ``listed``, sorted.
 
-    Files go by their path. A folder without files has a ``/`` at its end, and so has a link to
-    a folder: Triton takes both for a model, or for a version of one. A link in the place of a
-    folder that holds listed files is that folder. Bytecode that Python writes is nothing.
+    Files are named by their path. An empty folder and a link to a folder end in ``/``: Triton
+    treats both as a model or a model version. A link in place of a folder with listed files
+    counts as that folder. Python's bytecode caches are ignored.
     """
     parents = {path[:end] for path in listed for end, sign in enumerate(path) if sign == "/"}
     return tuple(sorted(set(_below(root, "", parents)) - set(listed)))
@@ -34,5 +34,5 @@ def _below(root: Path, prefix: str, parents: Collection[str]) -> Iterator[str]:
             yield f"{path}/"
         elif entry.is_dir():
             yield from _below(root, path, parents)
-        elif entry.is_file():  # else a link that leads nowhere
+        elif entry.is_file():  # else a broken link
             yield path

@@ -1,4 +1,4 @@
-"""Digests of files and trees, and the canonical JSON that keys are made of."""
+"""Digests of files and trees, and the canonical JSON that keys are made from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def canonical_json(value: JsonValue) -> str:
-    """Return JSON with sorted keys and no spaces: equal values give equal text."""
+    """Return JSON with sorted keys and no spaces, so that equal values give equal text."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -42,7 +42,7 @@ def sha256_file(path: Path) -> str:
 def sha256_tree(root: Path) -> str:
     """Return one SHA-256 over the relative paths and bytes of all files below ``root``.
 
-    Bytecode caches do not count: they appear when a file is imported and change nothing.
+    Bytecode caches are left out: importing a file creates them and they change nothing.
     """
     files = {
         path.relative_to(root).as_posix(): sha256_file(path)

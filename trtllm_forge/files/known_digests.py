@@ -1,4 +1,4 @@
-"""Digests of the files of a checkpoint that is a folder on this machine.
+"""Remembered digests of the files of a local checkpoint.
 
 Each file is hashed once and remembered by path, size and modification time, in
 ``<cache>/digests.json``::
@@ -27,7 +27,7 @@ _CHUNK_BYTES = 8 << 20
 
 
 def digest_files(paths: Sequence[Path], cache_dir: Path, reporter: Reporter) -> dict[Path, str]:
-    """Return the SHA-256 of each file, in hex, reading only what is new or changed."""
+    """Return the SHA-256 of each file, in hex, reading only new or changed files."""
     memory_path = cache_dir / "digests.json"
     remembered = _read(memory_path)
     digests: dict[Path, str] = {}
@@ -50,7 +50,7 @@ def digest_files(paths: Sequence[Path], cache_dir: Path, reporter: Reporter) -> 
                 reporter.progress("hashing", done, total, "bytes")
         digests[path] = digest.hexdigest()
         after = path.stat()
-        # A file that was written to meanwhile is hashed again next time.
+        # A file that changed while it was read is hashed again next time.
         if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
             fresh[str(path.absolute())] = {
                 "size_bytes": before.st_size,
@@ -58,7 +58,7 @@ def digest_files(paths: Sequence[Path], cache_dir: Path, reporter: Reporter) -> 
                 "sha256": digests[path],
             }
     if fresh:
-        # Without a memory the files are read again next time; the store tells of a bad folder.
+        # Without this record the files are read again next time; the store reports a bad folder.
         with suppress(OSError):
             _remember(memory_path, fresh)
     return digests
@@ -75,7 +75,7 @@ def _read(memory_path: Path) -> dict[str, dict[str, Any]]:
             if {"size_bytes", "mtime_ns", "sha256"} <= entry.keys()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # A memory that cannot be read costs one more reading of the weights, nothing else.
+        # An unreadable record only costs hashing the weights once more.
         return {}
 
 

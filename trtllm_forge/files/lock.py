@@ -1,6 +1,6 @@
-"""Locks between processes, on a file or a folder; the kernel frees them when their holder ends.
+"""Locks between processes, on a file or folder; the kernel frees them when the holder ends.
 
-A lock file holds the name of the process that has it, if it gave one: ``process 4711 on host``.
+A lock file contains the name of its holder, if it gave one: ``process 4711 on host``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class HeldError(BlockingIOError):
     """Another process holds the lock.
 
     Attributes:
-        holder: The name it gave; may be empty.
+        holder: The holder's name; may be empty.
     """
 
     def __init__(self, holder: str) -> None:
@@ -29,13 +29,13 @@ class HeldError(BlockingIOError):
 
 @contextmanager
 def shared(path: Path, *, is_folder: bool = False) -> Iterator[None]:
-    """Hold a lock that others may share, but nobody may hold alone meanwhile.
+    """Hold a shared lock, which keeps others from holding it exclusively.
 
-    A file system without locks is no obstacle: there it cannot be held alone either.
+    A file system without locks is fine: there nobody can hold it exclusively either.
 
     Args:
-        path: The lock file, made when it is not there.
-        is_folder: Whether it is a folder, which has to be there.
+        path: The lock file, created if it does not exist.
+        is_folder: Whether it is a folder, which must exist.
 
     Raises:
         OSError: The file cannot be opened.
@@ -50,12 +50,12 @@ def shared(path: Path, *, is_folder: bool = False) -> Iterator[None]:
 def exclusive(
     path: Path, *, name: str = "", waiting: Callable[[str], None] | None = None
 ) -> Iterator[None]:
-    """Hold a lock alone; wait while others hold it.
+    """Hold an exclusive lock; wait while others hold it.
 
     Args:
-        path: The lock file, made when it is not there.
-        name: How to name this process to those who wait.
-        waiting: Told the holder's name before waiting for it.
+        path: The lock file, created if it does not exist.
+        name: The name of this process, for those that wait.
+        waiting: Called with the holder's name before waiting for it.
 
     Raises:
         OSError: The file cannot be opened, or its file system has no locks.
@@ -73,12 +73,12 @@ def exclusive(
 
 @contextmanager
 def exclusive_now(path: Path, *, name: str = "", is_folder: bool = False) -> Iterator[None]:
-    """Hold a lock alone, or fail at once.
+    """Hold an exclusive lock, or fail at once.
 
     Args:
-        path: The lock file, made when it is not there.
-        name: How to name this process to the others.
-        is_folder: Whether it is a folder, which has to be there and holds no name.
+        path: The lock file, created if it does not exist.
+        name: The name of this process, for the others.
+        is_folder: Whether it is a folder, which must exist and holds no name.
 
     Raises:
         HeldError: Another process holds it.

@@ -1,4 +1,4 @@
-"""Puts a workflow's file in place, whole or not at all."""
+"""Writes a workflow file, whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def write_workflow(path: Path, text: str, *, replace: bool, again: str) -> None:
-    """Write the file, with the folders above it.
+    """Write the file and create the folders above it.
 
     Args:
-        path: Where it goes.
-        text: What it holds.
-        replace: Whether a file that is there may go.
+        path: The file to write.
+        text: Its content.
+        replace: Whether an existing file may be replaced.
         again: The command that would replace it.
 
     Raises:
-        ConfigError: It is there already and ``replace`` is false, or it cannot be written.
+        ConfigError: The file exists and ``replace`` is false, or it cannot be written.
     """
     if path.exists() and not replace:
-        what = f"{path} is there already"
+        what = f"{path} already exists"
         raise ConfigError(what, why="it may hold your own changes", hint=again)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

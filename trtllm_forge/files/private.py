@@ -1,4 +1,4 @@
-"""Files and folders that their user alone can read."""
+"""Files and folders that only their user can read."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that its user alone can read, whole or not at all."""
+    """Write a file that only its user can read, whole or not at all."""
     make_private(path.parent)
-    # Not a file that is there already, whoever made it.
+    # O_EXCL: never write into an existing file, which another user may have created.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with staging(path, "part") as scratch:
         with os.fdopen(os.open(scratch, flags, 0o600), "w", encoding="utf-8") as file:
@@ -26,10 +26,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Have a folder of forge's own, and those that it makes above it, for its user alone.
+    """Make a folder, and any missing ones above it, accessible only to this user.
 
     Raises:
-        PrerequisiteError: The folder is another user's, who could put anything into it.
+        PrerequisiteError: The folder belongs to another user, who could put anything into it.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     for path in (*reversed(missing), folder):
@@ -37,13 +37,13 @@ def make_private(folder: Path) -> None:
     if folder.stat().st_uid != os.geteuid():
         what = f"{folder} belongs to another user"
         raise PrerequisiteError(
-            what, why="what a server loads from there has to be this user's own"
+            what, why="a server loads files from there, so it must belong to this user"
         )
     folder.chmod(0o700)
 
 
 def read_key(path: Path | None) -> str | None:
-    """Return the key in a file, or None where there is none or it is another user's."""
+    """Return the key in a file, or None if there is none or it cannot be read."""
     if path is None:
         return None
     try:

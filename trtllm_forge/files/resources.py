@@ -1,4 +1,4 @@
-"""Finds the files that ship with forge, from a checkout and from an installed wheel alike."""
+"""Finds the files that ship with forge, both in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_yaml(name: str) -> Any:
     """Return the content of a YAML data file of the package."""
     import yaml
 
-    # libyaml's loader is ten times as fast; PyYAML built without it has the other alone.
+    # libyaml's loader is ten times as fast, but PyYAML may be built without it.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return yaml.load(data_path(name).read_text(encoding="utf-8"), Loader=loader)
 
@@ -44,13 +44,13 @@ def read_yaml(name: str) -> Any:
 def data_template(
     name: str, *, autoescape: bool, filters: Mapping[str, Callable[..., object]], **syntax: str
 ) -> Template:
-    """Return a Jinja template among the data files, in which an undefined name is an error.
+    """Return a Jinja template from the data files; undefined names are errors.
 
     Args:
-        name: Its path below the folder of data.
-        autoescape: Whether texts are escaped for HTML.
-        filters: What it may call, by name.
-        syntax: Delimiters, where the output has Jinja's own: ``variable_start_string="[["``.
+        name: Its path below the data folder.
+        autoescape: Whether values are escaped for HTML.
+        filters: The filters it may use, by name.
+        syntax: Delimiters for output that uses Jinja's own: ``variable_start_string="[["``.
     """
     import jinja2
 

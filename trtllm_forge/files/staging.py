@@ -1,7 +1,7 @@
-"""Writes a file or folder under a name beside it, then puts it in place by one rename.
+"""Writes a file or folder under a temporary name beside it, then renames it into place.
 
-What a killed process left under such a name is removed by the next one that writes the target:
-whoever stages holds a shared lock on the folder, so an exclusive one says that nobody does.
+Leftovers of a killed process are removed by the next one that writes the same target: every writer
+holds a shared lock on the folder, so holding it exclusively means that no other process is writing.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _ASIDE = ".old"
 
 @contextmanager
 def staging(target: Path, kind: str) -> Iterator[Path]:
-    """Give a free name in the target's folder, and leave nothing under it.
+    """Yield a free path beside the target, and remove what is left there at the end.
 
     Args:
-        target: What is written; its folder has to be there.
-        kind: A word that no other kind of file beside it is staged under.
+        target: The file or folder to write; its parent must exist.
+        kind: A suffix that no other kind of file beside it uses.
 
     Raises:
         OSError: The folder cannot be opened.
     """
-    # Otherwise others stage here, or the file system has no locks: leave all as it is.
+    # If others are writing here or the file system has no locks, leave everything as it is.
     with suppress(OSError), exclusive_now(target.parent, is_folder=True):
         ends = (f".{kind}", f".{kind}{_ASIDE}")
         for leftover in list(target.parent.iterdir()):
             if leftover.name.startswith(f".{target.name}.") and leftover.name.endswith(ends):
                 remove_tree(leftover)
-    # No process id: processes in two containers on one disk may have the same.
+    # Not the process id: processes in two containers may share the disk and have the same id.
     path = target.parent / f".{target.name}.{os.urandom(4).hex()}.{kind}"
     with shared(target.parent, is_folder=True):
         try:
@@ -49,15 +49,17 @@ def staging(target: Path, kind: str) -> Iterator[Path]:
 
 
 def replace_folder(staged_dir: Path, target: Path) -> None:
-    """Give ``target`` the staged folder by one rename; what it was is then at ``staged_dir``.
+    """Put the staged folder at ``target`` by one rename.
+
+    The old folder is then at ``staged_dir``, if the file system can exchange names.
 
     Raises:
-        OSError: It cannot be renamed; ``target`` is as it was.
+        OSError: It cannot be renamed; ``target`` is unchanged.
     """
     if not target.exists():
         staged_dir.rename(target)
         return
-    # Not at the top: it takes a while to load, and few commands replace a folder.
+    # Not at the top: ctypes loads slowly, and few commands replace a folder.
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -71,7 +73,7 @@ def replace_folder(staged_dir: Path, target: Path) -> None:
     )
     if exchange is not None and exchange(*arguments) == 0:
         return
-    # Some file systems cannot exchange: between these two renames the folder is absent.
+    # Some file systems cannot exchange names: between these two renames the folder is absent.
     aside_dir = staged_dir.with_name(f"{staged_dir.name}{_ASIDE}")
     target.rename(aside_dir)
     try:
@@ -86,7 +88,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all.
 
     Raises:
-        OSError: It cannot be written; what was there is as it was.
+        OSError: It cannot be written; an existing file is unchanged.
     """
     if path.exists() and not path.is_file():
         # A pipe or a device, such as /dev/stdout.
@@ -99,7 +101,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def free_name(path: Path) -> Path:
-    """Return a name beside ``path`` that nothing has: ``name-2``, ``name-3`` and so on."""
+    """Return an unused name beside ``path``: ``name-2``, ``name-3`` and so on."""
     numbers = range(2, 1000)
     return next(
         (free for n in numbers if not (free := path.with_name(f"{path.name}-{n}")).exists()),
@@ -108,7 +110,7 @@ def free_name(path: Path) -> Path:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder and all below it, read-only files too; nothing there is fine."""
+    """Remove a file or folder with all below it, read-only files too, if it exists."""
     if path.is_symlink() or path.is_file():
         path.unlink()
     elif path.exists():

@@ -1,1 +1,1 @@
-"""What is known of TensorRT-LLM's releases: images, flags, and who can build what."""
+"""Facts about TensorRT-LLM's releases: images, tool flags and LLM API arguments."""

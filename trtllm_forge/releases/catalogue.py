@@ -1,7 +1,7 @@
 """TensorRT-LLM's releases and the Triton images that carry them.
 
-The facts live in ``data/releases.yaml``. A file of the same shape, named by ``releases_file``,
-adds releases and images that are newer than it::
+The facts are in ``data/releases.yaml``. A file of the same form, set as ``releases_file``, adds
+newer releases and images::
 
     schema: 1
     images:
@@ -42,10 +42,10 @@ class Image:
     Attributes:
         reference: What ``docker pull`` takes.
         triton_release: ``26.07``.
-        trtllm_version: The TensorRT-LLM inside.
-        versions: Of server, python, tensorrt, cuda and driver, as far as they are known.
-        size_gb: Compressed size in GB of 10^9 bytes, as the compatibility table gives it.
-        has_examples: Whether TensorRT-LLM's examples lie in ``/app/examples``.
+        trtllm_version: The TensorRT-LLM release in it.
+        versions: Of server, python, tensorrt, cuda and driver, as far as known.
+        size_gb: Compressed size in GB of 10^9 bytes, from the compatibility table.
+        has_examples: Whether TensorRT-LLM's examples are in ``/app/examples``.
     """
 
     reference: str
@@ -57,7 +57,7 @@ class Image:
 
     @property
     def size_bytes(self) -> int:
-        """Return the size to download, in bytes."""
+        """Return the download size in bytes."""
         return int(self.size_gb * 1e9)
 
 
@@ -68,13 +68,13 @@ class Release:
     Attributes:
         version: Its full name, ``1.2.1``.
         flows: What it can do: build engines, serve through the LLM API.
-        gpu_architectures: Those it documents, ``sm_90`` and so on.
+        gpu_architectures: Those it documents, such as ``sm_90``.
         images: The Triton images that carry it, newest first.
-        versions: Of tensorrt, cuda, torch, modelopt and transformers, where they are known.
-        tables: The release whose flag tables are taken: its own first two numbers, or those
-            of the release that an overlay says it is like.
-        contract: The release whose Triton models are taken.
-        is_overlaid: Whether it comes from a file of the user's.
+        versions: Of tensorrt, cuda, torch, modelopt and transformers, as far as known.
+        tables: The release whose flag tables apply: its own first two numbers, or those of
+            the release that an overlay says it is like.
+        contract: The release whose Triton models apply.
+        is_overlaid: Whether it comes from the user's ``releases_file``.
     """
 
     version: str
@@ -105,7 +105,7 @@ class Catalogue:
     sources: Mapping[str, str]
 
     def newest(self, flow: Flow, *, line: str = "") -> Release | None:
-        """Return the newest release of ``line`` that has ``flow`` and an image, else any."""
+        """Return the newest release of ``line`` with ``flow``, preferring those with an image."""
         fitting = [
             release
             for release in self.releases.values()
@@ -118,12 +118,12 @@ class Catalogue:
         """Return the release called ``version``; ``1.2`` stands for its newest patch.
 
         Raises:
-            ConfigError: It is newer or older than what is known, or there is none of that name.
+            ConfigError: It is unknown: newer or older than the known ones, or misspelt.
         """
         if version in self.releases:
             return self.releases[version]
-        # A fourth number is a build for one container, which nobody means who leaves it out; three
-        # name one release, which its candidates are not.
+        # A name with four numbers is a build for one container, never meant by a shorter name. A
+        # name with three numbers is one release, not its candidates.
         of_line = [
             name
             for name in self.releases
@@ -147,14 +147,14 @@ class Catalogue:
         else:
             before = [n for n in names if version_key(n) <= version_key(version)]
             nearest = before[-1]
-            why = f"the nearest that is known is {nearest}"
+            why = f"the nearest known release is {nearest}"
         return ConfigError(what, why=why, hint=f"--trtllm-version {nearest}")
 
 
 def version_key(version: str) -> tuple[Version, str]:
-    """Return what versions sort by; two builds of one release, such as 1.2.1+cu13, are equal.
+    """Return a sort key for versions; builds of one release, such as 1.2.1+cu13, are equal.
 
-    Any text is accepted: one that is not a version sorts first, and equals only itself.
+    Any text is accepted: a text that is not a version sorts first and equals only itself.
     """
     try:
         return Version(version.partition("+")[0]), ""
@@ -163,18 +163,18 @@ def version_key(version: str) -> tuple[Version, str]:
 
 
 def is_of_line(version: str, line: str) -> bool:
-    """Return whether ``version`` is ``line`` or one of its patches: 1.2.1 is of 1.2."""
+    """Return whether ``version`` is ``line`` or one of its patches, as 1.2.1 is of 1.2."""
     return not line or version == line or version.startswith((f"{line}.", f"{line}rc"))
 
 
 @lru_cache(maxsize=4)
 def read_catalogue(overlay: Path | str | None = None) -> Catalogue:
-    """Return what the package knows, and what the file ``overlay`` adds to it.
+    """Return the releases that ship with forge and those that the file ``overlay`` adds.
 
     An overlay's name may begin with ``~``.
 
     Raises:
-        ConfigError: The overlay cannot be read or has another shape.
+        ConfigError: The overlay cannot be read or is malformed.
     """
     document = read_yaml("releases.yaml")
     if overlay is not None:
@@ -231,7 +231,7 @@ def _release(
 
 
 def _with_overlay(document: dict[str, Any], overlay: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return ``document`` with what the overlay adds; its entries come first."""
+    """Return ``document`` with the overlay's entries, which come first."""
     known = _rows(document)
     releases: dict[str, Any] = {}
     for version, row in (overlay.get("releases") or {}).items():
@@ -241,7 +241,7 @@ def _with_overlay(document: dict[str, Any], overlay: dict[str, Any], path: Path)
             before = [name for name in order if version_key(name) < version_key(like)]
             nearest = [*order[:1], *before][-1]
             what = f"releases_file {path}: release {version} is like {like}, which is not known"
-            raise ConfigError(what, why=f"of those that are, the nearest is {nearest}")
+            raise ConfigError(what, why=f"the nearest known release is {nearest}")
         line = ".".join(like.split("rc")[0].split(".")[:2])
         tables = {"tables": known[like].get("tables", line)}
         contract = {"contract": known[like].get("contract", line)}

@@ -1,8 +1,8 @@
-"""The flags of TensorRT-LLM's tools, by release, and command lines that hold nothing else.
+"""The flags of TensorRT-LLM's tools by release, and command lines that use only those.
 
-The facts live in ``data/flags``: ``convert_checkpoint.json``, ``quantize.json`` and
-``trtllm_build.json``. Each holds snapshots of an argument parser and says for every release
-which of them is its own (``exact``) or the closest that could be read (``nearest``)::
+The facts are in ``data/flags``: ``convert_checkpoint.json``, ``quantize.json`` and
+``trtllm_build.json``. Each holds snapshots of an argument parser, and for every release the
+snapshot that is its own (``exact``) or the closest that could be read (``nearest``)::
 
     {"schema": 1,
      "releases": {"1.2": {"snapshot": "1.2", "evidence": "nearest", "note": "..."}},
@@ -37,7 +37,7 @@ TOOL_NAMES: Mapping[Tool, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """One option of a tool; ``choices`` is empty where any value is taken."""
+    """One option of a tool; ``choices`` is empty if any value is accepted."""
 
     name: str
     choices: tuple[str, ...]
@@ -49,13 +49,13 @@ class FlagTable:
 
     Attributes:
         title: The tool and the release, for messages.
-        path: Of the script, relative to TensorRT-LLM's folder; empty for an executable.
-        flags: By every spelling.
+        path: The script, relative to TensorRT-LLM's folder; empty for an executable.
+        flags: The flags by each of their spellings.
         evidence: Whether the parser was read at the release itself or near it.
         note: How near, in words.
-        source: Repository, commit and path that was read.
-        needs: Options the tool asserts, whatever else is given.
-        max_pp_size: Pipeline parallel ranks a converter can make, None for any.
+        source: The repository, commit and path that was read.
+        needs: Options that the tool always requires.
+        max_pp_size: Most pipeline parallel ranks of a converter, None for any number.
     """
 
     title: str
@@ -68,7 +68,7 @@ class FlagTable:
     max_pp_size: int | None = None
 
     def has(self, flag: str, value: str | None = None) -> bool:
-        """Return whether the tool has ``flag``, and takes ``value`` for it."""
+        """Return whether the tool has ``flag`` and accepts ``value`` for it."""
         known = self.flags.get(flag)
         if known is None:
             return False
@@ -77,7 +77,7 @@ class FlagTable:
 
 @dataclass(kw_only=True)
 class CommandLine:
-    """Options that are put together against a table, which refuses what the tool has not."""
+    """Options checked against a table, which rejects those that the tool lacks."""
 
     table: FlagTable
     argv: list[str] = field(default_factory=list)
@@ -95,18 +95,18 @@ class CommandLine:
         """Add an option with its values.
 
         Raises:
-            ConfigError: The tool has no such option in this release, or does not take a value.
+            ConfigError: The tool has no such option in this release, or rejects a value.
         """
         known = self._require(flag)
         texts = [str(value) for value in values]
         for text in texts:
             if known.choices and text not in known.choices:
-                what = f"{self.table.title} does not take {flag} {text}"
-                raise ConfigError(what, why=f"it takes {', '.join(known.choices)}")
+                what = f"{self.table.title} does not accept {flag} {text}"
+                raise ConfigError(what, why=f"it accepts {', '.join(known.choices)}")
         self.argv += [flag, *texts]
 
     def option_if_known(self, flag: str, value: object) -> None:
-        """Add an option where the release has it; without it the tool does the same."""
+        """Add an option if the release has it; without it the tool behaves the same."""
         if self.table.has(flag, str(value)):
             self.option(flag, value)
 
@@ -119,12 +119,12 @@ class CommandLine:
 
 
 def find_flags(tool: Tool, release: Release, *, family: str = "") -> FlagTable | None:
-    """Return the options of ``tool`` in ``release``, or None where the release has no such tool.
+    """Return the options of ``tool`` in ``release``, or None if it has no such tool.
 
     Args:
-        tool: Which of the three.
-        release: Of TensorRT-LLM.
-        family: The converter's folder name, for ``convert_checkpoint`` alone.
+        tool: The tool.
+        release: The TensorRT-LLM release.
+        family: The converter's folder name, only for ``convert_checkpoint``.
     """
     document = _read(tool)
     row = document["releases"].get(release.tables)
@@ -138,7 +138,7 @@ def find_flags(tool: Tool, release: Release, *, family: str = "") -> FlagTable |
             return None
         snapshot = snapshot["families"][family]
     name = f"{family}/{TOOL_NAMES[tool]}" if family else TOOL_NAMES[tool]
-    # What a file of the user's says is like another release is never more than near it.
+    # A release from the user's releases_file is at best near the one it is said to be like.
     evidence: Evidence = "nearest" if release.is_overlaid else row["evidence"]
     return FlagTable(
         title=f"{name} of TensorRT-LLM {release.version}",
@@ -154,7 +154,7 @@ def find_flags(tool: Tool, release: Release, *, family: str = "") -> FlagTable |
 
 @lru_cache(maxsize=128)
 def _flags(tool: Tool, name: str, family: str) -> dict[str, Flag]:
-    """Return a table by every spelling; a plan asks for the same one many times."""
+    """Return the flags by each spelling; cached, because a plan reads a table many times."""
     snapshot = _read(tool)["snapshots"][name]
     rows = snapshot["families"].get(family, {"flags": ()})["flags"] if family else snapshot["flags"]
     flags = {}

@@ -1,7 +1,7 @@
-"""Which arguments of TensorRT-LLM's LLM API each release has, and on what evidence that rests.
+"""Which arguments of TensorRT-LLM's LLM API each release has, and on what evidence.
 
-The facts live in ``data/llm_api_args.yaml``. The API's models refuse keys they do not know, so a
-key that is not in a release's table is never written.
+The facts are in ``data/llm_api_args.yaml``. The API's models reject unknown keys, so forge never
+writes a key that is not in the release's table.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trtllm_forge.releases.catalogue import Evidence, Release
 
 FIRST_RELEASE = "1.0"
-"""Before it the llmapi model ran TensorRT engines, and speculation had other key names."""
+"""Earlier, the llmapi model ran TensorRT engines and speculation had other key names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +28,12 @@ class ArgumentTable:
     """The arguments of one release.
 
     Attributes:
-        line: Its first two numbers, ``1.2``.
+        line: Its first two numbers, such as ``1.2``.
         evidence: Whether the table was read at the release or at the nearest revision.
-        note: How near it was read, in words.
+        note: How near, in words.
         sources: Where it was read.
         names: Every argument, those of nested objects with a dot: ``kv_cache_config.dtype``.
-        exact: Those that the release's own documentation shows.
+        exact: The arguments that the release's own documentation shows.
     """
 
     line: str
@@ -45,17 +45,17 @@ class ArgumentTable:
 
     @property
     def source(self) -> str:
-        """Return where it was read, in one line."""
+        """Return the sources in one line."""
         return "; ".join(self.sources)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptLookup:
-    """How the n-gram drafter is set.
+    """The settings of the n-gram drafter.
 
     Attributes:
         max_draft_len: Draft tokens per step.
-        max_matching_ngram_size: Tokens at the end of the text that are looked up in it.
+        max_matching_ngram_size: Tokens at the end of the text to look up in the text.
         max_concurrency: Requests per step above which nothing is drafted.
     """
 
@@ -65,23 +65,23 @@ class PromptLookup:
 
 
 def read_arguments(release: Release) -> ArgumentTable:
-    """Return what is known of a release's arguments.
+    """Return the LLM API arguments of a release.
 
     Raises:
-        ConfigError: The release has no LLM API that Triton's model serves, or none that is known.
+        ConfigError: The release has no known LLM API that Triton's model serves.
     """
     document = _document()
     row = document["releases"].get(release.tables)
     if row is None or "llmapi" not in release.flows:
         newest = list(document["releases"])[-1]
-        what = f"runtime llmapi does not take TensorRT-LLM {release.version}"
+        what = f"runtime llmapi does not support TensorRT-LLM {release.version}"
         why = f"Triton's model over the LLM API is known from {FIRST_RELEASE} to {newest}"
         with_image = read_catalogue().newest("llmapi")
         hint = f"forge versions {with_image.version}" if with_image else ""
         raise ConfigError(what, why=why, hint=hint)
     exact = row.get("exact", {"source": None, "arguments": ()})
     keys = [*row["source"], *([exact["source"]] if exact["source"] else [])]
-    # What a file of the user's says is like another release is never more than near it.
+    # A release from the user's releases_file is at best near the one it is said to be like.
     evidence: Evidence = "nearest" if release.is_overlaid else row["evidence"]
     return ArgumentTable(
         line=release.tables,
@@ -94,7 +94,7 @@ def read_arguments(release: Release) -> ArgumentTable:
 
 
 def prompt_lookup_for(max_batch_size: int, max_draft_len: int | None = None) -> PromptLookup:
-    """Return the drafter's setting for a batch size, with the user's draft length if given."""
+    """Return the drafter's settings for a batch size, with the user's draft length if given."""
     document = _document()["prompt_lookup"]
     row = next(row for row in document["by_batch_size"] if max_batch_size <= row["up_to"])
     return PromptLookup(
@@ -105,27 +105,27 @@ def prompt_lookup_for(max_batch_size: int, max_draft_len: int | None = None) -> 
 
 
 def other_arguments() -> frozenset[str]:
-    """Return what the LLM API has beside the arguments that forge writes."""
+    """Return the LLM API arguments that forge does not write."""
     others = _document()["others"]
     return frozenset((*others["names"], *others["nested"]))
 
 
 def renamed_arguments() -> Mapping[str, str]:
-    """Return the arguments by the names that other tools have for them."""
+    """Return LLM API arguments by the names that other tools use for them."""
     renamed: Mapping[str, str] = _document()["renamed"]
     return renamed
 
 
 def quantization_facts() -> Mapping[str, Any]:
-    """Return the table's part about quantised checkpoints."""
+    """Return the facts about quantised checkpoints."""
     facts: Mapping[str, Any] = _document()["quantization"]
     return facts
 
 
 def argument_names(arguments: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Give the names of nested arguments as the table has them.
+    """Yield the names of nested arguments as the table spells them.
 
-    ``null`` and an empty object stand for the whole object, so they count by its own name.
+    ``null`` and an empty object stand for the whole object and are yielded under its name.
     """
     for key, value in arguments.items():
         if isinstance(value, dict) and value:

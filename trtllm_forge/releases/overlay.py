@@ -1,8 +1,8 @@
-"""The user's ``releases_file``: releases and images that are newer than this forge.
+"""The user's ``releases_file``: releases and images newer than this forge.
 
-Whoever writes one knows a release that forge does not, and has nobody to check it: a key that is
-not known, or a value of another kind, is refused by its place in the file. ``docs/releases.md``
-says what each key means; ``releases.catalogue`` shows the form.
+Nothing else checks such a file, so unknown keys and values of the wrong kind are rejected with
+their place in the file. ``docs/releases.md`` explains the keys; ``releases.catalogue`` shows the
+form.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _are_gpus(value: object) -> bool:
 
 
 _Kind = tuple["Callable[[object], bool]", str]
-_TEXT: _Kind = (_is_text, "text, in quotes where it looks like a number")
+_TEXT: _Kind = (_is_text, "text, in quotes if it looks like a number")
 _FLAG: _Kind = (_is_flag, "true or false")
 _RELEASE_KEYS: dict[str, _Kind] = {
     "like": _TEXT,
@@ -64,10 +64,10 @@ _NEEDED = ("triton", "trtllm", "size_gb", "examples")
 
 
 def read_overlay(path: Path) -> dict[str, Any]:
-    """Return what the file says, its shape checked.
+    """Return the content of the file after checking its form.
 
     Raises:
-        ConfigError: It cannot be read, or a key or value is none that forge knows.
+        ConfigError: It cannot be read, or a key or value is invalid.
     """
     import yaml
 
@@ -77,8 +77,8 @@ def read_overlay(path: Path) -> dict[str, Any]:
         what = f"releases_file {path} cannot be read"
         raise ConfigError(what, why=reason_of(error, path)) from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        what = f"releases_file {path} is of another shape"
-        why = f"it begins with `schema: {SCHEMA}` and holds images and releases"
+        what = f"releases_file {path} has the wrong form"
+        why = f"it must begin with `schema: {SCHEMA}` and hold images and releases"
         raise ConfigError(what, why=why)
     mistakes = _mistakes(document)
     if mistakes:
@@ -94,20 +94,20 @@ def _mistakes(document: dict[str, Any]) -> list[str]:
         for number, row in enumerate(images, start=1):
             mistakes += _row(f"image {number}", row, _IMAGE_KEYS, needed=_NEEDED)
     else:
-        mistakes.append("images is no list")
+        mistakes.append("images is not a list")
     if isinstance(releases, dict):
         for name, row in releases.items():
             if not (isinstance(name, str) and _RELEASE.fullmatch(name)):
-                mistakes.append(f'release {name} is no name of one, such as "1.2.2", in quotes')
+                mistakes.append(f'release {name} is not a release name in quotes, such as "1.2.2"')
             mistakes += _row(f"release {name}", row, _RELEASE_KEYS, needed=("like",))
     else:
-        mistakes.append("releases is no mapping of names")
+        mistakes.append("releases is not a mapping of names")
     return mistakes
 
 
 def _row(place: str, row: object, keys: dict[str, _Kind], *, needed: tuple[str, ...]) -> list[str]:
     if not isinstance(row, dict):
-        return [f"{place} is no mapping"]
+        return [f"{place} is not a mapping"]
     mistakes = _unknown(f"{place}: ", row, tuple(keys))
     mistakes += [f"{place} has no {key}" for key in needed if key not in row]
     for key, (is_right, wanted) in keys.items():
@@ -121,6 +121,6 @@ def _unknown(place: str, row: dict[str, Any], keys: tuple[str, ...]) -> list[str
     for key in row:
         if key not in keys:
             close = nearest(str(key), keys)
-            meant = f", the nearest is {close}" if close else f", there are {', '.join(keys)}"
-            mistakes.append(f"{place}there is no key {key}{meant}")
+            meant = f", the nearest is {close}" if close else f", the keys are {', '.join(keys)}"
+            mistakes.append(f"{place}unknown key {key}{meant}")
     return mistakes

@@ -1,4 +1,4 @@
-"""Which releases take an architecture, through which flow and in which precisions."""
+"""Which releases support an architecture, through which flow and in which precisions."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _ENGINE_TOOLS = ("convert_checkpoint.py", "quantize.py", "trtllm-build")
 
 
 def architecture_of(name: str) -> Architecture:
-    """Return the architecture of that name, or that of a preset, a folder or the sample.
+    """Return the architecture of that name, or of a preset, a folder or the sample.
 
     Raises:
-        ConfigError: It is none of these; the closest architecture is named.
+        ConfigError: The name is none of these; the error names the closest architecture.
         CheckpointError: The folder holds no checkpoint, or one of an unknown architecture.
     """
     known = known_architectures()
@@ -59,20 +59,20 @@ def architecture_of(name: str) -> Architecture:
         return known[str(shipped_config(preset).document["architectures"][0])]
     if reference.folder is None:
         what = f"the architecture of {name} is not known without asking the Hub"
-        why = "forge versions asks nobody; forge plan reads the model's config.json"
+        why = "forge versions does not use the network; forge plan reads the model's config.json"
         raise ConfigError(what, why=why, hint=f"forge plan {name} --runtime trtllm")
     return find_architecture(read_checkpoint_config(reference.folder).architecture, model=name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSupport:
-    """What a release's engine flow does with an architecture; empty for nothing.
+    """How a release's engine flow supports an architecture; empty if it does not.
 
     Attributes:
-        precisions: Of the weights, those for which a plan would be made.
-        unlisted: Those of them that no list of upstream's has.
+        precisions: Weight precisions for which a plan can be made.
+        unlisted: Those of them that upstream does not list.
         kv_cache: Element types of a quantised KV cache.
-        evidence: Of the flags that make them.
+        evidence: How well the flags that produce them are known.
     """
 
     precisions: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ class EngineSupport:
     evidence: Evidence = "unsupported"
 
     def document(self) -> dict[str, object]:
-        """Return it for the JSON document."""
+        """Return the part of the JSON document."""
         return {
             "takes": self.evidence != "unsupported",
             "evidence": self.evidence,
@@ -91,7 +91,7 @@ class EngineSupport:
         }
 
     def text(self) -> str:
-        """Return it in one line, empty where it takes nothing."""
+        """Return one line, or an empty string if it is not supported."""
         if self.evidence == "unsupported":
             return ""
         words = [
@@ -103,21 +103,21 @@ class EngineSupport:
 
 @dataclass(frozen=True, kw_only=True)
 class LlmApiSupport:
-    """What a release's PyTorch backend does with an architecture.
+    """How a release's PyTorch backend supports an architecture.
 
     Attributes:
-        takes: Whether it has a class for it, as far as that is known.
-        since: The first release that does, or None where that is not known.
+        takes: Whether it is known to have a class for it.
+        since: The first release that has, or None if unknown.
     """
 
     takes: bool
     since: str | None
 
     def document(self) -> dict[str, object]:
-        """Return it for the JSON document."""
+        """Return the part of the JSON document."""
         return {
             "takes": self.takes,
-            # The index of classes was read on the main branch, later than any of these releases.
+            # The index of classes was read on the main branch, after all of these releases.
             "evidence": "nearest" if self.takes else "unsupported",
             "since": self.since,
             "precisions": list(_LOADED) if self.takes else [],
@@ -125,16 +125,16 @@ class LlmApiSupport:
         }
 
     def text(self) -> str:
-        """Return it in one line, empty where it takes nothing."""
+        """Return one line, or an empty string if it is not supported."""
         if not self.takes:
             return ""
-        known = f"since {self.since}" if self.since else "since which release is not known"
+        known = f"since {self.since}" if self.since else "first release not known"
         return f"LLM API (nearest, {known}): {', '.join(_LOADED)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureSupport:
-    """What each of ``releases`` does with an architecture."""
+    """How each of ``releases`` supports an architecture."""
 
     architecture: Architecture
     releases: Sequence[Release]
@@ -167,7 +167,7 @@ class ArchitectureSupport:
         }
 
     def text(self) -> str:
-        """Return the flows of every release that takes it; equal neighbours share them."""
+        """Return the flows of every release that supports it, grouping equal neighbours."""
         known = self.architecture
         lines = [f"{known.name}, family {known.family}"]
         for flows, group in groupby(self.releases, key=self._flow_lines):
@@ -175,10 +175,10 @@ class ArchitectureSupport:
                 lines.append(_listed(tuple(group)))
                 lines += [f"  {line}" for line in flows]
         if len(lines) == 1:
-            lines.append("none of these releases takes it")
+            lines.append("none of these releases supports it")
         if any("LLM API" in line for line in lines):
             recipes = ", ".join(_read_recipes())
-            lines.append(f"through the LLM API also checkpoints quantised as {recipes}")
+            lines.append(f"the LLM API also takes checkpoints quantised as {recipes}")
         return "\n".join(lines)
 
     def _flow_lines(self, release: Release) -> tuple[str, ...]:
@@ -190,7 +190,7 @@ class ArchitectureSupport:
 
 
 def engine_support(architecture: Architecture, release: Release) -> EngineSupport:
-    """Return what the engine flow of a release makes of an architecture; the GPU is left open."""
+    """Return how the engine flow of a release supports an architecture, on any GPU."""
     if not architecture.has_flow("engine", release):
         return EngineSupport()
     precisions = tuple(p for p in _PRECISIONS if _builds(architecture, release, p))
@@ -204,7 +204,7 @@ def engine_support(architecture: Architecture, release: Release) -> EngineSuppor
 
 
 def llmapi_support(architecture: Architecture, release: Release) -> LlmApiSupport:
-    """Return what the LLM API of a release does with an architecture."""
+    """Return how the LLM API of a release supports an architecture."""
     takes = architecture.has_flow("llmapi", release)
     return LlmApiSupport(takes=takes, since=architecture.pytorch_since if takes else None)
 
@@ -215,7 +215,7 @@ def _read_recipes() -> list[str]:
 
 
 def _listed(releases: Sequence[Release]) -> str:
-    """Return the releases with their images; neighbours without one are a range."""
+    """Return the releases with their images; neighbours without images form a range."""
     words = []
     for has_image, group in groupby(releases, key=lambda release: release.image is not None):
         same = list(group)
@@ -234,7 +234,7 @@ def _builds(
     precision: Precision,
     kv_cache: Literal["int8", "fp8"] | None = None,
 ) -> bool:
-    """Return whether a plan with this precision would be made; the GPU is left open."""
+    """Return whether a plan with this precision can be made, on any GPU."""
     is_gptq = precision == "int4_gptq"
     checkpoint = CheckpointConfig(
         architecture=architecture.name,

@@ -6,8 +6,8 @@ As JSON::
      "machine": {"checks": [{"name", "state", "detail", "hint"}], "gpus": [...], ...},
      "runtimes": {"openvino": {"builds": true, "serves": true, "checks": [...]}, ...}}
 
-with ``error``, as every command has it, where a runtime was required that cannot be used.
-A state is ``ok``, ``warn`` or ``missing``. A plan needs nothing of all this.
+with ``error``, as for every command, if a required runtime cannot be used. A state is ``ok``,
+``warn`` or ``missing``. Planning a build needs none of this.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class RuntimeReport:
 
     Attributes:
         name: The runtime.
-        builds: Whether an artifact for it can be made here.
+        builds: Whether an artifact for it can be built here.
         serves: Whether this environment can serve one.
-        checks: What that rests on.
-        needed: Those of them that decide whether the runtime is usable.
+        checks: The checks behind that.
+        needed: The checks that decide whether the runtime is usable.
     """
 
     name: RuntimeName
@@ -53,11 +53,11 @@ class RuntimeReport:
 
     @property
     def is_usable(self) -> bool:
-        """Return whether it builds; for the LLM API, which builds nothing, whether it serves."""
+        """Return whether it builds; for the LLM API, which needs no build, whether it serves."""
         return self.serves if self.name == "llmapi" else self.builds
 
     def document(self) -> dict[str, object]:
-        """Return it for the JSON document."""
+        """Return the part of the JSON document."""
         return {
             "builds": self.builds,
             "serves": self.serves,
@@ -70,10 +70,10 @@ class MachineReport:
     """Everything that was found.
 
     Attributes:
-        release: The TensorRT-LLM that images and drivers were compared with.
-        machine: What forge's choices depend on.
-        checks: What all runtimes share.
-        runtimes: Each of them.
+        release: The TensorRT-LLM release that images and drivers were compared with.
+        machine: The facts that forge's choices depend on.
+        checks: The checks shared by all runtimes.
+        runtimes: One report per runtime.
     """
 
     release: Release
@@ -82,7 +82,7 @@ class MachineReport:
     runtimes: tuple[RuntimeReport, ...]
 
     def lack(self, runtime: RuntimeName) -> PrerequisiteError | None:
-        """Return why a runtime cannot be used here, or None when it can."""
+        """Return why a runtime cannot be used here, or None if it can."""
         report = next(report for report in self.runtimes if report.name == runtime)
         if report.is_usable:
             return None
@@ -95,7 +95,7 @@ class MachineReport:
         return PrerequisiteError(what, why=why, hint=hint)
 
     def document(self, *, lack: PrerequisiteError | None = None) -> dict[str, object]:
-        """Return it as the JSON document of ``forge doctor``, with ``lack`` as its error."""
+        """Return the JSON document of ``forge doctor``, with ``lack`` as its error."""
         machine = self.machine
         document: dict[str, object] = {
             "schema": SCHEMA,
@@ -127,7 +127,7 @@ class MachineReport:
         return document
 
     def text(self) -> str:
-        """Return a line per check, below what it is about."""
+        """Return a line per check, grouped by machine and runtime."""
         lines = ["machine", *_lines(self.checks)]
         for report in self.runtimes:
             builds = "builds" if report.builds else "cannot build"
@@ -143,16 +143,16 @@ class MachineReport:
 def examine(
     config: ForgeConfig, settings: Settings, catalogue: Catalogue, access: HubAccess
 ) -> MachineReport:
-    """Return what this machine can build and serve; imports and fetches nothing for it.
+    """Return what this machine can build and serve, without imports or downloads.
 
     Args:
-        config: ``trtllm_version``, ``examples_dir`` and ``offline`` of it are heeded.
+        config: Only ``trtllm_version``, ``examples_dir`` and ``offline`` are used.
         settings: Where forge keeps things.
         catalogue: The releases.
         access: How the Hub is reached.
 
     Raises:
-        ConfigError: There is no such release.
+        ConfigError: The configured release is unknown.
     """
     asked = catalogue.find(config.trtllm_version) if config.trtllm_version else None
     machine = look_at_machine()
@@ -175,7 +175,7 @@ def examine(
 
 
 def _unasked_release(machine: Machine, catalogue: Catalogue) -> Release:
-    """Return what a build would take: the installed release, else the newest."""
+    """Return the release that a build would use: the installed one, else the newest."""
     installed = machine.toolchain.version if machine.toolchain else None
     known = catalogue.releases.get((installed or "").partition("+")[0])
     newest = catalogue.newest("engine")
@@ -213,9 +213,9 @@ def _examine_engines(
     has_local, has_docker = _all_there(local), _all_there(docker)
     serves = server.state == "ok" or has_docker
     if server.state != "ok" and has_docker:
-        detail = f"{server.detail}, and forge serve starts one in docker"
+        detail = f"{server.detail}; forge serve can start one in docker"
         server = replace(server, state="warn", detail=detail, hint="forge serve --triton docker")
-    # Either is enough, so what the other lacks is no more than worth knowing.
+    # Either is enough, so what the other lacks is only a warning.
     local, docker = (
         _softened(local, is_replaced=has_docker),
         _softened(docker, is_replaced=has_local),

@@ -1,7 +1,7 @@
-"""What a machine has of what forge needs, a fact each, with what to do where it is missing.
+"""Checks of what this machine offers forge, one fact each, with a hint if it is missing.
 
-Nothing is imported to see whether it is there, nothing is pulled and nothing is written. Docker is
-asked through its executor, which with a GPU starts one short container of an image that is here.
+The checks import, pull and write nothing. Docker is checked through its executor, which on a
+machine with a GPU starts one short container from a local image.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ State = Literal["ok", "warn", "missing"]
 _SMALL_DISK_BYTES = 20 * GIB
 _DOCKER_WAIT_S = 10.0
 _IMAGE_TRITON = Path("/opt/tritonserver/bin/tritonserver")
-# What runtime openvino asks for before a build; of each, metadata alone is read.
+# What runtime openvino needs for a build; only the metadata of each is read.
 TWIN_PACKAGES = ("openvino-genai", "optimum-intel", "nncf", "torch", "transformers")
 NEWEST_PYTHON = (3, 12)
 
@@ -45,8 +45,8 @@ class Check:
     """One fact about the machine.
 
     Attributes:
-        name: What was looked at.
-        state: ``ok``; ``warn`` for what is needed sometimes; ``missing`` for what is needed.
+        name: What was checked.
+        state: ``ok``; ``warn`` if only some uses need it; ``missing`` if it is needed.
         detail: What was found.
         hint: A command that helps, or empty.
     """
@@ -57,7 +57,7 @@ class Check:
     hint: str = ""
 
     def document(self) -> dict[str, object]:
-        """Return it for the JSON document."""
+        """Return the part of the JSON document."""
         return {
             "name": self.name,
             "state": self.state,
@@ -67,13 +67,13 @@ class Check:
 
 
 def of_error(name: str, error: PrerequisiteError) -> Check:
-    """Return what a refusal says as a check."""
+    """Return a failed prerequisite as a check."""
     detail = f"{error.what} ({error.why.splitlines()[0]})" if error.why else error.what
     return Check(name=name, state="missing", detail=detail, hint=error.hint)
 
 
 def check_host(machine: Machine, cache_dir: Path) -> list[Check]:
-    """Return what every runtime builds on: Python, memory and the disk of the store."""
+    """Return what every runtime needs: Python, memory and disk space for the store."""
     python = f"{platform.python_version()} at {sys.executable}"
     memory = f"{show_size(machine.free_memory_bytes)} free, {machine.cpu_count} cores"
     return [
@@ -84,7 +84,7 @@ def check_host(machine: Machine, cache_dir: Path) -> list[Check]:
 
 
 def check_gpus(machine: Machine) -> list[Check]:
-    """Return a line per visible GPU, or why there is none."""
+    """Return one check per visible GPU, or why there is none."""
     gpus, reason = machine.gpus.gpus, machine.gpus.reason
     checks = [
         Check(
@@ -106,37 +106,37 @@ def check_gpus(machine: Machine) -> list[Check]:
 
 
 def check_hub(access: HubAccess, *, offline: bool) -> list[Check]:
-    """Return whether models can be fetched; of the token, that it is there and no more."""
+    """Return whether models can be downloaded; of the token, only whether it is present."""
     token = Check(name="hub token", state="ok", detail="present")
     if access.token is None:
-        detail = "none, which gated models ask for"
+        detail = "none; gated models need one"
         token = Check(name="hub token", state="warn", detail=detail, hint="hf auth login")
-    network = Check(name="hub", state="ok", detail=f"{access.endpoint}, not asked")
+    network = Check(name="hub", state="ok", detail=f"{access.endpoint}, not contacted")
     if offline or access.offline:
         network = Check(
-            name="hub", state="warn", detail="offline is set: only what the cache holds"
+            name="hub", state="warn", detail="offline is set: only cached files are available"
         )
     disk = _check_disk("hub cache", access.cache_dir, "HF_HOME=/larger/disk forge doctor")
     return [network, token, disk]
 
 
 def check_twin_packages() -> Check:
-    """Return whether the extra ``cpu`` is installed, for a Python that it has builds for."""
+    """Return whether the extra ``cpu`` is installed, on a Python that it supports."""
     versions = {name: _version(name) for name in TWIN_PACKAGES}
     missing = [name for name, version in versions.items() if version is None]
     if not missing:
         found = ", ".join(f"{name} {version}" for name, version in versions.items())
         return Check(name="packages", state="ok", detail=found)
-    detail = f"the extra `cpu` is not whole: there is no {', '.join(missing)}"
+    detail = f"the extra `cpu` is incomplete: {', '.join(missing)} missing"
     hint = "pip install 'trtllm-forge[cpu]'"
     if this_interpreter().version > NEWEST_PYTHON:
-        detail += f"; it needs Python 3.10 to 3.12, this is {platform.python_version()}"
+        detail += f"; it needs Python 3.10 to 3.12, but this is {platform.python_version()}"
         hint = "python3.12 -m venv .venv"
     return Check(name="packages", state="missing", detail=detail, hint=hint)
 
 
 def check_twin_server() -> Check:
-    """Return whether there is a Triton that runs the twin's Python models."""
+    """Return whether there is a Triton that can run the twin's Python models."""
     found = triton_executable()
     if found is not None:
         return Check(name="triton", state="ok", detail=str(found))
@@ -157,7 +157,7 @@ def check_twin_server() -> Check:
 
 
 def triton_executable() -> Path | None:
-    """Return the ``tritonserver`` on PATH or of an NGC image; the wheel's is none."""
+    """Return the ``tritonserver`` on PATH or of an NGC image, but not the wheel's."""
     found = shutil.which("tritonserver")
     if found:
         return Path(found)
@@ -171,7 +171,7 @@ def check_architectures(machine: Machine, release: Release) -> list[Check]:
     for architecture in found:
         known = ", ".join(release.gpu_architectures)
         listed = architecture in release.gpu_architectures
-        detail = f"{architecture} is one of {release.version}: {known}"
+        detail = f"{architecture} is supported by {release.version}: {known}"
         if not listed:
             detail = f"{architecture} is not listed for {release.version}, which has {known}"
         checks.append(Check(name="architecture", state="ok" if listed else "warn", detail=detail))
@@ -179,15 +179,15 @@ def check_architectures(machine: Machine, release: Release) -> list[Check]:
 
 
 def check_driver(machine: Machine, release: Release, catalogue: Catalogue) -> list[Check]:
-    """Return whether the driver is as new as the one the release's image was made with."""
+    """Return whether the driver is at least the one the release's image was built with."""
     image, gpu = release.image, next(iter(machine.gpus.gpus), None)
     if gpu is None or gpu.driver_version is None or image is None:
         return []
     wanted = image.versions.get("driver", "0")
-    said = f"{gpu.driver_version}, image {image.triton_release} was made with {wanted}"
+    said = f"{gpu.driver_version}, image {image.triton_release} was built with {wanted}"
     if version_key(gpu.driver_version) >= version_key(wanted):
         return [Check(name="driver", state="ok", detail=said)]
-    said += "; an older one serves data centre GPUs alone, through CUDA's forward compatibility"
+    said += "; an older one works only on data centre GPUs, through CUDA forward compatibility"
     older = _newest_for(gpu.driver_version, catalogue)
     hint = ""
     if older is not None:
@@ -197,7 +197,7 @@ def check_driver(machine: Machine, release: Release, catalogue: Catalogue) -> li
 
 
 def check_flow(release: Release) -> list[Check]:
-    """Return that the release builds no engines, where it does not."""
+    """Return a failed check if the release builds no engines, else nothing."""
     if "engine" in release.flows:
         return []
     detail = f"TensorRT-LLM {release.version} builds no engines"
@@ -207,7 +207,7 @@ def check_flow(release: Release) -> list[Check]:
 def check_local_tools(
     machine: Machine, catalogue: Catalogue, *, asked: Release | None, examples_dir: str | None
 ) -> list[Check]:
-    """Return whether this environment can run the tools of a release, with its converters."""
+    """Return whether this environment can run a release's tools and converters."""
     toolchain = machine.toolchain
     executor = LocalExecutor(toolchain=toolchain, release=asked.version if asked else None)
     try:
@@ -231,14 +231,14 @@ def check_local_tools(
 def check_docker(
     machine: Machine, image: Image | None, cache_dir: Path, *, examples_dir: str | None
 ) -> list[Check]:
-    """Return whether docker runs, has the image, and gives it a GPU where there is one."""
+    """Return whether docker runs, has the image, and can give it the GPU if there is one."""
     if image is None:
         detail = "no image carries this release"
         return [Check(name="docker", state="missing", detail=detail, hint="forge versions")]
     executor = DockerExecutor(
         image=image.reference,
         image_bytes=image.size_bytes,
-        # Nothing is pulled, and nobody is asked.
+        # Pull nothing and ask nothing.
         offline=True,
         cache_dir=cache_dir,
         gpus=gpu_request(os.environ.get("CUDA_VISIBLE_DEVICES")),
@@ -259,7 +259,9 @@ def check_docker(
             checks.append(Check(name="docker gpu", state="ok", detail=tried))
     here = Check(name="image", state="ok", detail=image.reference)
     if absent is not None:
-        detail = f"{image.reference} is not here, a download of {image.size_gb:.1f} GB"
+        detail = (
+            f"{image.reference} is not on this machine; it is a download of {image.size_gb:.1f} GB"
+        )
         here = Check(name="image", state="warn", detail=detail, hint=pull)
     if image.has_examples or (examples_dir and Path(examples_dir).expanduser().is_dir()):
         return [*checks, here]
@@ -267,34 +269,34 @@ def check_docker(
 
 
 def check_mpi() -> Check:
-    """Return whether there is an executable that starts several ranks."""
+    """Return whether there is a launcher for several ranks."""
     found = shutil.which("mpirun") or shutil.which("mpiexec")
     if found:
         return Check(name="mpi", state="ok", detail=found)
-    detail = "no mpirun, which starts engines of several ranks"
+    detail = "no mpirun, which engines with several ranks need"
     hint = "sudo apt-get install openmpi-bin"
     return Check(name="mpi", state="warn", detail=detail, hint=hint)
 
 
 def check_server(release: Release, *, backend: str) -> Check:
-    """Return whether a Triton is here whose ``backend`` serves what the release makes."""
+    """Return whether there is a Triton whose ``backend`` serves the release's artifacts."""
     found = triton_executable()
     hint = ""
     if release.image is not None:
         run = 'docker run --rm -it --gpus all --ipc host -v "$PWD":/work -w /work'
         hint = f"{run} {release.image.reference} bash"
     if found is None:
-        detail = "no tritonserver, on PATH or in /opt/tritonserver; an image of the release has one"
+        detail = "no tritonserver on PATH or in /opt/tritonserver; an image of the release has one"
         return Check(name="triton", state="missing", detail=detail, hint=hint)
     backend_dir = found.resolve().parent.parent / "backends" / backend
     if not backend_dir.is_dir():
-        detail = f"{found} has no backend {backend}: there is no {backend_dir}"
+        detail = f"{found} has no backend {backend}: {backend_dir} does not exist"
         return Check(name="triton", state="missing", detail=detail, hint=hint)
     return Check(name="triton", state="ok", detail=f"{found} with backend {backend}")
 
 
 def check_llm_api(machine: Machine, catalogue: Catalogue) -> Check:
-    """Return whether the environment has a TensorRT-LLM with the LLM API."""
+    """Return whether this environment has a TensorRT-LLM with the LLM API."""
     version = machine.toolchain.version if machine.toolchain else None
     if version is None:
         detail = "no TensorRT-LLM in this environment"
@@ -302,13 +304,13 @@ def check_llm_api(machine: Machine, catalogue: Catalogue) -> Check:
         return Check(name="tensorrt_llm", state="missing", detail=detail, hint=hint)
     known = catalogue.releases.get(version.partition("+")[0])
     if known is None or "llmapi" not in known.flows:
-        detail = f"{version}, of which forge knows no LLM API"
+        detail = f"{version}, for which forge knows no LLM API"
         return Check(name="tensorrt_llm", state="missing", detail=detail, hint="forge versions")
     return Check(name="tensorrt_llm", state="ok", detail=version)
 
 
 def _no_examples(version: str, place: str) -> Check:
-    detail = f"{place} has no converters; examples_dir names the folder examples of a clone"
+    detail = f"{place} has no converters; set examples_dir to the examples folder of a clone"
     repository = "https://github.com/NVIDIA/TensorRT-LLM"
     hint = f"git clone --depth 1 --branch v{version} {repository}"
     return Check(name="examples", state="missing", detail=detail, hint=hint)
@@ -326,7 +328,7 @@ def _gpu_hint(reason: str) -> str:
         return "pip install nvidia-ml-py"
     if "CUDA_VISIBLE_DEVICES" in reason:
         return "unset CUDA_VISIBLE_DEVICES"
-    # Without a driver there is nothing to type; else its own tool says more.
+    # Without a driver no command helps; otherwise the driver's own tool says more.
     return "" if "there is no NVIDIA driver" in reason else "nvidia-smi"
 
 
@@ -343,7 +345,9 @@ def _check_disk(name: str, folder: Path, hint: str) -> Check:
     free_bytes = shutil.disk_usage(existing).free
     detail = f"{show_size(free_bytes)} free in {folder}"
     if free_bytes < _SMALL_DISK_BYTES:
-        return Check(name=name, state="warn", detail=f"{detail}, little for a model", hint=hint)
+        return Check(
+            name=name, state="warn", detail=f"{detail}, which is little for a model", hint=hint
+        )
     return Check(name=name, state="ok", detail=detail)
 
 

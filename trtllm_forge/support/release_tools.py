@@ -1,7 +1,7 @@
-"""Which of TensorRT-LLM's tools a release has, and how sure it is what they take.
+"""Which of TensorRT-LLM's tools a release has, and how well their options are known.
 
-The facts are those that plans rest on: the flag tables, the LLM API's arguments and the contracts
-of the Triton models.
+These are the facts that plans use: the flag tables, the LLM API's arguments and the contracts of
+the Triton models.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Tool:
     """One tool of a release.
 
     Attributes:
-        name: What it is called; a converter goes by its family.
+        name: Its name; for a converter, the family.
         flow: The flow it belongs to.
-        evidence: How sure it is what it takes.
-        note: How near that was read, in words.
+        evidence: How well its options are known.
+        note: How close to the release they were read, in words.
         source: What was read.
-        path: Of a script, below TensorRT-LLM's folder; empty for the rest.
+        path: Path of a script below TensorRT-LLM's folder; empty for other tools.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Tool:
     path: str = ""
 
     def document(self, name_key: str) -> dict[str, object]:
-        """Return it for a JSON document, its name under ``name_key``."""
+        """Return the part of a JSON document, with its name under ``name_key``."""
         document: dict[str, object] = {
             name_key: self.name,
             "flow": self.flow,
@@ -54,12 +54,12 @@ class Tool:
 
 
 def tools_of(release: Release) -> tuple[Tool, ...]:
-    """Return every tool that forge uses, with those that the release has not."""
+    """Return every tool that forge uses, including those the release lacks."""
     name = TOOL_NAMES["convert_checkpoint"]
     converters = converters_of(release)
     convert = Tool(name=name, flow="engine", evidence="unsupported")
     if converters:
-        # What is said of each of them is about the release, the rest about one script.
+        # Notes shared by all converters are about the release, the others about one script.
         said = converters[0].note.split("; ")
         shared = [text for text in said if all(text in tool.note for tool in converters)]
         convert = Tool(
@@ -67,7 +67,7 @@ def tools_of(release: Release) -> tuple[Tool, ...]:
             flow="engine",
             evidence=converters[0].evidence,
             note="; ".join(shared),
-            source=f"{len(converters)} converters, each read apart",
+            source=f"{len(converters)} converters, each read separately",
         )
     return (
         convert,
@@ -80,7 +80,7 @@ def tools_of(release: Release) -> tuple[Tool, ...]:
 
 
 def converters_of(release: Release) -> tuple[Tool, ...]:
-    """Return the release's ``convert_checkpoint.py`` of each family, by the family's name."""
+    """Return the release's ``convert_checkpoint.py`` scripts, sorted by family name."""
     families = sorted({a.converter for a in known_architectures().values() if a.converter})
     tables = {f: find_flags("convert_checkpoint", release, family=f) for f in families}
     return tuple(_of_table(f, table) for f, table in tables.items() if table is not None)

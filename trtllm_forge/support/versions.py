@@ -1,7 +1,7 @@
-"""What is known of TensorRT-LLM's releases, as people and programs read it.
+"""What forge knows about TensorRT-LLM's releases, as text and as JSON.
 
-Three questions have an answer: all releases, one release (by its name or by an image that carries
-it), and which releases take an architecture. As JSON::
+Three questions can be asked: all releases, one release (by its name or by an image that carries
+it), and which releases support an architecture. As JSON::
 
     {"schema": 1,
      "releases": [{"version": "1.2.1", "flows": ["engine", "llmapi"], "images": [...],
@@ -9,8 +9,8 @@ it), and which releases take an architecture. As JSON::
                    "converters": [{"family", "path", "evidence", "note", "source"}], ...}],
      "sources": {"compatibility": "repository@commit:path", ...}}
 
-``evidence`` is ``exact`` for what was read at the release itself, ``nearest`` for what was read
-close to it, ``unsupported`` for what the release does not have.
+``evidence`` is ``exact`` for facts read at the release itself, ``nearest`` for facts read close to
+it, and ``unsupported`` for what the release does not have.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _TRITON_RELEASE = re.compile(r"\d\d\.\d\d")
 
 
 class Answer(Protocol):
-    """What is told, in both forms."""
+    """An answer, as text and as JSON."""
 
     def text(self) -> str:
-        """Return it for a person."""
+        """Return the answer as text."""
 
     def document(self) -> dict[str, object]:
-        """Return it as the JSON document."""
+        """Return the answer as the JSON document."""
 
 
 def answer(
@@ -53,17 +53,17 @@ def answer(
     image: str | None = None,
     architecture: str | None = None,
 ) -> Answer:
-    """Return what is known of one release, of those that take an architecture, or of all.
+    """Return what is known about one release, about support for an architecture, or about all.
 
     Args:
         catalogue: The releases.
-        version: The release that is asked for, None for all.
-        image: A Triton release, a tag or a whole reference, instead of ``version``.
-        architecture: As ``config.json`` spells it, or a preset or folder that has one.
+        version: A release, or None for all.
+        image: A Triton release, a tag or a full reference, instead of ``version``.
+        architecture: As spelled in ``config.json``, or a preset or folder with one.
 
     Raises:
-        ConfigError: There is no such release, image or architecture; the nearest is named.
-        CheckpointError: The folder that was named holds no checkpoint.
+        ConfigError: The release, image or architecture is unknown; the error names the nearest.
+        CheckpointError: The folder holds no checkpoint.
     """
     if version is not None and image is not None:
         what = f"VERSION {version} and --image {image} were both given"
@@ -81,7 +81,7 @@ def answer(
 
 @dataclass(frozen=True, kw_only=True)
 class AllReleases:
-    """The table of everything that is known."""
+    """The answer about all releases."""
 
     catalogue: Catalogue
 
@@ -104,14 +104,14 @@ class AllReleases:
 
 @dataclass(frozen=True, kw_only=True)
 class OneRelease:
-    """Everything that is known of a release; ``image`` is the one that it was found by."""
+    """The answer about one release; ``image`` is the image it was found by, if any."""
 
     release: Release
     catalogue: Catalogue
     image: Image | None
 
     def document(self) -> dict[str, object]:
-        """Return the release, the image that was asked for, and the sources."""
+        """Return the release, the given image, and the sources."""
         document: dict[str, object] = {"schema": SCHEMA}
         if self.image is not None:
             document["image"] = _image_document(self.image, self.catalogue)
@@ -120,7 +120,7 @@ class OneRelease:
         return document
 
     def text(self) -> str:
-        """Return what it has, where that was read, and what to know of it."""
+        """Return what the release has, where that was read, and notes on it."""
         release = self.release
         lines = []
         if self.image is not None:
@@ -146,7 +146,7 @@ def find_release(catalogue: Catalogue, version: str) -> Release:
     """Return the release called ``version``.
 
     Raises:
-        ConfigError: There is none; the hint shows the nearest that there is.
+        ConfigError: It is unknown; the hint names the nearest known one.
     """
     try:
         return catalogue.find(version)
@@ -155,8 +155,10 @@ def find_release(catalogue: Catalogue, version: str) -> Release:
             what = f"{version} is a release of Triton, not of TensorRT-LLM"
             raise ConfigError(what, hint=f"forge versions --image {version}") from error
         if not _RELEASE.fullmatch(version):
-            what = f'"{version}" is no release of TensorRT-LLM'
-            raise ConfigError(what, why="one looks like 1.2.1", hint="forge versions") from error
+            what = f'"{version}" is not a TensorRT-LLM release'
+            raise ConfigError(
+                what, why="a release looks like 1.2.1", hint="forge versions"
+            ) from error
         names = [name for name, release in catalogue.releases.items() if release.image]
         before = [name for name in names if version_key(name) < version_key(version)]
         hint = f"forge versions {(before or names[:1])[-1]}"
@@ -164,10 +166,10 @@ def find_release(catalogue: Catalogue, version: str) -> Release:
 
 
 def find_image(catalogue: Catalogue, name: str) -> Image:
-    """Return the image that goes by a Triton release, a tag or a whole reference.
+    """Return the image with this Triton release, tag or full reference.
 
     Raises:
-        ConfigError: There is none; the hint shows the nearest that there is.
+        ConfigError: It is unknown; the hint names the nearest known one.
     """
     for image in catalogue.images:
         tag = image.reference.rpartition(":")[2]
@@ -179,15 +181,15 @@ def find_image(catalogue: Catalogue, name: str) -> Image:
     if triton_release in known:
         image = catalogue.images[known.index(triton_release)]
         what = f"the image {name} is not known to carry TensorRT-LLM"
-        why = f"of Triton {triton_release}, {image.reference} does"
+        why = f"for Triton {triton_release}, {image.reference} does"
         raise ConfigError(what, why=why, hint=f"forge versions --image {triton_release}")
     what = f"the image {name} is not one that this forge knows"
     order = sorted(known, key=version_key)
     if not triton_release:
-        why = f"an image is a release of Triton, {order[0]} to {order[-1]}, or a whole reference"
+        why = f"give a Triton release, {order[0]} to {order[-1]}, or a full image reference"
         raise ConfigError(what, why=why, hint=f"forge versions --image {order[-1]}")
     nearest = next((n for n in order if version_key(n) > version_key(triton_release)), order[-1])
-    why = f"the known ones are of Triton {order[0]} to {order[-1]}; releases_file can describe more"
+    why = f"known are Triton {order[0]} to {order[-1]}; releases_file can describe more"
     raise ConfigError(what, why=why, hint=f"forge versions --image {nearest}")
 
 
@@ -196,7 +198,7 @@ def _newest_first(catalogue: Catalogue) -> tuple[Release, ...]:
 
 
 def release_document(release: Release, catalogue: Catalogue) -> dict[str, object]:
-    """Return everything that is known of a release."""
+    """Return everything that is known about a release."""
     return {
         "version": release.version,
         "flows": list(release.flows),
@@ -230,13 +232,13 @@ def _notes(release: Release, catalogue: Catalogue) -> list[str]:
         notes.append("no Triton image carries it")
     if "engine" not in release.flows:
         newest = catalogue.newest("engine")
-        ends = f", the newest that does is {newest.version}" if newest else ""
+        ends = f"; the newest that does is {newest.version}" if newest else ""
         notes.append(f"forge builds no engines with it{ends}")
     for image in release.images:
         if not image.has_examples:
             notes.append(
                 f"image {image.triton_release} holds no converters: "
-                "--examples-dir names a clone's folder"
+                "set --examples-dir to the examples folder of a clone"
             )
         if image.triton_release in catalogue.sources:
             notes.append(f"image {image.triton_release}: {catalogue.sources[image.triton_release]}")
@@ -259,7 +261,7 @@ def _image_lines(images: Sequence[Image]) -> list[str]:
 
 
 def _release_lines(releases: Sequence[Release]) -> list[str]:
-    """Return a row per release; pre-releases that differ in the name alone share one."""
+    """Return a row per release; pre-releases that differ only by name share one."""
     heading = ("TensorRT-LLM", "convert", "quantize", "build", "LLM API", "GPU architectures (sm_)")
     rows = []
     for facts, group in groupby(releases, key=_row_of):
@@ -273,7 +275,7 @@ def _release_lines(releases: Sequence[Release]) -> list[str]:
 def _row_of(release: Release) -> tuple[str, ...]:
     evidence = {tool.name: tool.evidence for tool in tools_of(release)}
     numbers = sorted(int(name.removeprefix("sm_")) for name in release.gpu_architectures)
-    # Whoever has an image stands alone, whatever else is equal.
+    # A release with an image always gets its own row.
     return (
         release.version if release.images or release.is_overlaid else release.tables,
         evidence["convert_checkpoint.py"],

@@ -1,1 +1,1 @@
-"""What messages are made of: sizes and durations, and the word that a typo was meant to be."""
+"""Text for messages: sizes and durations, and the nearest word to a typo."""

@@ -17,19 +17,21 @@ def parse_duration(text: str) -> float:
     """Return a duration in seconds.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The text is not a duration.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([dhms])", text.strip().lower())
     if match is None:
-        what = f'"{text}" is no time'
+        what = f'"{text}" is not a duration'
         raise ConfigError(
-            what, why="30d, 12h, 45m and 10s are", hint="forge cache prune --older-than 30d"
+            what,
+            why="write it as 30d, 12h, 45m or 10s",
+            hint="forge cache prune --older-than 30d",
         )
     return float(match.group(1)) * _SECONDS[match.group(2)]
 
 
 def show_duration(seconds: float) -> str:
-    """Return a duration in its largest unit that fits, rounded down."""
+    """Return a duration in the largest unit that fits, rounded down."""
     for unit, size in _SECONDS.items():
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
@@ -37,7 +39,7 @@ def show_duration(seconds: float) -> str:
 
 
 def show_size(size_bytes: float) -> str:
-    """Return a size in the largest unit that gives at least 1."""
+    """Return a size in the largest unit in which it is at least 1."""
     unit = 0
     while size_bytes >= 1024 and unit < len(_UNITS) - 1:
         size_bytes /= 1024
@@ -49,10 +51,10 @@ def size_in_bytes(text: str) -> int:
     """Return a size such as ``64m`` or ``2GiB`` in bytes.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The text is not a size.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", text.strip().lower())
     if match is None:
-        what = f"{text} is no size"
-        raise ConfigError(what, why="a number and a unit are needed", hint="--shm-size 1g")
+        what = f"{text} is not a size"
+        raise ConfigError(what, why="a size is a number and a unit", hint="--shm-size 1g")
     return int(float(match.group(1)) * 1024 ** _POWERS[match.group(2)])

@@ -1,4 +1,4 @@
-"""Which known word a misspelt one was meant to be."""
+"""Finds the known word closest to a misspelt one."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | No
     """Return the known word closest to a misspelt one, or None when none is close.
 
     Args:
-        word: What was written.
-        known: What could be meant.
-        cutoff: How similar they have to be, from 0 to 1; with 0 one is always close.
+        word: The misspelt word.
+        known: The candidates.
+        cutoff: Least similarity, from 0 to 1; with 0 there is always a match.
     """
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return close[0] if close else None
 
 
 def nearest_words(word: str, known: Iterable[str]) -> tuple[list[str], bool]:
-    """Return the known words that were likely meant, and whether there is just one for certain.
+    """Return the known words that were likely meant, and whether the only one is certain.
 
-    One is certain when it alone differs in nothing but case and separators, or in one letter.
+    It is certain if it is the only one that differs just in case and separators, or in one letter.
     """
     words = list(known)
     same = [other for other in words if _plain(other) == _plain(word)]
@@ -40,7 +40,7 @@ def nearest_words(word: str, known: Iterable[str]) -> tuple[list[str], bool]:
 
 
 def _distance(one: str, other: str) -> int:
-    """Return the number of letters to add, drop, change or swap with a neighbour."""
+    """Return the edit distance: letters to add, drop, change or swap with a neighbour."""
     rows = [list(range(len(other) + 1))]
     for i, a in enumerate(one, start=1):
         row = [i]

@@ -170,8 +170,8 @@ def test_select_and_ignore_take_codes_and_beginnings(root: Path) -> None:
         ),
         (
             "check sound/repository --shm-size much",
-            "error: much is no size\n"
-            "  why:  a number and a unit are needed\n"
+            "error: much is not a size\n"
+            "  why:  a size is a number and a unit\n"
             "  try:  --shm-size 1g\n",
         ),
         (

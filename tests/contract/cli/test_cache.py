@@ -236,8 +236,8 @@ def test_word_that_is_no_time_is_refused() -> None:
     assert run("cache prune --older-than soon") == (
         2,
         "",
-        'error: "soon" is no time\n'
-        "  why:  30d, 12h, 45m and 10s are\n"
+        'error: "soon" is not a duration\n'
+        "  why:  write it as 30d, 12h, 45m or 10s\n"
         "  try:  forge cache prune --older-than 30d\n",
     )
 
@@ -251,7 +251,7 @@ def test_durations_are_read_in_their_unit(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1w", "1d2h"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no time"):
+    with pytest.raises(ConfigError, match="is not a duration"):
         parse_duration(text)
 
 

@@ -69,7 +69,7 @@ def test_existing_file_is_not_replaced() -> None:
     assert run("ci gitlab sample --gpu") == (
         2,
         "",
-        "error: .gitlab-ci.yml is there already\n"
+        "error: .gitlab-ci.yml already exists\n"
         "  why:  it may hold your own changes\n"
         "  try:  forge ci gitlab sample --gpu --output .gitlab-ci.yml --force\n",
     )

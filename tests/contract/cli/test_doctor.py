@@ -26,8 +26,8 @@ from trtllm_forge.support import machine_checks
 ROOT = Path(__file__).resolve().parents[3]
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
 IN_IMAGE = f'docker run --rm -it --gpus all --ipc host -v "$PWD":/work -w /work {IMAGE} bash'
-NO_TRITON = "no tritonserver, on PATH or in /opt/tritonserver; an image of the release has one"
-NO_EXTRA = "the extra `cpu` is not whole: there is no no-such-torch"
+NO_TRITON = "no tritonserver on PATH or in /opt/tritonserver; an image of the release has one"
+NO_EXTRA = "the extra `cpu` is incomplete: no-such-torch missing"
 NO_GPU = "none: there is no NVIDIA driver: its library libnvidia-ml.so.1 was not found"
 NO_TOOLS = (
     "trtllm-build is not on PATH (executor local runs the TensorRT-LLM installed here; "
@@ -162,7 +162,7 @@ def test_bare_machine_is_told_what_each_runtime_lacks() -> None:
             (
                 "warn",
                 "mpi",
-                "no mpirun, which starts engines of several ranks",
+                "no mpirun, which engines with several ranks need",
                 "sudo apt-get install openmpi-bin",
             ),
         ),
@@ -227,7 +227,7 @@ def test_python_that_the_extra_has_no_builds_for_is_named(monkeypatch: pytest.Mo
     assert found(examined(), "openvino", "packages") == [
         (
             "missing",
-            f"{NO_EXTRA}; it needs Python 3.10 to 3.12, this is {platform.python_version()}",
+            f"{NO_EXTRA}; it needs Python 3.10 to 3.12, but this is {platform.python_version()}",
             "python3.12 -m venv .venv",
         )
     ]
@@ -273,7 +273,7 @@ def test_gpus_and_tools_of_this_environment_build_engines(
     ]
     assert found(document, "trtllm", "examples") == [("ok", str(toolchain.examples_dir), "")]
     assert found(document, "trtllm", "driver") == [
-        ("ok", "590.44.01, image 26.07 was made with 590.44.01", "")
+        ("ok", "590.44.01, image 26.07 was built with 590.44.01", "")
     ]
     assert [state for state, _, _ in found(document, "trtllm", "architecture")] == ["ok"]
     # One way to run the tools is enough.
@@ -289,7 +289,8 @@ def test_tools_without_the_converters_do_not_build(machine: Machine) -> None:
     assert found(document, "trtllm", "examples") == [
         (
             "missing",
-            "this environment has no converters; examples_dir names the folder examples of a clone",
+            "this environment has no converters; "
+            "set examples_dir to the examples folder of a clone",
             "git clone --depth 1 --branch v1.2.1 https://github.com/NVIDIA/TensorRT-LLM",
         )
     ]
@@ -316,8 +317,8 @@ def test_older_driver_is_a_warning_that_names_the_image_for_it(machine: Machine)
     assert found(examined(), "trtllm", "driver") == [
         (
             "warn",
-            "575.57.08, image 26.07 was made with 590.44.01; an older one serves data centre GPUs "
-            "alone, through CUDA's forward compatibility; image 25.10 fits this driver",
+            "575.57.08, image 26.07 was built with 590.44.01; an older one works only on "
+            "data centre GPUs, through CUDA forward compatibility; image 25.10 fits this driver",
             "forge versions 1.0.0",
         )
     ]
@@ -370,7 +371,11 @@ def test_image_that_is_not_here_is_named_and_never_pulled(machine: Machine) -> N
     document = examined("doctor --require trtllm")
 
     assert found(document, "trtllm", "image") == [
-        ("warn", f"{IMAGE} is not here, a download of 14.2 GB", f"docker pull {IMAGE}")
+        (
+            "warn",
+            f"{IMAGE} is not on this machine; it is a download of 14.2 GB",
+            f"docker pull {IMAGE}",
+        )
     ]
     assert found(document, "trtllm", "docker gpu") == [("ok", "not tried without the image", "")]
     assert machine.docker_commands <= {"version", "image", "info"}
@@ -384,7 +389,7 @@ def test_image_without_the_converters_does_not_build(
     examples = [
         (
             "missing",
-            "the image has no converters; examples_dir names the folder examples of a clone",
+            "the image has no converters; set examples_dir to the examples folder of a clone",
             "git clone --depth 1 --branch v0.16.0 https://github.com/NVIDIA/TensorRT-LLM",
         )
     ]
@@ -478,7 +483,7 @@ def test_triton_without_the_backend_does_not_serve_engines(machine: Machine) -> 
     assert found(document, "trtllm", "triton") == [
         (
             "missing",
-            f"{executable} has no backend tensorrtllm: there is no {backend_dir}",
+            f"{executable} has no backend tensorrtllm: {backend_dir} does not exist",
             IN_IMAGE,
         )
     ]
@@ -495,7 +500,7 @@ def test_docker_with_a_gpu_serves_engines_without_a_triton_beside_it(machine: Ma
     assert found(document, "trtllm", "triton") == [
         (
             "warn",
-            f"{NO_TRITON}, and forge serve starts one in docker",
+            f"{NO_TRITON}; forge serve can start one in docker",
             "forge serve --triton docker",
         )
     ]
@@ -505,7 +510,7 @@ def test_token_is_said_to_be_there_and_never_shown(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert found(examined(), "machine", "hub token") == [
-        ("warn", "none, which gated models ask for", "hf auth login")
+        ("warn", "none; gated models need one", "hf auth login")
     ]
 
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_user")
@@ -520,7 +525,7 @@ def test_offline_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORGE_OFFLINE", "true")
 
     assert found(examined(), "machine", "hub") == [
-        ("warn", "offline is set: only what the cache holds", "")
+        ("warn", "offline is set: only cached files are available", "")
     ]
 
 
@@ -548,7 +553,7 @@ def test_disk_that_is_nearly_full_is_a_warning(monkeypatch: pytest.MonkeyPatch) 
     assert state == "warn"
     free, _, rest = detail.partition(" free")
     assert re.fullmatch(r"\d+\.\d [MGT]iB", free)
-    assert rest == f" in {os.environ['XDG_CACHE_HOME']}/trtllm-forge, little for a model"
+    assert rest == f" in {os.environ['XDG_CACHE_HOME']}/trtllm-forge, which is little for a model"
     assert hint == "FORGE_CACHE_DIR=/larger/disk forge doctor"
 
 

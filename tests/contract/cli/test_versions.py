@@ -122,7 +122,8 @@ def test_release_in_words_names_what_was_read() -> None:
     assert "Triton models           exact: read at the release tag\n" in stdout
     assert "\n  gpt             examples/gpt/convert_checkpoint.py\n" in stdout
     assert stdout.endswith(
-        "note        image 24.12 holds no converters: --examples-dir names a clone's folder\n"
+        "note        image 24.12 holds no converters: "
+        "set --examples-dir to the examples folder of a clone\n"
     )
 
 
@@ -157,7 +158,7 @@ def test_image_whose_content_is_in_doubt_says_so() -> None:
         (
             "versions 1.2.9",
             "error: TensorRT-LLM 1.2.9 is not a release that this forge knows\n"
-            "  why:  the nearest that is known is 1.2.1\n"
+            "  why:  the nearest known release is 1.2.1\n"
             "  try:  forge versions 1.2.1\n",
         ),
         (
@@ -175,8 +176,8 @@ def test_image_whose_content_is_in_doubt_says_so() -> None:
         ),
         (
             "versions newest",
-            'error: "newest" is no release of TensorRT-LLM\n'
-            "  why:  one looks like 1.2.1\n"
+            'error: "newest" is not a TensorRT-LLM release\n'
+            "  why:  a release looks like 1.2.1\n"
             "  try:  forge versions\n",
         ),
         (
@@ -193,21 +194,21 @@ def test_image_whose_content_is_in_doubt_says_so() -> None:
         (
             "versions --image 24.10",
             "error: the image 24.10 is not one that this forge knows\n"
-            "  why:  the known ones are of Triton 24.12 to 26.07; "
+            "  why:  known are Triton 24.12 to 26.07; "
             "releases_file can describe more\n"
             "  try:  forge versions --image 24.12\n",
         ),
         (
             "versions --image latest",
             "error: the image latest is not one that this forge knows\n"
-            "  why:  an image is a release of Triton, 24.12 to 26.07, or a whole reference\n"
+            "  why:  give a Triton release, 24.12 to 26.07, or a full image reference\n"
             "  try:  forge versions --image 26.07\n",
         ),
         (
             "versions --image nvcr.io/nvidia/tritonserver:26.07-py3",
             "error: the image nvcr.io/nvidia/tritonserver:26.07-py3 "
             "is not known to carry TensorRT-LLM\n"
-            "  why:  of Triton 26.07, nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3 does\n"
+            "  why:  for Triton 26.07, nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3 does\n"
             "  try:  forge versions --image 26.07\n",
         ),
         (
@@ -220,7 +221,8 @@ def test_image_whose_content_is_in_doubt_says_so() -> None:
         (
             "versions --architecture some/model",
             "error: the architecture of some/model is not known without asking the Hub\n"
-            "  why:  forge versions asks nobody; forge plan reads the model's config.json\n"
+            "  why:  forge versions does not use the network; "
+            "forge plan reads the model's config.json\n"
             "  try:  forge plan some/model --runtime trtllm\n",
         ),
     ],
@@ -257,7 +259,7 @@ def test_flows_of_one_release_can_be_asked_for() -> None:
         "1.2.1 (26.07)\n"
         "  engine flow (nearest): fp16, bf16, int8, int4; KV cache int8, fp8\n"
         "  LLM API (nearest, since 0.20): fp16, bf16\n"
-        "through the LLM API also checkpoints quantised as FP8 block, FP8 per-tensor, FP8 rowwise, "
+        "the LLM API also takes checkpoints quantised as FP8 block, FP8 per-tensor, FP8 rowwise, "
         "NVFP4, W4A16 AWQ, W4A8 AWQ\n",
         "",
     )
@@ -266,7 +268,7 @@ def test_flows_of_one_release_can_be_asked_for() -> None:
 def test_release_before_an_architecture_is_said_not_to_take_it() -> None:
     assert run("versions 0.16.0 --architecture Qwen3ForCausalLM") == (
         0,
-        "Qwen3ForCausalLM, family qwen\nnone of these releases takes it\n",
+        "Qwen3ForCausalLM, family qwen\nnone of these releases supports it\n",
         "",
     )
 

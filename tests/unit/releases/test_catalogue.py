@@ -116,9 +116,9 @@ def test_engine_flow_ends_with_1_2_and_the_llm_api_begins_with_1_0() -> None:
 UNKNOWN = {
     "1.5.0": "it is newer than 1.4.0rc1, the last one known; releases_file can describe it",
     "0.15.0": "forge supports releases from 0.16.0 on",
-    "0.19.5": "the nearest that is known is 0.19.0",
+    "0.19.5": "the nearest known release is 0.19.0",
     # Its candidates are known, and are another thing.
-    "1.3.0": "the nearest that is known is 1.3.0rc29",
+    "1.3.0": "the nearest known release is 1.3.0rc29",
 }
 NEAREST = {"1.5.0": "1.2.1", "0.15.0": "0.16.0", "0.19.5": "0.19.0", "1.3.0": "1.3.0rc29"}
 
@@ -162,18 +162,18 @@ def test_what_an_overlay_says_is_never_more_than_near() -> None:
 OVERLAY_REFUSALS = {
     "shape": (
         "[]",
-        "is of another shape",
-        "it begins with `schema: 1` and holds images and releases",
+        "has the wrong form",
+        "it must begin with `schema: 1` and hold images and releases",
     ),
     "schema": (
         "schema: 2",
-        "is of another shape",
-        "it begins with `schema: 1` and holds images and releases",
+        "has the wrong form",
+        "it must begin with `schema: 1` and hold images and releases",
     ),
     "like": (
         'schema: 1\nreleases: {"1.2.2": {like: "9.9.9"}}',
         ": release 1.2.2 is like 9.9.9, which is not known",
-        "of those that are, the nearest is 1.4.0rc1",
+        "the nearest known release is 1.4.0rc1",
     ),
     "no-like": (
         'schema: 1\nreleases: {"1.2.2": {engine: true}}',
@@ -182,8 +182,8 @@ OVERLAY_REFUSALS = {
     ),
     "typo": (
         'schema: 1\nreleases: {"1.2.2": {like: "1.2.1", engin: true, gpu: [sm_90]}}',
-        ": release 1.2.2: there is no key engin, the nearest is engine",
-        "release 1.2.2: there is no key gpu, the nearest is gpus",
+        ": release 1.2.2: unknown key engin, the nearest is engine",
+        "release 1.2.2: unknown key gpu, the nearest is gpus",
     ),
     "kinds": (
         'schema: 1\nreleases: {"1.2.2": {like: "1.2.1", engine: "no", gpus: sm_90}}',
@@ -192,29 +192,29 @@ OVERLAY_REFUSALS = {
     ),
     "name": (
         'schema: 1\nreleases: {1.5: {like: "1.2.1"}}',
-        ': release 1.5 is no name of one, such as "1.2.2", in quotes',
+        ': release 1.5 is not a release name in quotes, such as "1.2.2"',
         "",
     ),
     "name without a place in the order": (
         'schema: 1\nreleases: {"1.2.2-nightly": {like: "1.2.1"}}',
-        ': release 1.2.2-nightly is no name of one, such as "1.2.2", in quotes',
+        ': release 1.2.2-nightly is not a release name in quotes, such as "1.2.2"',
         "",
     ),
     "image": (
         "schema: 1\nimages: [{triton: 26.10, size_gb: big, examples: true}]",
         ": image 1 has no trtllm",
-        "image 1: triton is 26.1, wanted: text, in quotes where it looks like a number\n"
+        "image 1: triton is 26.1, wanted: text, in quotes if it looks like a number\n"
         "        image 1: size_gb is 'big', wanted: a number above 0",
     ),
     "lists": (
         "schema: 1\nimages: {}\nreleases: [1]\nimage: 3",
-        ": there is no key image, the nearest is images",
-        "releases is no mapping of names",
+        ": unknown key image, the nearest is images",
+        "releases is not a mapping of names",
     ),
     "rows": (
         'schema: 1\nimages: [3]\nreleases: {"1.2.2": like}',
-        ": image 1 is no mapping",
-        "release 1.2.2 is no mapping",
+        ": image 1 is not a mapping",
+        "release 1.2.2 is not a mapping",
     ),
 }
 

@@ -39,8 +39,8 @@ def test_value_the_tool_lacks_is_refused_with_those_it_has() -> None:
     with pytest.raises(ConfigError) as caught:
         CommandLine(table=table()).option("--dtype", "float8")
     assert printed(caught.value) == (
-        "error: tool.py of TensorRT-LLM 1.0 does not take --dtype float8\n"
-        "  why:  it takes float16, bfloat16",
+        "error: tool.py of TensorRT-LLM 1.0 does not accept --dtype float8\n"
+        "  why:  it accepts float16, bfloat16",
         2,
     )
 

@@ -251,7 +251,7 @@ def test_release_that_is_not_known_is_refused_with_the_same_build_of_one_that_is
         require_known_release(engine_config("--int4 --trtllm-version 0.19.5"))
     assert printed(caught.value) == (
         "error: TensorRT-LLM 0.19.5 is not a release that this forge knows\n"
-        "  why:  the nearest that is known is 0.19.0\n"
+        "  why:  the nearest known release is 0.19.0\n"
         "  try:  forge build org/model --int4 --trtllm-version 0.19.0",
         2,
     )

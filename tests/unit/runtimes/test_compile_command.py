@@ -146,9 +146,9 @@ def test_module_the_tool_does_not_know_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
         argv(line)
     assert caught.value.what == (
-        "trtllm-build of TensorRT-LLM 1.2.1 does not take --lora_target_modules q_proj"
+        "trtllm-build of TensorRT-LLM 1.2.1 does not accept --lora_target_modules q_proj"
     )
-    assert caught.value.why.startswith("it takes attn_qkv, attn_q, ")
+    assert caught.value.why.startswith("it accepts attn_qkv, attn_q, ")
 
 
 def test_adapter_that_is_no_folder_is_refused() -> None:
