@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import secrets
 import shlex
 import time
 from typing import TYPE_CHECKING
@@ -94,7 +93,7 @@ def _choose_start(
         stamp=f"{os.getpid()}_{time.time_ns()}",
         state_dir=settings.state_dir,
         ports=ports,
-        control_key=secrets.token_hex(16),
+        control_key=os.urandom(16).hex(),
         ready_timeout_s=ready_timeout_s,
     )
 
