@@ -18,7 +18,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python scripts/run_tests.py
 
 test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/unit tests/contract
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/unit tests/contract
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/python scripts/check.py

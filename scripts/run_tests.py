@@ -1,8 +1,8 @@
 """Runs every test layer this machine can run: ``make test``.
 
 The twin's layers, real OpenVINO and real Triton, are required: one that was skipped fails the
-run. The gpu layer runs where an NVIDIA GPU is. Several processes run the tests, one file each at a
-time: a test of a server waits more than it computes.
+run. The gpu layer runs where an NVIDIA GPU is. One process runs them all: the files share servers
+and the usual ports, which tests in several processes would compete for.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# More than cores: see above. More than that, and what computes is late for the deadlines of others.
-WORKERS = 3
 LAYERS = "not gpu" if not Path("/proc/driver/nvidia/gpus").is_dir() else ""
 
 
@@ -22,7 +20,6 @@ def main() -> int:
     command = [
         *(sys.executable, "-m", "pytest", "-q"),
         *("-m", LAYERS),
-        *("-n", str(WORKERS), "--dist", "loadgroup", "--no-loadscope-reorder"),
         *("--require", "openvino", "--require", "triton"),
         *sys.argv[1:],
     ]

@@ -3,8 +3,7 @@
 Layers are chosen with ``-m``. One whose packages are absent skips with a sentence, and fails under
 ``--require LAYER``, which also fails when nothing of the layer ran.
 
-``-n 3 --dist loadgroup --no-loadscope-reorder`` spreads the tests over worker processes. Those of a
-file share its servers, so they run in one worker, in order.
+``make test-fast`` spreads files over two processes with ``-n 2 --dist loadfile``.
 """
 
 from __future__ import annotations
@@ -44,9 +43,6 @@ _DISTRIBUTIONS = {
 }
 _EXECUTABLES: dict[str, tuple[str, ...]] = {"gpu": ("nvidia-smi", "trtllm-build")}
 LAYERS = tuple(_DISTRIBUTIONS)
-_TESTS_DIR = Path(__file__).parent
-# Longest first, so that the workers end at about the same time.
-_FOLDERS = ("gpu", "triton", "openvino", "process", "contract", "unit")
 
 _numbers = itertools.count()
 _home = tempfile.TemporaryDirectory(prefix="forge-tests-")
@@ -92,15 +88,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     _home.cleanup()
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not _is_worker(config):
-        return
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    items.sort(key=_place_of_folder)
 
 
 @pytest.fixture(autouse=True)
@@ -161,10 +148,6 @@ def pytest_terminal_summary(
 
 
 _IDLE = pytest.StashKey[list[str]]()
-
-
-def _place_of_folder(item: pytest.Item) -> int:
-    return _FOLDERS.index(item.path.relative_to(_TESTS_DIR).parts[0])
 
 
 def _is_worker(config: pytest.Config) -> bool:

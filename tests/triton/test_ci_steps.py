@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.twin import TwinWorkshop
 
 # The workflows serve on the usual ports.
-pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("usual_ports")]
+pytestmark = pytest.mark.triton
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP_DEADLINE_S = 180

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # The commands as shown serve on the usual ports.
-pytestmark = [pytest.mark.triton, pytest.mark.xdist_group("usual_ports")]
+pytestmark = pytest.mark.triton
 
 COMMAND_DEADLINE_S = 120
 DETACH = "forge serve sample --detach --name coder --restart on-failure"

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from trtllm_forge.serving.records.record import ServerRecord
 
-# Servers here take the usual ports, where no others are wanted.
-pytestmark = pytest.mark.xdist_group("usual_ports")
-
 CHECKOUT_DIR = Path(__file__).parent.parent.parent.parent
 PARENT_FIELD = 1
 

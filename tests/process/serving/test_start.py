@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 
     from trtllm_forge.serving.plan.options import ServeOptions
 
-# Servers here take the usual ports, where no others are wanted.
-pytestmark = pytest.mark.xdist_group("usual_ports")
-
 CHECKOUT_DIR = Path(__file__).parent.parent.parent.parent
 
 
