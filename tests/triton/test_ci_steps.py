@@ -243,7 +243,7 @@ def test_failed_build_fails_its_step_and_is_told_in_the_summary(fresh: GithubRun
     fresh.run(fresh.steps["Write the summary"])
 
     assert ran.exit_code == 2
-    assert '"build.tp_size is 0, wanted: whole number from 1"' in ran.output
+    assert '"build.tp_size is 0, wanted: whole number of at least 1"' in ran.output
     page = (fresh.runner.root / "step_summary.md").read_text("utf-8")
     assert page.startswith("### ❌ Failed, exit code 2\n")
     assert "### `probe.json`\n\nNot written" in page

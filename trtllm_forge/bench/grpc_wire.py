@@ -48,8 +48,8 @@ def open_wire(urls: ServerUrls, *, timeout_s: float) -> GrpcWire:
         why = "that server was not started by this user's forge"
         raise ConfigError(what, why=why, hint="forge bench --protocol grpc --grpc 127.0.0.1:8001")
     if urls.own_grpc is None:
-        what = f"the gRPC of the server at {urls.http} takes clients with a certificate alone"
-        why = "forge shows the server's own, and its authority has not signed that for clients"
+        what = f"the gRPC service of {urls.http} requires a client certificate"
+        why = "the server's certificate, which forge would present, is not signed for clients"
         raise ConfigError(what, why=why, hint="forge bench --protocol http")
     address = urls.grpc.rpartition("/")[2]
     return GrpcWire(address, timeout_s=timeout_s, trust=urls.grpc_trust)

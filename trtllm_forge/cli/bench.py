@@ -44,7 +44,7 @@ RequestsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Measured requests per load; defaults to 8 per slot, at least 16.",
+        help="Requests to measure at each load; defaults to 8 per request in flight, at least 16.",
         show_default=False,
         rich_help_panel=LOAD,
     ),

@@ -18,8 +18,8 @@ from trtllm_forge.cli.options import (
 from trtllm_forge.errors import ConfigError
 
 RULES = "Which rules"
-SERVER = "What it is for"
-FIXING = "What is fixed"
+SERVER = "Target server"
+FIXING = "Fixes"
 
 RepositoryArgument = Annotated[
     Path | None,
@@ -32,7 +32,7 @@ TrtllmVersionOption = Annotated[
     typer.Option(
         "--trtllm-version",
         metavar="VERSION",
-        help="TensorRT-LLM of the server; else it is told by lock, engine or tensors.",
+        help="TensorRT-LLM release of the server; else read from lock, engine or tensors.",
         show_default=False,
         rich_help_panel=SERVER,
     ),
@@ -73,7 +73,7 @@ ShmSizeOption = Annotated[
     typer.Option(
         "--shm-size",
         metavar="SIZE",
-        help="Shared memory of the server, such as 1g, as docker takes it.",
+        help="Shared memory of the server in docker's notation, such as 1g.",
         show_default=False,
         rich_help_panel=SERVER,
     ),
@@ -115,7 +115,7 @@ SarifOption = Annotated[
     typer.Option(
         "--sarif",
         metavar="FILE",
-        help="Write the findings as SARIF 2.1.0, too.",
+        help="Also write the findings as SARIF 2.1.0.",
         show_default=False,
         rich_help_panel=REPORTING,
     ),

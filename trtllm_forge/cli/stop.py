@@ -29,7 +29,7 @@ TimeoutOption = Annotated[
     typer.Option(
         "--timeout",
         min=0,
-        help="Seconds until running requests are cut off; defaults to the server's drain timeout.",
+        help="Seconds before running requests are cut off; defaults to the drain timeout.",
         show_default=False,
         rich_help_panel=BUILDING,
     ),

@@ -155,7 +155,7 @@ class ConfigKey:
         if self.most is not None:
             return f"{word} {'above ' if self.above else ''}{least} to {self.most:g}"
         if least is not None:
-            return f"{word} {'above ' if self.above else 'from '}{least}"
+            return f"{word} {'above ' if self.above else 'of at least '}{least}"
         return word
 
     def read(self, value: object) -> object:

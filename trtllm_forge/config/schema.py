@@ -191,7 +191,7 @@ class RepositorySection(_Section):
     )
     batch_scheduler_policy: Literal["guaranteed_no_evict", "max_utilization"] = key(
         "guaranteed_no_evict",
-        "Never pause a started request, or fill every step and pause some if the KV cache is full.",
+        "guaranteed_no_evict never pauses a started request; max_utilization fills every step.",
     )
     enable_kv_cache_reuse: bool = key(
         True, "Share KV cache blocks between requests with a common prefix."
@@ -384,7 +384,7 @@ class ForgeConfig(_Section):
     )
     trtllm_version: str | None = key(
         None,
-        "TensorRT-LLM release; defaults to the newest in an image that supports the model.",
+        "TensorRT-LLM release; defaults to the newest that has an image and supports the model.",
         pattern=RELEASE,
     )
     executor: Literal["auto", "local", "docker"] = key(

@@ -111,7 +111,7 @@ def plan_package(source_dir: Path) -> PackagePlan:
     """
     if not source_dir.is_dir():
         what = f"{source_dir} is not a folder"
-        why = "package takes a model repository as written by build or render"
+        why = "`forge package` needs a repository written by `forge build` or `forge render`"
         raise ConfigError(what, why=why)
     if not any(source_dir.glob("*/config.pbtxt")):
         what = f"{source_dir} is not a model repository: no folder in it has a config.pbtxt"

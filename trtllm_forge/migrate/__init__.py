@@ -209,7 +209,7 @@ def _require_new(source_dir: Path, output_dir: Path, again: str) -> None:
     if output.is_relative_to(source) or source.is_relative_to(output):
         what = f"the new repository {output_dir} would be inside the old one, {source_dir}"
         if source.is_relative_to(output):
-            what = f"the new repository {output_dir} would replace the folder with the old one"
+            what = f"the new repository {output_dir} would overwrite the folder of the old one"
         raise ConfigError(what, why="migrate does not change the old one", hint=hint)
     hint = f"{again} --output {shell(free_name(output_dir))}"
     if output_dir.is_symlink() or output_dir.is_file():

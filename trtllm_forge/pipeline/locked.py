@@ -77,7 +77,8 @@ class HeldLock:
                 is_wrong = is_repeatable(name, parameters, path)
                 (wrong if is_wrong else exempt).append(f"{name}: {path}")
         if wrong:
-            what = f"{len(wrong)} built files differ from {self.path}"
+            files = "1 built file does" if len(wrong) == 1 else f"{len(wrong)} built files do"
+            what = f"{files} not match {self.path}"
             raise BuildError(what, why=_lines(wrong))
         return tuple(exempt)
 

@@ -75,7 +75,7 @@ def read_arguments(release: Release) -> ArgumentTable:
     if row is None or "llmapi" not in release.flows:
         newest = list(document["releases"])[-1]
         what = f"runtime llmapi does not support TensorRT-LLM {release.version}"
-        why = f"Triton's model over the LLM API is known from {FIRST_RELEASE} to {newest}"
+        why = f"forge knows Triton's LLM API model only for releases {FIRST_RELEASE} to {newest}"
         with_image = read_catalogue().newest("llmapi")
         hint = f"forge versions {with_image.version}" if with_image else ""
         raise ConfigError(what, why=why, hint=hint)

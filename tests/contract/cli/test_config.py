@@ -70,7 +70,7 @@ def test_mistakes_are_printed_together() -> None:
         "  why:  forge.yaml:3: build.max_batchsize is not a key, the nearest is "
         "build.max_batch_size\n"
         "        the command line: a build has one precision, but --int8 and --int4 were given\n"
-        "        forge.yaml:4: build.tp_size is 0, wanted: whole number from 1\n"
+        "        forge.yaml:4: build.tp_size is 0, wanted: whole number of at least 1\n"
         "  try:  write max_batch_size instead of max_batchsize in forge.yaml:3\n"
         "        keep --int8\n"
         "        write tp_size: 1 in forge.yaml:4\n",

@@ -241,7 +241,7 @@ def test_locked_build_that_gives_other_bytes_is_not_published(
 
     assert code == 5
     assert stderr.endswith(
-        "error: 2 built files differ from model_repos/sample/forge.lock\n"
+        "error: 2 built files do not match model_repos/sample/forge.lock\n"
         "  why:  compile: engine.json\n"
         "        render: tensorrt_llm/1/engine/engine.json\n"
     )

@@ -559,7 +559,7 @@ def test_output_in_the_way_is_left_alone(tmp_path: Path) -> None:
     )
     stays = f"  why:  migrate does not change the old one\n{hint}r-migrated"
     assert refusal(ConfigError, source_dir, "llmapi", output_dir=source_dir) == (
-        f"error: the new repository ROOT/r would replace the folder with the old one\n{stays}"
+        f"error: the new repository ROOT/r would overwrite the folder of the old one\n{stays}"
     )
     assert refusal(ConfigError, source_dir, "llmapi", output_dir=source_dir / "new") == (
         f"error: the new repository ROOT/r/new would be inside the old one, ROOT/r\n{stays}"

@@ -120,7 +120,7 @@ def test_all_mistakes_of_all_sources_come_in_one_error() -> None:
     assert error.why.splitlines() == [
         "forge.yaml:3: foo is not a key",
         "FORGE_INT4_RATIO: build.int4_ratio is 2, wanted: number 0 to 1",
-        "--tp: build.tp_size is none, wanted: whole number from 1",
+        "--tp: build.tp_size is none, wanted: whole number of at least 1",
         "forge.yaml:2: build.max_batch_size is 5000, wanted: whole number 1 to 2048",
     ]
     assert error.hint.splitlines() == [
@@ -133,10 +133,10 @@ def test_all_mistakes_of_all_sources_come_in_one_error() -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("tp_size: true", "build.tp_size is true, wanted: whole number from 1"),
-        ("tp_size: 1.5", "build.tp_size is 1.5, wanted: whole number from 1"),
-        ("tp_size: [1]", "build.tp_size is [1], wanted: whole number from 1"),
-        ("tp_size:", "build.tp_size has no value, wanted: whole number from 1"),
+        ("tp_size: true", "build.tp_size is true, wanted: whole number of at least 1"),
+        ("tp_size: 1.5", "build.tp_size is 1.5, wanted: whole number of at least 1"),
+        ("tp_size: [1]", "build.tp_size is [1], wanted: whole number of at least 1"),
+        ("tp_size:", "build.tp_size has no value, wanted: whole number of at least 1"),
         ("int4_ratio: .nan", "build.int4_ratio is nan, wanted: number 0 to 1"),
         (
             "precision: int5",

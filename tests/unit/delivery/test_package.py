@@ -274,7 +274,7 @@ def test_folder_that_is_no_model_repository_is_refused(tmp_path: Path) -> None:
         plan_package(tmp_path / "absent")
     assert printed(caught.value, tmp_path) == (
         "error: ROOT/absent is not a folder\n"
-        "  why:  package takes a model repository as written by build or render"
+        "  why:  `forge package` needs a repository written by `forge build` or `forge render`"
     )
 
 

@@ -228,7 +228,7 @@ def test_locked_build_that_gives_other_bytes_is_refused_by_file(tmp_path: Path) 
     with pytest.raises(BuildError) as caught:
         held_lock.require_outputs(results, is_repeatable)
     assert printed(caught.value) == (
-        f"error: 2 built files differ from {held_lock.path}\n"
+        f"error: 2 built files do not match {held_lock.path}\n"
         "  why:  compile: b\n"
         "        compile: c",
         5,

@@ -223,7 +223,7 @@ def test_a_release_without_the_llm_api_is_refused_with_one_that_has_it() -> None
         read_arguments(read_catalogue().find("0.21.0"))
     assert printed(raised.value) == (
         "error: runtime llmapi does not support TensorRT-LLM 0.21.0\n"
-        "  why:  Triton's model over the LLM API is known from 1.0 to 1.4\n"
+        "  why:  forge knows Triton's LLM API model only for releases 1.0 to 1.4\n"
         "  try:  forge versions 1.2.1",
         2,
     )

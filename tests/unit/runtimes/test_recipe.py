@@ -152,17 +152,17 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "old-gpu": (
         {"line": "--fp8", "sm": 80},
-        "error: precision fp8 needs a GPU with sm_89 or later, this is sm_80\n"
+        "error: precision fp8 needs a GPU with sm_89 or later; this one is sm_80\n"
         "  try:  forge build org/model --int8",
     ),
     "old-gpu-kv-cache": (
         {"line": "--int4 --kv-cache fp8", "sm": 80},
-        "error: an fp8 KV cache needs a GPU with sm_89 or later, this is sm_80\n"
+        "error: an fp8 KV cache needs a GPU with sm_89 or later; this one is sm_80\n"
         "  try:  forge build org/model --int4",
     ),
     "older-gpu": (
         {"line": "--bf16", "sm": 75},
-        "error: precision bf16 needs a GPU with sm_80 or later, this is sm_75\n"
+        "error: precision bf16 needs a GPU with sm_80 or later; this one is sm_75\n"
         "  try:  forge build org/model --fp16",
     ),
     "blackwell-int4": (

@@ -346,7 +346,7 @@ def _wanted(name: str, value: object) -> str:
         return "" if value in choices else f"one of {', '.join(choices)}"
     if name in _COUNTS:
         is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        return "" if is_count else "a whole number from 1 on"
+        return "" if is_count else "a whole number of at least 1"
     if name in _SWITCHES:
         return "" if isinstance(value, bool) else "true or false"
     if name in _SECTIONS:

@@ -248,7 +248,7 @@ class TrtLlmRuntime:
         table = find_flags("trtllm_build", self.tools.release)
         if table is None:
             version = self.tools.release.version
-            what = f"the flags of trtllm-build in TensorRT-LLM {version} are unknown"
+            what = f"forge does not know which flags trtllm-build has in TensorRT-LLM {version}"
             raise ConfigError(what)
         return table
 

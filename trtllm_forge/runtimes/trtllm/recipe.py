@@ -193,11 +193,13 @@ class _Target:
         if sm is None:
             return None
         if sm < (least := _LEAST_SM.get(precision, 0)):
-            what = f"precision {precision} needs a GPU with sm_{least} or later, this is sm_{sm}"
+            what = (
+                f"precision {precision} needs a GPU with sm_{least} or later; this one is sm_{sm}"
+            )
             return _Refused(what=what)
         if kv_cache == "fp8" and sm < _LEAST_SM["fp8"]:
             least = _LEAST_SM["fp8"]
-            what = f"an fp8 KV cache needs a GPU with sm_{least} or later, this is sm_{sm}"
+            what = f"an fp8 KV cache needs a GPU with sm_{least} or later; this one is sm_{sm}"
             return _Refused(what=what, is_about_kv_cache=True)
         if not 100 <= sm < 120:
             return None

@@ -127,7 +127,7 @@ def _supervisor(words: IO[bytes]) -> ProcessId:
     first = next(_spoken(words), {})
     supervisor = process_id(first["pid"]) if "pid" in first else None
     if supervisor is None:
-        what = "the supervisor ended before it could be asked to serve"
+        what = "the background supervisor ended before it could start the server"
         raise ServerError(what)
     return supervisor
 
